@@ -1,0 +1,54 @@
+# make run   the whole pipeline on the committed settings; make test   the tests. Both set up .venv first.
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONPATH := src
+
+READY := .venv/.ready
+
+.PHONY: run test test-slow check format compose benchmarks lock clean
+
+run: $(READY)
+	dvc repro
+	@retinue where
+
+test: $(READY)
+	pytest -m "not slow"
+
+test-slow: $(READY)
+	pytest -m slow
+
+check: $(READY)
+	ruff format --check .
+	ruff check .
+	mypy
+	retinue compose --check
+
+format: $(READY)
+	ruff format .
+	ruff check --fix .
+
+compose: $(READY)
+	retinue compose
+
+benchmarks: $(READY)
+	python -m benchmarks
+
+# Newest versions that pyproject.toml admits, from a fresh environment; then run the tests and commit.
+lock:
+	rm -rf .venv/lock && $(PYTHON) -m venv .venv/lock
+	.venv/lock/bin/pip install --quiet torch==2.13.0 setuptools
+	.venv/lock/bin/pip install --quiet ".[dev]"
+	{ echo "# Every package the project and its tests run on, pinned. Made by \`make lock\`."; \
+	  .venv/lock/bin/pip list --format=freeze --exclude pip --exclude retinue | sed 's/+cpu$$//'; } > requirements.lock
+
+clean:
+	rm -rf .venv .cache
+
+# requirements.lock pins every package; the project itself is installed without its dependencies, for its command.
+$(READY): requirements.lock pyproject.toml src/retinue/reports/plots_page.py
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ". Name another with make PYTHON=python3.12")'
+	test -d .venv || $(PYTHON) -m venv .venv
+	pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	retinue plots-page .dvc/tmp/plots.html
+	touch $@

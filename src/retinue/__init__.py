@@ -1,0 +1,1 @@
+"""retinue: declarative image classification as a DVC pipeline of Lightning stages."""

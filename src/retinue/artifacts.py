@@ -1,0 +1,347 @@
+"""The files the stages pass to each other: where they are, what is in them, how they are read and written.
+
+Who has read dvc.yaml and this file has seen the system. Tables are CSV with one frozen dataclass per row, documents
+are JSON with sorted keys, arrays are .npy; all are functions of their content alone (no times, paths or host names).
+"""
+
+import csv
+import json
+import shutil
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from retinue.errors import DataError
+
+RAW = Path("data/raw")
+PROCESSED = Path("data/processed")
+AUGMENTED = Path("data/augmented")
+MODEL = Path("models")
+PREDICTIONS = Path("evaluation/predictions")
+CURVES = Path("evaluation/curves")
+METRICS = Path("evaluation/metrics.json")
+EXPLANATIONS = Path("explanations")
+REPORT = Path("report/index.html")
+CACHE = Path(".cache")
+
+SPLITS = ("train", "val", "test")
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class RawImage:
+    """A row of data/raw/manifest.csv: an image that decodes, in the order of the source.
+
+    Attributes:
+        image_id: what the source reads the image by; unique; for a folder the path below it, with `/`.
+        label: class name.
+        group: images of one group stay in one split (a patient, a photographed object); "" is no group.
+        split: the split the source gives it to; "" leaves it to preprocess.
+        sha256: of the encoded bytes.
+        size_bytes: of the encoded bytes.
+        width, height: px, after EXIF orientation.
+        mode: Pillow's name of the stored pixel format (RGB, L, P, CMYK, I;16, …).
+        format: Pillow's name of the file format (JPEG, PNG, …).
+    """
+
+    image_id: str
+    label: str
+    group: str
+    split: str
+    sha256: str
+    size_bytes: int
+    width: int
+    height: int
+    mode: str
+    format: str
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """An entry of data/raw/quarantine.json: a file that cannot be used, and why."""
+
+    image_id: str
+    label: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A row of the manifest of an image store; row i describes image i of the store.
+
+    Attributes:
+        image_id: as in the raw manifest.
+        label: index into the class names of data/processed/dataset.json.
+        group: as in the raw manifest.
+    """
+
+    image_id: str
+    label: int
+    group: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """data/processed/dataset.json: what the splits hold and how images become tensors.
+
+    Attributes:
+        name: of the source.
+        classes: class names; a label is an index into them.
+        counts: split -> class name -> number of images.
+        image_size: side of the stored square images, px.
+        resize: the shorter side before the centre crop, px.
+        channels: 1 (gray) or 3 (RGB).
+        mean, std: per channel, of pixel values scaled to [0, 1]; from the training split unless configured otherwise.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    counts: dict[str, dict[str, int]]
+    image_size: int
+    resize: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A row of models/history.csv. Losses in nats, scores in [0, 1], epochs from 0.
+
+    `val_predicted_classes` counts the classes predicted at least once on the validation split; 1 is a constant
+    predictor.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    train_accuracy_score: float
+    val_log_loss: float
+    val_accuracy_score: float
+    val_auc_score: float
+    val_predicted_classes: int
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A row of evaluation/predictions/predictions.csv: row i describes image i of the test split.
+
+    Attributes:
+        image_id: as in the manifest of the test split.
+        label, predicted: class indices.
+        confidence: probability of the predicted class, in [0, 1].
+    """
+
+    image_id: str
+    label: int
+    predicted: int
+    confidence: float
+
+
+@dataclass(frozen=True)
+class RocPoint:
+    """A row of evaluation/curves/roc.csv; between the points of a curve it is linear.
+
+    Attributes:
+        curve: class name; "macro" or "micro" for the averages over more than two classes.
+        false_positive_rate, true_positive_rate: in [0, 1].
+        threshold: positive is a probability of at least this; NaN for "macro".
+    """
+
+    curve: str
+    false_positive_rate: float
+    true_positive_rate: float
+    threshold: float
+
+
+@dataclass(frozen=True)
+class PrecisionRecallPoint:
+    """A row of evaluation/curves/precision_recall.csv; a precision holds back to the recall of the row before.
+
+    Attributes:
+        curve, threshold: as in `RocPoint`.
+        recall, precision: in [0, 1].
+    """
+
+    curve: str
+    recall: float
+    precision: float
+    threshold: float
+
+
+@dataclass(frozen=True)
+class ConfusionCell:
+    """A row of evaluation/curves/confusion.csv: class names and a count; the diagonal is complete, zeros are not."""
+
+    actual: str
+    predicted: str
+    num_images: int
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """A row of evaluation/curves/calibration.csv: images whose confidence is in (lower, upper].
+
+    Attributes:
+        lower, upper: edges of the bin, in [0, 1].
+        num_images: >= 1; empty bins have no row.
+        confidence: mean probability of the most probable class.
+        accuracy: fraction of them whose most probable class is right.
+    """
+
+    lower: float
+    upper: float
+    num_images: int
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """An entry of explanations/gallery.json: one image of the test split, explained.
+
+    Attributes:
+        image_id: as in the manifest of the test split.
+        row: of the image in the test store and in logits.npy.
+        label, predicted: class indices.
+        confidence: probability of the predicted class, in [0, 1].
+        outcome: "right", "wrong" or "confident_error" (the most confident errors of all).
+        target: class index whose score is explained.
+        overlay: file name of the PNG below explanations/overlays/.
+        map: index of its map in explanations/maps.npy.
+    """
+
+    image_id: str
+    row: int
+    label: int
+    predicted: int
+    confidence: float
+    outcome: str
+    target: int
+    overlay: str
+    map: int
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Writes `document` as JSON with sorted keys and a final newline."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """The document in a JSON file.
+
+    Raises:
+        DataError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(_missing(path)) from error
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON ({error}). Delete it and run `dvc repro`.") from error
+
+
+def write_table(path: Path, schema: type[Row], rows: Iterable[Row]) -> None:
+    """Writes `rows`, instances of the flat dataclass `schema`, as CSV with a header."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([f.name for f in fields(schema)])  # type: ignore[arg-type]
+        writer.writerows(astuple(row) for row in rows)  # type: ignore[call-overload]
+
+
+def read_table(path: Path, schema: type[Row]) -> list[Row]:
+    """The rows of a CSV table written by `write_table`.
+
+    Raises:
+        DataError: the file is missing, its columns are not those of `schema`, or a value does not parse.
+    """
+    return list(iterate_table(path, schema))
+
+
+def iterate_table(path: Path, schema: type[Row]) -> Iterator[Row]:
+    """As `read_table`, a row at a time."""
+    names = [f.name for f in fields(schema)]  # type: ignore[arg-type]
+    types = typing.get_type_hints(schema)
+    parsers = [types[name] for name in names]
+    try:
+        file = path.open(encoding="utf-8", newline="")
+    except FileNotFoundError as error:
+        raise DataError(_missing(path)) from error
+    with file:
+        reader = csv.reader(file)
+        header = next(reader, None)
+        if header != names:
+            raise DataError(f"{path}: expected the columns {', '.join(names)}; found {header}.")
+        for row in reader:
+            try:
+                yield schema(*(parse(cell) for parse, cell in zip(parsers, row, strict=True)))
+            except ValueError as error:
+                raise DataError(f"{path}, line {reader.line_num}: {error}.") from error
+
+
+def write_dataset(path: Path, dataset: Dataset) -> None:
+    """Writes dataset.json."""
+    write_json(path, {f.name: getattr(dataset, f.name) for f in fields(dataset)})
+
+
+def read_dataset(path: Path = PROCESSED / "dataset.json") -> Dataset:
+    """Reads dataset.json."""
+    document = read_json(path)
+    tuples = {key: tuple(document[key]) for key in ("classes", "mean", "std")}
+    return Dataset(**{**document, **tuples})
+
+
+@contextmanager
+def replacing(folder: Path, *, leader: bool = True) -> Iterator[Path]:
+    """A new empty folder beside `folder` that takes its place when the block ends without an error.
+
+    A reader, or a later run, never sees an output that is half written; what was there stays until then.
+
+    Args:
+        folder: to be replaced.
+        leader: whether this process makes the new folder and swaps it in. Of several ranks only rank 0 does; the
+            others write into what it made. The ranks must meet (`Trainer.strategy.barrier`) before the block ends.
+    """
+    partial = folder.with_name(folder.name + ".partial")
+    if not leader:
+        yield partial
+        return
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    if folder.exists():
+        shutil.rmtree(folder)
+    partial.replace(folder)
+
+
+def counts_of(labels: Iterable[int], classes: tuple[str, ...]) -> dict[str, int]:
+    """Class name -> how often its index is among `labels`."""
+    counts = [0] * len(classes)
+    for label in labels:
+        counts[label] += 1
+    return dict(zip(classes, counts, strict=True))
+
+
+def check_classes(counts: Mapping[str, int], *, where: str) -> None:
+    """Refuses one class only, and a class without images.
+
+    Raises:
+        DataError: with the class names.
+    """
+    if len(counts) < 2:
+        raise DataError(f"{where}: expected images of at least two classes, found {sorted(counts) or 'none'}.")
+    empty = sorted(name for name, count in counts.items() if count == 0)
+    if empty:
+        raise DataError(
+            f"{where}: no usable image of class {', '.join(map(repr, empty))}. Add images or drop the class."
+        )
+
+
+def _missing(path: Path) -> str:
+    return f"{path}: no such file. The stage that writes it has not run; `dvc repro` runs what is missing."

@@ -1,0 +1,175 @@
+"""The model bundle: all it takes to predict, in two files.
+
+bundle.json holds the architecture with its arguments, the class names and the preprocessing; weights.safetensors the
+tensors. Nothing in them is executed: the architecture must be one of retinue's own.
+
+Example:
+    >>> from retinue.bundle import Bundle  # doctest: +SKIP
+    >>> bundle = Bundle.load("models")  # doctest: +SKIP
+    >>> bundle.predict(["photo.jpg"]).names  # doctest: +SKIP
+    ['bee']
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from retinue.artifacts import MODEL, Dataset, read_json, write_json
+from retinue.config import build
+from retinue.errors import ModelError
+from retinue.images.preprocessing import Preprocessing
+from retinue.metrics.probabilities import decide, to_probs
+
+FORMAT = 1
+_OWN_MODEL = re.compile(r"retinue\.models\.[a-z]\w*\.[A-Za-z]\w*")
+
+
+class Predictions(NamedTuple):
+    """What a network says of N images.
+
+    Attributes:
+        logits: float32 (N, K) for K > 2 classes; (N, 1) for two, the log-odds of the second.
+        probs: float64 (N, num_classes), rows sum to 1.
+        predicted: int64 (N,), index of the most probable class (of two: the second from 0.5 on).
+        names: the class names of `predicted`.
+    """
+
+    logits: np.ndarray
+    probs: np.ndarray
+    predicted: np.ndarray
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained network with all it takes to use it.
+
+    Attributes:
+        network: in eval mode, on the CPU after loading.
+        model: section `model` of the settings: name, module, _target_ and the arguments.
+        dataset: class names, preprocessing and counts of the data it was trained on.
+        training: what the training says of itself: best_epoch, monitor, value.
+    """
+
+    network: nn.Module
+    model: Mapping[str, Any]
+    dataset: Dataset
+    training: Mapping[str, Any]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; a label is an index into them."""
+        return self.dataset.classes
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What turns a file or array into the network's input."""
+        return Preprocessing.from_dataset(self.dataset)
+
+    def save(self, folder: Path) -> None:
+        """Writes bundle.json and weights.safetensors into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
+        save_file(state, folder / "weights.safetensors")
+        document = {
+            "format": FORMAT,
+            "model": dict(self.model),
+            "dataset": asdict(self.dataset),
+            "training": dict(self.training),
+        }
+        write_json(folder / "bundle.json", document)
+
+    @classmethod
+    def load(cls, folder: Path | str = MODEL) -> "Bundle":
+        """Reads a bundle; the network is in eval mode on the CPU.
+
+        Raises:
+            DataError: a file is missing or is not JSON.
+            ModelError: the bundle is of another format, names a foreign architecture, or its weights do not fit.
+        """
+        folder = Path(folder)
+        document = read_json(folder / "bundle.json")
+        try:
+            if document["format"] != FORMAT:
+                raise ModelError(f"{folder}: bundle format {document['format']}, this version reads {FORMAT}.")
+            fields = document["dataset"]
+            dataset = Dataset(**{**fields, **{key: tuple(fields[key]) for key in ("classes", "mean", "std")}})
+            model, training = document["model"], document["training"]
+        except (KeyError, TypeError) as error:
+            raise ModelError(f"{folder / 'bundle.json'}: not a model bundle ({error}). Train it again.") from error
+        network = build_network(model, dataset)
+        _load_state(network, folder / "weights.safetensors")
+        return cls(network.eval(), model, dataset, training)
+
+    def predict(
+        self, images: Sequence[Path | str | bytes | np.ndarray], *, batch_size: int = 64, device: str = "cpu"
+    ) -> Predictions:
+        """Predicts on image files or arrays, preprocessed as in training.
+
+        Args:
+            images: paths, encoded bytes, or decoded uint8 arrays (H, W), (H, W, 1), (H, W, 3 RGB) or (H, W, 4 RGBA).
+            batch_size: images per forward pass, >= 1.
+            device: torch's name of it.
+
+        Raises:
+            DataError: an image cannot be decoded; nothing is predicted then.
+        """
+        network = self.network.to(device).eval()
+        outputs = []
+        with torch.inference_mode():
+            for batch in self.batches(images, batch_size):
+                outputs.append(network(self.preprocessing.normalise(batch.to(device))).float().cpu().numpy())
+        num_outputs = 1 if len(self.classes) == 2 else len(self.classes)
+        logits = np.concatenate(outputs) if outputs else np.empty((0, num_outputs), np.float32)
+        probs = to_probs(logits)
+        predicted = decide(probs)
+        return Predictions(logits, probs, predicted, [self.classes[i] for i in predicted])
+
+    def batches(self, images: Sequence[Path | str | bytes | np.ndarray], batch_size: int) -> Iterator[torch.Tensor]:
+        """`images`, decoded and resized, in batches of uint8 (n, H, W, C)."""
+        preprocessing = self.preprocessing
+        for start in range(0, len(images), batch_size):
+            chunk = images[start : start + batch_size]
+            loaded = [preprocessing.load(Path(image) if isinstance(image, str) else image) for image in chunk]
+            yield torch.from_numpy(np.stack(loaded))
+
+
+def build_network(model: Mapping[str, Any], dataset: Dataset) -> nn.Module:
+    """The untrained network of section `model` for the images and classes of `dataset`.
+
+    Raises:
+        ModelError: the architecture is not one of retinue's own.
+        SettingsError: an argument is unknown or out of range.
+    """
+    target = str(model.get("_target_"))
+    if not _OWN_MODEL.fullmatch(target):
+        raise ModelError(f"model._target_: {target!r} is not one of retinue.models; nothing else is loaded.")
+    return build(
+        model,
+        where="model",
+        in_channels=dataset.channels,
+        num_classes=1 if len(dataset.classes) == 2 else len(dataset.classes),
+        image_size=dataset.image_size,
+    )
+
+
+def _load_state(network: nn.Module, path: Path) -> None:
+    try:
+        state = load_file(path)
+        network.load_state_dict(state)
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such file. The bundle is incomplete; run `dvc repro`.") from error
+    except SafetensorError as error:
+        raise ModelError(
+            f"{path}: not a whole safetensors file ({error}). Run `dvc checkout` or train again."
+        ) from error
+    except RuntimeError as error:
+        raise ModelError(f"{path}: the weights do not fit the architecture in bundle.json: {error}") from error

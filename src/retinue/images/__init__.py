@@ -1,0 +1,1 @@
+"""Decoding, resizing, storing, splitting and augmenting images."""

@@ -1,0 +1,153 @@
+"""From stored images to batches: which image, in which order, on which rank, with which draw."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as L
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from retinue.images.store import ImageStore
+from retinue.reproducibility import draw_seed
+
+Draw = Callable[[np.ndarray, int, int], np.ndarray]
+"""An augmentation: (image, epoch, index) -> image, both uint8 (H, W, C)."""
+
+
+class StoredImages(Dataset[dict[str, torch.Tensor]]):
+    """Labelled images of one or more stores, fetched a batch at a time.
+
+    A key is (epoch, index): the epoch comes with the index, so that worker processes that live through all epochs
+    draw as a single process would. A batch is a dict of `images` uint8 (N, H, W, C), `labels` int64 (N,) and
+    `index` int64 (N,).
+
+    Args:
+        stores: their images are numbered through.
+        labels: int (N,), of all images.
+        draw: augmentation of a training image; None for validation and test.
+    """
+
+    def __init__(self, stores: Sequence[ImageStore], labels: Sequence[int], draw: Draw | None = None):
+        self._stores = list(stores)
+        self._starts = np.cumsum([0, *map(len, stores)])
+        self.labels = torch.as_tensor(np.asarray(labels, dtype=np.int64))
+        self._draw = draw
+        if len(self.labels) != self._starts[-1]:
+            raise ValueError(f"{self._starts[-1]} images but {len(self.labels)} labels")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> dict[str, torch.Tensor]:
+        indices = [index for _, index in keys]
+        images = self._read(indices)
+        if self._draw is not None:
+            images = np.stack([self._draw(image, *key) for image, key in zip(images, keys, strict=True)])
+        index = torch.as_tensor(indices, dtype=torch.int64)
+        return {"images": torch.from_numpy(images), "labels": self.labels[index], "index": index}
+
+    def _read(self, indices: Sequence[int]) -> np.ndarray:
+        if len(self._stores) == 1:
+            return self._stores[0].read(indices)
+        which = np.searchsorted(self._starts, indices, side="right") - 1
+        rows = [self._stores[s].read([i - self._starts[s]])[0] for s, i in zip(which, indices, strict=True)]
+        return np.stack(rows)
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Keys (epoch, index) of this rank, in an order that depends on (seed, epoch) alone.
+
+    Rank r of w takes every w-th key from the r-th on, so that with shuffling the batches of all ranks together are
+    the batches of one process. Where shuffled, the tail is filled from the start so that all ranks step together;
+    where not, nothing is repeated.
+
+    Args:
+        count: number of images.
+        seed: of the run.
+        shuffle: a new order every epoch, as in training.
+        rank, world_size: of this process.
+    """
+
+    def __init__(self, count: int, *, seed: int, shuffle: bool, rank: int = 0, world_size: int = 1):
+        self._count, self._seed, self._shuffle = count, seed, shuffle
+        self._rank, self._world_size, self._epoch = rank, world_size, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before every epoch, also after resuming."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.arange(self._count)
+        if self._shuffle:
+            order = np.random.default_rng(draw_seed(self._seed, "order", self._epoch)).permutation(self._count)
+            order = np.resize(order, math.ceil(self._count / self._world_size) * self._world_size)
+        for index in order[self._rank :: self._world_size]:
+            yield self._epoch, int(index)
+
+    def __len__(self) -> int:
+        if self._shuffle:
+            return math.ceil(self._count / self._world_size)
+        return len(range(self._rank, self._count, self._world_size))
+
+
+class Batches(L.LightningDataModule):
+    """The loaders of a stage, sharded over the ranks of its Trainer.
+
+    A dataset has `__len__` and a `__getitems__` that takes (epoch, index) keys and gives a whole batch.
+
+    Args:
+        in_order: what validation, test and prediction go through, every image once.
+        shuffled: what training goes through, in a new order every epoch.
+        batch_size: per rank, >= 1.
+        eval_batch_size: the same of `in_order`; None: `batch_size`.
+        num_workers: processes; 0 loads in this one. Never changes what is loaded.
+        seed: of the run.
+    """
+
+    def __init__(
+        self,
+        in_order: Any,
+        shuffled: Any = None,
+        *,
+        batch_size: int,
+        eval_batch_size: int | None = None,
+        num_workers: int,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self._in_order, self._shuffled = in_order, shuffled
+        self._batch_size, self._eval_batch_size = batch_size, eval_batch_size or batch_size
+        self._num_workers, self._seed = num_workers, seed
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self._shuffled, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self._in_order, shuffle=False)
+
+    test_dataloader = predict_dataloader = val_dataloader
+
+    def _loader(self, dataset: Any, *, shuffle: bool) -> DataLoader[Any]:
+        assert self.trainer is not None
+        sampler = EpochSampler(
+            len(dataset),
+            seed=self._seed,
+            shuffle=shuffle,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+        )
+        return DataLoader(
+            dataset,
+            batch_size=self._batch_size if shuffle else self._eval_batch_size,
+            sampler=sampler,
+            num_workers=self._num_workers,
+            collate_fn=_as_is,
+            persistent_workers=self._num_workers > 0,
+            pin_memory=self.trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
+        )
+
+
+def _as_is(batch: Any) -> Any:
+    return batch

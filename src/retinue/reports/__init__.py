@@ -1,0 +1,1 @@
+"""The pages a team reviews: charts and templates, made of artifacts only."""

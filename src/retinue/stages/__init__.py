@@ -1,0 +1,1 @@
+"""The stages of the pipeline, one file each. Stages never import stages; they meet in artifacts."""

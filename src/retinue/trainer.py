@@ -1,0 +1,93 @@
+"""The one engine: every stage that computes runs on the Lightning Trainer made here."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as L
+
+from retinue.errors import SettingsError
+from retinue.reproducibility import seed_everything, use_deterministic_algorithms
+from retinue.training.progress import EpochLines, RateBar
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """conf/trainer: where and on how many devices the stages run.
+
+    Attributes:
+        name: of the choice.
+        accelerator: "cpu", "gpu" or what else Lightning takes.
+        devices: number of devices (processes) per node, >= 1.
+        num_nodes: >= 1.
+        strategy: Lightning's name: "auto" for one device, "ddp" for several.
+        num_threads: threads per process of one operation on the CPU, part of the result; None: all cores.
+        num_workers: DataLoader processes per device, >= 0; never changes a result.
+        progress_bar: a bar on a terminal, a line per epoch elsewhere; false: neither.
+    """
+
+    name: str
+    accelerator: str
+    devices: int
+    num_nodes: int
+    strategy: str
+    num_threads: int | None
+    num_workers: int
+    progress_bar: bool
+
+    def __post_init__(self) -> None:
+        for key in ("devices", "num_nodes"):
+            if getattr(self, key) < 1:
+                raise SettingsError(f"trainer.{key}: expected >= 1, got {getattr(self, key)}.")
+        if self.num_workers < 0:
+            raise SettingsError(f"trainer.num_workers: expected >= 0, got {self.num_workers}.")
+        if self.num_threads is not None and self.num_threads < 1:
+            raise SettingsError(f"trainer.num_threads: expected >= 1 or null, got {self.num_threads}.")
+
+
+def make_trainer(
+    settings: TrainerSettings,
+    *,
+    seed: int,
+    logger: Any = False,
+    callbacks: Sequence[L.Callback] = (),
+    **options: Any,
+) -> L.Trainer:
+    """A deterministic, seeded Trainer that leaves no files of its own.
+
+    Args:
+        settings: conf/trainer.
+        seed: of the run.
+        logger: a Lightning logger, or False.
+        callbacks: of the stage; the progress display is added.
+        options: further arguments of `pytorch_lightning.Trainer`.
+
+    Raises:
+        SettingsError: Lightning refuses the combination (no such accelerator, unknown strategy).
+    """
+    use_deterministic_algorithms(settings.num_threads)
+    seed_everything(seed)
+    on_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    display: list[L.Callback] = []
+    if settings.progress_bar:
+        display = [RateBar() if on_terminal else EpochLines()]
+    try:
+        return L.Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.num_nodes,
+            strategy=settings.strategy,
+            deterministic=True,
+            logger=logger,
+            callbacks=[*callbacks, *display],
+            enable_progress_bar=bool(display) and on_terminal,
+            enable_model_summary=False,
+            enable_checkpointing=options.pop("enable_checkpointing", False),
+            use_distributed_sampler=False,  # images.loading shards by itself, with the same order for any rank count
+            num_sanity_val_steps=0,
+            **options,
+        )
+    except (ValueError, L.utilities.exceptions.MisconfigurationException) as error:
+        raise SettingsError(f"trainer={settings.name}: {error}") from error

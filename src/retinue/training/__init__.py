@@ -1,0 +1,1 @@
+"""Interchangeable parts of training: losses, schedules, callbacks."""

@@ -1,0 +1,90 @@
+"""Where an interrupted training is picked up: checkpoints at epoch boundaries, keyed by all that shapes the result."""
+
+import hashlib
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from retinue.artifacts import CACHE
+from retinue.config import fingerprint
+from retinue.errors import TrainingError
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it, so that a killed process leaves the old one whole."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        partial = Path(f"{path}.partial")
+        super().save_checkpoint(checkpoint, partial, storage_options)
+        partial.replace(path)
+
+
+def resume_folder(settings: Mapping[str, Any], files: Iterable[Path]) -> Path:
+    """`.cache/train/<key>`: the key is a hash of the settings, of the code and of the bytes of all input files.
+
+    A training that differs in any of them never resumes from it.
+
+    Args:
+        settings: the sections that shape the weights, as plain containers.
+        files: what training reads, in a fixed order.
+    """
+    code = sorted(Path(__file__).resolve().parents[1].rglob("*.py"))
+    digests = [_sha256(path) for path in (*code, *files)]
+    return CACHE / "train" / fingerprint({"settings": settings, "inputs": digests})
+
+
+def checkpoint_callback(folder: Path, monitor: str) -> ModelCheckpoint:
+    """Keeps best.ckpt and last.ckpt in `folder`, both written when an epoch has ended."""
+    return ModelCheckpoint(
+        dirpath=folder,
+        filename="best",
+        monitor=monitor,
+        mode=direction(monitor),
+        save_top_k=1,
+        save_last=True,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+
+
+def early_stopping(monitor: str, patience: int) -> EarlyStopping:
+    """Ends training after `patience` epochs without a better `monitor`."""
+    return EarlyStopping(monitor, mode=direction(monitor), patience=patience, check_on_train_epoch_end=True)
+
+
+def direction(monitor: str) -> str:
+    """ "max" for a `_score`, "min" for a `_loss` or `_error`."""
+    return "max" if monitor.endswith("_score") else "min"
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The checkpoint at `path`, weights-only.
+
+    Raises:
+        TrainingError: it cannot be read.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, pickle.UnpicklingError) as error:
+        raise TrainingError(
+            f"{path}: this resume checkpoint cannot be read ({type(error).__name__}). "
+            f"Delete {path.parent} and run again; training then starts from the first epoch."
+        ) from error
+
+
+def has_ended(checkpoint: Mapping[str, Any], max_epochs: int, patience: int | None) -> bool:
+    """Whether the training of a checkpoint had reached its last epoch or its early stop."""
+    if checkpoint["epoch"] + 1 >= max_epochs:
+        return True
+    waits = [s["wait_count"] for name, s in checkpoint["callbacks"].items() if name.startswith("EarlyStopping")]
+    return patience is not None and any(wait >= patience for wait in waits)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

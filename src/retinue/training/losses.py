@@ -1,0 +1,43 @@
+"""The loss of a classifier, one for two classes and for many."""
+
+import torch
+import torch.nn.functional as F
+
+
+def cross_entropy(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    class_weights: torch.Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> torch.Tensor:
+    """Mean cross-entropy in nats.
+
+    One logit z is read as the two logits (0, z), whose softmax is the sigmoid of z: binary problems follow the very
+    same rules for weights and smoothing as the others.
+
+    Args:
+        logits: float (N, K), or (N, 1) for two classes.
+        labels: int64 (N,) in [0, K).
+        class_weights: float (K,); the mean is then weighted by the label's weight, as in torch.
+        label_smoothing: in [0, 1): mass spread evenly over all classes (Szegedy et al. 2016, section 7).
+
+    Returns:
+        A scalar >= 0.
+    """
+    values = all_logits(logits)
+    values = values if values.dtype == torch.float64 else values.float()  # bf16 and fp16 lose the small terms
+    return F.cross_entropy(values, labels, weight=class_weights, label_smoothing=label_smoothing)
+
+
+def all_logits(logits: torch.Tensor) -> torch.Tensor:
+    """Logits (N, K) of K >= 2 classes; one logit z becomes (0, z)."""
+    return torch.cat([torch.zeros_like(logits), logits], dim=1) if logits.shape[1] == 1 else logits
+
+
+def balanced_weights(counts: list[int]) -> torch.Tensor:
+    """Weight N / (K · n_c) for a class with n_c of the N images, float32 (K,): every class weighs the same in sum.
+
+    King and Zeng 2001, "Logistic regression in rare events data"; the rule scikit-learn calls `balanced`.
+    """
+    total = sum(counts)
+    return torch.tensor([total / (len(counts) * count) for count in counts], dtype=torch.float32)

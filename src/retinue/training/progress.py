@@ -1,0 +1,67 @@
+"""What a person sees while a stage runs: a bar with rates on a terminal, a line per epoch in a log."""
+
+import time
+from typing import Any
+
+import pytorch_lightning as L
+from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.utilities import rank_zero_only
+
+
+class RateBar(TQDMProgressBar):
+    """Lightning's bar, with images per second."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=10, leave=False)
+        self._clock = _Clock()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        self._clock.start()
+        super().on_train_epoch_start(trainer, *_)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, i: int
+    ) -> None:
+        self._clock.count(batch, trainer.world_size)
+        super().on_train_batch_end(trainer, module, outputs, batch, i)
+
+    def get_metrics(self, trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
+        metrics = super().get_metrics(trainer, module)
+        metrics.pop("v_num", None)
+        return {**metrics, "images/s": f"{self._clock.rate():.0f}"}
+
+
+class EpochLines(L.Callback):
+    """One line per epoch: for logs, where a bar would be noise."""
+
+    def __init__(self) -> None:
+        self._clock = _Clock()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._clock.start()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, i: int
+    ) -> None:
+        self._clock.count(batch, trainer.world_size)
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        shown = "  ".join(f"{k} {float(v):.4f}" for k, v in sorted(trainer.callback_metrics.items()) if "/" in k)
+        print(f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}  {shown}  {self._clock.rate():.0f} images/s")
+
+
+class _Clock:
+    """Images per second since the start of the epoch."""
+
+    def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        self._images, self._begun = 0, time.perf_counter()
+
+    def count(self, batch: Any, world_size: int) -> None:
+        self._images += len(batch["labels"]) * world_size
+
+    def rate(self) -> float:
+        return self._images / max(time.perf_counter() - self._begun, 1e-9)

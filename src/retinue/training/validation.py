@@ -1,0 +1,37 @@
+"""What is watched on the validation split after every epoch.
+
+The same quantities as in metrics/, which evaluate computes on the test split; kept apart, so that a new metric there
+does not train anew.
+"""
+
+import numpy as np
+import torch
+
+from retinue.metrics.curves import roc_area, roc_curve
+from retinue.metrics.probabilities import to_probs
+from retinue.training.losses import all_logits, cross_entropy
+
+MONITORS = ("val/log_loss", "val/accuracy_score", "val/auc_score")
+
+
+def validation_metrics(labels: np.ndarray, logits: torch.Tensor) -> dict[str, float]:
+    """The MONITORS of a whole split.
+
+    Args:
+        labels: int64 (N,), every class at least once.
+        logits: float (N, K), or (N, 1) for two classes, finite.
+
+    Returns:
+        `val/log_loss` in nats >= 0; `val/accuracy_score` in [0, 1]; `val/auc_score` in [0, 1]: of class 1 of two, else
+        the mean of each class against the rest.
+    """
+    logits = logits.cpu().double()
+    targets = torch.from_numpy(labels)
+    probs = to_probs(logits.numpy())
+    positives = [1] if probs.shape[1] == 2 else range(probs.shape[1])
+    areas = [roc_area(roc_curve(labels == c, probs[:, c])) for c in positives]
+    return {
+        "val/log_loss": cross_entropy(logits, targets).item(),
+        "val/accuracy_score": (all_logits(logits).argmax(dim=1) == targets).double().mean().item(),
+        "val/auc_score": float(np.mean(areas)),
+    }

@@ -1,0 +1,41 @@
+"""Fixtures of all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from project import Project
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def extras() -> Path:
+    """Real photographs and published weights, which are not part of the project; without them the test skips."""
+    folder = Path(os.environ.get("RETINUE_EXTRAS", ROOT.parent / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip(f"{folder} holds no extra data; set RETINUE_EXTRAS to a folder with data/ and weights/")
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A checkout without results."""
+    return Project.create(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A checkout in which the whole pipeline has run on digits, with a short training. Copy it before changing it."""
+    project = Project.create(tmp_path_factory.mktemp("finished") / "project")
+    project.compose("train.max_epochs=3", "tracking=off", "explain.images_per_outcome=1")
+    project.repro()
+    project.commit("results")
+    return project

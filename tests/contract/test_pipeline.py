@@ -1,0 +1,151 @@
+"""dvc.yaml declares exactly the code, the settings and the files each stage reads; params.yaml is conf/ composed."""
+
+import ast
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from import_graph import SRC, closure
+from retinue.config import Settings, compose, load_params
+from retinue.errors import SettingsError
+from retinue.stages import __path__ as stages_path
+
+ROOT = SRC.parent
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))
+STAGES = sorted(path.stem for path in Path(stages_path[0]).glob("[a-z]*.py"))
+BUILDS_MODELS = SRC / "retinue" / "bundle.py"
+
+
+def stage_file(stage: str) -> Path:
+    return SRC / "retinue" / "stages" / f"{stage}.py"
+
+
+def resolved(text: str, params: dict[str, Any]) -> str:
+    """`text` with DVC's ${section.key} replaced from `params`."""
+
+    def value(match: re.Match[str]) -> str:
+        node: Any = params
+        for key in match[1].split("."):
+            node = node[key]
+        return str(node)
+
+    return re.sub(r"\$\{([\w.]+)\}", value, text)
+
+
+def own_targets(node: Any) -> set[Path]:
+    """The files of retinue that `_target_`s anywhere below `node` name."""
+    if isinstance(node, dict):
+        found = set().union(*map(own_targets, node.values())) if node else set()
+        target = str(node.get("_target_", ""))
+        if target.startswith("retinue."):
+            found.add(SRC.joinpath(*target.split(".")[:-1]).with_suffix(".py"))
+        return found
+    if isinstance(node, list):
+        return set().union(*map(own_targets, node)) if node else set()
+    return set()
+
+
+def imported_code(stage: str, params: dict[str, Any]) -> set[str]:
+    files = closure(stage_file(stage))
+    chosen = own_targets({section: params[section] for section in PIPELINE["stages"][stage]["params"]})
+    if BUILDS_MODELS in files:
+        chosen |= own_targets(params["model"])
+    if stage == "report":  # shows the settings, builds nothing from them
+        chosen = set()
+    for file in chosen:
+        files |= closure(file)
+    return {str(file.relative_to(ROOT)) for file in files}
+
+
+def declared_code(stage: str, params: dict[str, Any]) -> set[str]:
+    deps = {resolved(dep, params) for dep in PIPELINE["stages"][stage]["deps"]}
+    return {dep for dep in deps if dep.endswith(".py")}
+
+
+def test_every_stage_file_is_in_the_pipeline() -> None:
+    assert sorted(PIPELINE["stages"]) == STAGES
+
+
+CHOICES = [
+    [],
+    *([f"model={path.stem}"] for path in sorted((ROOT / "conf" / "model").glob("*.yaml"))),
+    *([f"schedule={path.stem}"] for path in sorted((ROOT / "conf" / "schedule").glob("*.yaml"))),
+    *([f"explain={path.stem}"] for path in sorted((ROOT / "conf" / "explain").glob("*.yaml"))),
+    ["source=image_folder", "source.path=photos"],
+    ["transfer=small_similar", "transfer.weights=weights.pth"],
+]
+
+
+@pytest.mark.parametrize("overrides", CHOICES, ids=lambda choice: " ".join(choice) or "default")
+@pytest.mark.parametrize("stage", STAGES)
+def test_declared_code_is_the_imported_code(stage: str, overrides: list[str]) -> None:
+    params = compose(overrides)
+    imported, declared = imported_code(stage, params), declared_code(stage, params)
+    assert declared == imported, (
+        f"dvc.yaml, stage {stage}: missing {sorted(imported - declared)}, not imported {sorted(declared - imported)}"
+    )
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_declared_settings_are_those_the_stage_may_read(stage: str) -> None:
+    sections = runpy.run_path(str(stage_file(stage)))["SECTIONS"]
+    assert list(sections) == PIPELINE["stages"][stage]["params"]
+
+
+@pytest.mark.parametrize("stage", [s for s in STAGES if s != "report"])
+def test_every_declared_section_is_read(stage: str) -> None:
+    source = "\n".join(file.read_text("utf-8") for file in [stage_file(stage)])
+    for section in PIPELINE["stages"][stage]["params"]:
+        read = "settings.seed" if section == "seed" else f'"{section}"'
+        body = source.split("SECTIONS =", 1)[1].split("\n", 1)[1]
+        assert read in body, f"{stage} declares the section {section!r} and never reads it"
+
+
+def test_a_stage_cannot_read_what_it_does_not_declare() -> None:
+    settings = Settings(load_params(ROOT / "params.yaml"), ("seed",))
+    with pytest.raises(SettingsError, match="does not declare"):
+        settings.plain("optimizer")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stages_never_import_stages(stage: str) -> None:
+    imported = {path for path in closure(stage_file(stage)) if path.parent.name == "stages"}
+    assert imported == {stage_file(stage)}
+
+
+@pytest.mark.parametrize("stage", ["acquire", "preprocess", "augment", "train"])
+def test_only_later_stages_may_open_the_test_split(stage: str) -> None:
+    deps = PIPELINE["stages"][stage]["deps"]
+    assert not any(dep.startswith(("data/processed/test", "evaluation")) or dep == "data/processed" for dep in deps)
+
+
+def test_params_yaml_is_the_composition_of_conf(tmp_path: Path) -> None:
+    from retinue.config import compose_to
+
+    compose_to(tmp_path / "params.yaml")
+    composed = (tmp_path / "params.yaml").read_text("utf-8")
+    assert composed == (ROOT / "params.yaml").read_text("utf-8"), "run `retinue compose` and commit params.yaml"
+
+
+FRAMEWORK_HOMES = {
+    "hydra": {"config.py"},
+    "dvc": {"config.py"},
+    "wandb": {"tracking.py"},
+    "albumentations": {"images/augmentation.py"},
+}
+
+
+@pytest.mark.parametrize("framework", FRAMEWORK_HOMES)
+def test_each_framework_stays_in_its_home(framework: str) -> None:
+    users = set()
+    for path in (SRC / "retinue").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(name.split(".")[0] == framework for name in names):
+                users.add(path.relative_to(SRC / "retinue").as_posix())
+    assert users <= FRAMEWORK_HOMES[framework]

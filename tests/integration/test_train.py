@@ -1,0 +1,127 @@
+"""Training: killed and resumed it is the uninterrupted one; what must fail fails, with earlier results intact."""
+
+import hashlib
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from project import Project
+
+SETTINGS = ["tracking=off", "train.max_epochs=5"]
+
+
+def weights(project: Project) -> str:
+    return hashlib.sha256((project.path / "models/weights.safetensors").read_bytes()).hexdigest()
+
+
+def kill_after_epoch(project: Project, epoch: int, *overrides: str) -> None:
+    """Starts train and kills -9 it in the middle of the epoch after `epoch`."""
+    process = project.start(sys.executable, "-m", "retinue.stages.train", *SETTINGS, *overrides)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if re.match(rf"epoch +{epoch}/", line):
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    rest = process.stdout.read()
+    assert process.wait() == -signal.SIGKILL, rest
+
+
+@pytest.fixture
+def prepared(finished: Project, tmp_path: Path) -> Project:
+    """A checkout with the data stages done and no model."""
+    return finished.copy(tmp_path / "project")
+
+
+@pytest.mark.parametrize("override", ["model=lenet5", "augment=light"])
+def test_killed_and_resumed_is_uninterrupted(override: str, prepared: Project, tmp_path: Path) -> None:
+    uninterrupted = prepared.copy(tmp_path / "uninterrupted")
+    uninterrupted.stage("train", *SETTINGS, override)
+    kill_after_epoch(prepared, 1, override)
+    kill_after_epoch(prepared, 3, override)
+    resumed = prepared.stage("train", *SETTINGS, override)
+    assert re.search(r"resuming after epoch [34]", resumed.stdout)
+    assert weights(prepared) == weights(uninterrupted)
+    history = "models/history.csv"
+    assert (prepared.path / history).read_bytes() == (uninterrupted.path / history).read_bytes()
+    assert not list((prepared.path / ".cache/train").iterdir())
+
+
+def test_another_setting_does_not_resume(prepared: Project) -> None:
+    kill_after_epoch(prepared, 1)
+    assert "resuming" not in prepared.stage("train", *SETTINGS, "optimizer.lr=0.001").stdout
+
+
+def test_a_broken_resume_checkpoint_is_named(prepared: Project) -> None:
+    kill_after_epoch(prepared, 1)
+    (last,) = prepared.path.glob(".cache/train/*/last.ckpt")
+    last.write_bytes(last.read_bytes()[:1000])
+    result = prepared.stage("train", *SETTINGS, check=False)
+    assert result.returncode == 1
+    assert re.search(r"error: stage train: .*last\.ckpt: this resume checkpoint cannot be read", result.stderr)
+
+
+def test_a_diverging_training_fails_and_keeps_the_model(prepared: Project) -> None:
+    before = weights(prepared)
+    result = prepared.stage("train", *SETTINGS, "optimizer=sgd", "optimizer.lr=1e6", check=False)
+    assert result.returncode == 1
+    assert re.search(r"error: stage train: epoch \d+: .* not finite\. Training has diverged", result.stderr)
+    assert weights(prepared) == before
+
+
+def test_a_constant_predictor_fails(prepared: Project) -> None:
+    result = prepared.stage("train", *SETTINGS, "optimizer.lr=0", "train.max_epochs=1", check=False)
+    assert result.returncode == 1
+    assert "predicts one class for every validation image" in result.stderr
+
+
+def test_two_processes_never_train_in_one_checkout(prepared: Project) -> None:
+    first = prepared.start(sys.executable, "-m", "retinue.stages.train", *SETTINGS, "train.max_epochs=500")
+    assert first.stdout is not None
+    try:
+        for line in first.stdout:
+            if line.startswith("epoch"):
+                break
+        second = prepared.stage("train", *SETTINGS, check=False)
+        assert second.returncode == 1
+        assert f"another process (pid {first.pid}) is running this stage" in second.stderr
+    finally:
+        first.kill()
+        first.wait()
+
+
+def test_an_unknown_key_is_refused(prepared: Project) -> None:
+    params = prepared.path / "params.yaml"
+    params.write_text(params.read_text().replace("  max_epochs: 3", "  max_epoch: 3"))
+    result = prepared.run(sys.executable, "-m", "retinue.stages.train", check=False, DVC_STAGE="train")
+    assert result.returncode == 2
+    assert "error: stage train: train: Unknown key 'max_epoch'. Did you mean 'max_epochs'?" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.batch_size=0", "train.batch_size: expected >= 1, got 0"),
+        ("train.precision=bf16", "train.precision: Unknown value 'bf16'. Did you mean 'bf16-mixed'?"),
+        ("train.monitor=val/acc", "train.monitor: Unknown value 'val/acc'"),
+        ("trainer=gpu", "trainer=gpu"),
+    ],
+)
+def test_settings_out_of_range(override: str, message: str, prepared: Project) -> None:
+    result = prepared.stage("train", "tracking=off", override, check=False)
+    assert result.returncode == 2
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize("overrides", [["train.precision=bf16-mixed", "train.channels_last=true"], ["optimizer=sgd"]])
+def test_variants_learn(overrides: list[str], prepared: Project) -> None:
+    prepared.stage("train", *SETTINGS, *overrides, "train.class_weights=balanced", "train.label_smoothing=0.1")
+    rows = (prepared.path / "models/history.csv").read_text().splitlines()
+    header, last = rows[0].split(","), rows[-1].split(",")
+    assert float(last[header.index("val_accuracy_score")]) > 0.8
+    assert all(np.isfinite(v).all() for v in load_file(prepared.path / "models/weights.safetensors").values())
