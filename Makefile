@@ -45,7 +45,7 @@ clean:
 	rm -rf .venv .cache
 
 # requirements.lock pins every package; the project itself is installed without its dependencies, for its command.
-$(READY): requirements.lock pyproject.toml src/retinue/reports/plots_page.py
+$(READY): requirements.lock pyproject.toml src/retinue/plots_page.py
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ". Name another with make PYTHON=python3.12")'
 	test -d .venv || $(PYTHON) -m venv .venv
 	pip install --quiet --disable-pip-version-check --requirement requirements.lock

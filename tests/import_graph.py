@@ -32,7 +32,7 @@ def closure(path: Path) -> set[Path]:
         if current not in seen:
             seen.add(current)
             waiting.extend(direct_imports(current))
-    return {p for p in seen if not _is_empty(p)}
+    return {p for p in seen if not is_empty(p)}
 
 
 def _files(dotted: str) -> list[Path]:
@@ -44,7 +44,7 @@ def _files(dotted: str) -> list[Path]:
     return [module] if module.is_file() else [target / "__init__.py"] if target.is_dir() else []
 
 
-def _is_empty(path: Path) -> bool:
+def is_empty(path: Path) -> bool:
     """Whether a file holds nothing but a docstring, as the packages' __init__.py do."""
     body = ast.parse(path.read_text("utf-8")).body
     return all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)

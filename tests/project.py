@@ -29,6 +29,7 @@ class Project:
         (path / ".dvc").mkdir()
         for name in ("config", ".gitignore"):
             shutil.copy2(ROOT / ".dvc" / name, path / ".dvc" / name)
+        shutil.copytree(ROOT / ".dvc" / "plots", path / ".dvc" / "plots")
         project = cls(path)
         project.run("git", "init", "--quiet", "--initial-branch=main")
         project.commit("the project")

@@ -26,7 +26,7 @@ def compose(overrides: tuple[str, ...], check: bool) -> None:
     """
     with explained("compose"):
         target = project_root() / "params.yaml"
-        composed = target.with_name(".params.yaml.partial")
+        composed = target.with_name(".params.partial.yaml")
         try:
             compose_to(composed, overrides)
             text = composed.read_text("utf-8")
@@ -44,7 +44,7 @@ def compose(overrides: tuple[str, ...], check: bool) -> None:
 @click.argument("target", type=click.Path(path_type=Path, dir_okay=False))
 def plots_page(target: Path) -> None:
     """Write to TARGET the page that `dvc plots show` fills, with all its JavaScript inside: it works offline."""
-    from retinue.reports.plots_page import write_template
+    from retinue.plots_page import write_template
 
     with explained("plots-page"):
         write_template(target)

@@ -1,7 +1,9 @@
 """The one engine: every stage that computes runs on the Lightning Trainer made here."""
 
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +26,8 @@ class TrainerSettings:
         num_nodes: >= 1.
         strategy: Lightning's name: "auto" for one device, "ddp" for several.
         num_threads: threads per process of one operation on the CPU, part of the result; None: all cores.
-        num_workers: DataLoader processes per device, >= 0; never changes a result.
+        num_workers: DataLoader processes per device of the stages that decode files, >= 0; never changes a result.
+        train_workers: the same while training, where images are decoded already, >= 0.
         progress_bar: a bar on a terminal, a line per epoch elsewhere; false: neither.
     """
 
@@ -35,14 +38,16 @@ class TrainerSettings:
     strategy: str
     num_threads: int | None
     num_workers: int
+    train_workers: int
     progress_bar: bool
 
     def __post_init__(self) -> None:
         for key in ("devices", "num_nodes"):
             if getattr(self, key) < 1:
                 raise SettingsError(f"trainer.{key}: expected >= 1, got {getattr(self, key)}.")
-        if self.num_workers < 0:
-            raise SettingsError(f"trainer.num_workers: expected >= 0, got {self.num_workers}.")
+        for key in ("num_workers", "train_workers"):
+            if getattr(self, key) < 0:
+                raise SettingsError(f"trainer.{key}: expected >= 0, got {getattr(self, key)}.")
         if self.num_threads is not None and self.num_threads < 1:
             raise SettingsError(f"trainer.num_threads: expected >= 1 or null, got {self.num_threads}.")
 
@@ -67,6 +72,7 @@ def make_trainer(
     Raises:
         SettingsError: Lightning refuses the combination (no such accelerator, unknown strategy).
     """
+    _silence()
     use_deterministic_algorithms(settings.num_threads)
     seed_everything(seed)
     on_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
@@ -91,3 +97,13 @@ def make_trainer(
         )
     except (ValueError, L.utilities.exceptions.MisconfigurationException) as error:
         raise SettingsError(f"trainer={settings.name}: {error}") from error
+
+
+def _silence() -> None:
+    """Leaves out what Lightning says of every run: devices found, tips, advice on the number of workers."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*recommended to use `self.log.*sync_dist=True.*")  # already reduced
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")

@@ -1,5 +1,6 @@
 """Transfer learning: published weights into a network, and frozen parts that stay frozen."""
 
+import errno
 import pickle
 import struct
 from dataclasses import dataclass
@@ -70,6 +71,11 @@ class LoadReport(NamedTuple):
     adapted: list[str]
     skipped: list[str]
 
+    def __str__(self) -> str:
+        adapted = f", {', '.join(self.adapted)} adapted to the input channels" if self.adapted else ""
+        skipped = f", {', '.join(self.skipped)} left fresh" if self.skipped else ""
+        return f"{len(self.loaded)} tensors taken over{adapted}{skipped}"
+
 
 def load_weights(network: nn.Module, path: Path | str) -> LoadReport:
     """Copies a published state dict into `network`.
@@ -135,7 +141,9 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix.lower() == ".safetensors":
             return safetensors.torch.load_file(path, device="cpu")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, *_UNREADABLE) as error:
+    except (SafetensorError, OSError, *_UNREADABLE) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # torch seeks before the start of a cut-off file
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"{path}: not a file of tensors, or cut off ({reason}). Nothing in it was executed. "

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from import_graph import SRC, closure
+from import_graph import SRC, closure, is_empty
 from retinue.config import Settings, compose, load_params
 from retinue.errors import SettingsError
 from retinue.stages import __path__ as stages_path
@@ -55,7 +55,7 @@ def imported_code(stage: str, params: dict[str, Any]) -> set[str]:
     if BUILDS_MODELS in files:
         chosen |= own_targets(params["model"])
     if stage == "report":  # shows the settings, builds nothing from them
-        chosen = set()
+        return {str(file.relative_to(ROOT)) for file in files}
     for file in chosen:
         files |= closure(file)
     return {str(file.relative_to(ROOT)) for file in files}
@@ -63,7 +63,8 @@ def imported_code(stage: str, params: dict[str, Any]) -> set[str]:
 
 def declared_code(stage: str, params: dict[str, Any]) -> set[str]:
     deps = {resolved(dep, params) for dep in PIPELINE["stages"][stage]["deps"]}
-    return {dep for dep in deps if dep.endswith(".py")}
+    files = {str(f.relative_to(ROOT)) for dep in deps for f in (ROOT / dep).rglob("*.py") if not is_empty(f)}
+    return files | {dep for dep in deps if dep.endswith(".py")}
 
 
 def test_every_stage_file_is_in_the_pipeline() -> None:

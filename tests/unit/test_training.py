@@ -77,3 +77,23 @@ def test_cosine_refuses(key: str, value: float) -> None:
 
 def test_constant() -> None:
     assert rates("constant", 3) == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("outputs", [1, 3, 10])
+def test_validation_metrics_are_those_of_evaluate(outputs: int) -> None:
+    import numpy as np
+
+    from retinue.metrics.probabilities import to_probs
+    from retinue.metrics.scalar import accuracy_score, auc_score, log_loss
+    from retinue.training.validation import validation_metrics
+
+    random = np.random.default_rng(outputs)
+    labels = random.permutation(np.arange(200) % max(outputs, 2))
+    logits = random.normal(size=(200, outputs)).astype(np.float32).round(1)  # with ties
+    probs = to_probs(logits)
+    expected = {
+        "val/log_loss": log_loss(labels, probs),
+        "val/accuracy_score": accuracy_score(labels, probs),
+        "val/auc_score": auc_score(labels, probs),
+    }
+    assert validation_metrics(labels, torch.from_numpy(logits)) == pytest.approx(expected, abs=1e-12)

@@ -29,7 +29,7 @@ class StoredImages(Dataset[dict[str, torch.Tensor]]):
         draw: augmentation of a training image; None for validation and test.
     """
 
-    def __init__(self, stores: Sequence[ImageStore], labels: Sequence[int], draw: Draw | None = None):
+    def __init__(self, stores: Sequence[ImageStore], labels: Sequence[int] | np.ndarray, draw: Draw | None = None):
         self._stores = list(stores)
         self._starts = np.cumsum([0, *map(len, stores)])
         self.labels = torch.as_tensor(np.asarray(labels, dtype=np.int64))

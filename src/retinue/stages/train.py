@@ -1,5 +1,6 @@
 """Train: fits a network on the training split; the best epoch on the validation split becomes the model bundle."""
 
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -32,7 +33,7 @@ from retinue.training.checkpoints import (
     load_checkpoint,
     resume_folder,
 )
-from retinue.training.losses import all_logits, balanced_weights, cross_entropy
+from retinue.training.losses import balanced_weights, cross_entropy, predicted_classes
 from retinue.training.validation import MONITORS, validation_metrics
 from retinue.transfer import TransferSettings, freeze, keep_frozen_in_eval, load_weights
 
@@ -122,10 +123,10 @@ class Classifier(L.LightningModule):
         self._preprocessing, self._train_settings = preprocessing, settings
         self._optimizer, self._schedule = optimizer, schedule
         self._val_labels, self._seed = val_labels, seed
+        self._class_weights: torch.Tensor | None
         self.register_buffer("_class_weights", class_weights, persistent=False)
         self._sums = torch.zeros(3, dtype=torch.float64)  # of loss, of correct, of images
         self._val_logits = torch.empty(0)
-        self._val_predicted_classes = 0
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Images uint8 (N, H, W, C) -> logits."""
@@ -149,7 +150,7 @@ class Classifier(L.LightningModule):
         weights = self._class_weights
         loss = cross_entropy(logits, labels, weights, self._train_settings.label_smoothing)
         with torch.no_grad():
-            correct = (all_logits(logits).argmax(dim=1) == labels).sum()
+            correct = (predicted_classes(logits) == labels).sum()
             self._sums += torch.stack(
                 [loss.detach().double() * len(labels), correct.double(), correct * 0 + len(labels)]
             )
@@ -165,29 +166,22 @@ class Classifier(L.LightningModule):
         self._val_logits[batch["index"]] = logits
 
     def on_validation_epoch_end(self) -> None:
+        """Closes the epoch: all its training steps are done when the validation split has been seen."""
         # Every rank filled its own rows of a table of zeros, so the sum over ranks is the table.
         logits = self.trainer.strategy.reduce(self._val_logits, reduce_op="sum")
+        loss, correct, images = self.trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
+        if not math.isfinite(loss):
+            raise TrainingError(self._diverged("the training loss is not finite"))
         if not torch.isfinite(logits).all():
             raise TrainingError(self._diverged("a logit of the validation split is not finite"))
-        self._val_predicted_classes = len(all_logits(logits).argmax(dim=1).unique())
-        self.log_dict(validation_metrics(self._val_labels, logits))
-
-    def on_train_epoch_end(self) -> None:
-        loss, correct, images = self.trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
-        if not np.isfinite(loss):
-            raise TrainingError(self._diverged("the training loss is not finite"))
-        self.log("train/loss", loss / images)
-        self.log("train/accuracy_score", correct / images)
-        val = {name: float(self.trainer.callback_metrics[name]) for name in MONITORS}
+        metrics = {"train/loss": loss / images, "train/accuracy_score": correct / images}
+        metrics.update(validation_metrics(self._val_labels, logits))
+        self.log_dict(metrics)
         row = Epoch(
             epoch=self.current_epoch,
             lr=self.trainer.optimizers[0].param_groups[0]["lr"],
-            train_loss=loss / images,
-            train_accuracy_score=correct / images,
-            val_log_loss=val["val/log_loss"],
-            val_accuracy_score=val["val/accuracy_score"],
-            val_auc_score=val["val/auc_score"],
-            val_predicted_classes=self._val_predicted_classes,
+            val_predicted_classes=len(predicted_classes(logits).unique()),
+            **{name.replace("/", "_"): value for name, value in metrics.items()},
         )
         self.history.append(asdict(row))
 
@@ -223,7 +217,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
         StoredImages(stores, labels, None if policy.is_empty else policy),
         batch_size=own.batch_size,
         eval_batch_size=own.eval_batch_size,
-        num_workers=settings.section("trainer", TrainerSettings).num_workers,
+        num_workers=settings.section("trainer", TrainerSettings).train_workers,
         seed=settings.seed,
     )
     classifier = _make_classifier(settings, own, dataset, labels, val_labels)
@@ -261,7 +255,12 @@ def _make_classifier(
     network = build_network(settings.plain("model"), dataset)
     transfer = settings.section("transfer", TransferSettings)
     if transfer.weights is not None:
-        print(load_weights(network, transfer.weights))
+        report = load_weights(network, transfer.weights)
+        print(
+            f"{transfer.weights}: {len(report.loaded)} tensors loaded; "
+            f"adapted to {dataset.channels} channels: {', '.join(report.adapted) or 'none'}; "
+            f"left as initialised: {', '.join(report.skipped) or 'none'}"
+        )
     freeze(network, transfer)
     if own.channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -34,6 +34,11 @@ def all_logits(logits: torch.Tensor) -> torch.Tensor:
     return torch.cat([torch.zeros_like(logits), logits], dim=1) if logits.shape[1] == 1 else logits
 
 
+def predicted_classes(logits: torch.Tensor) -> torch.Tensor:
+    """Class indices int64 (N,) of logits (N, K); of one logit, the second class from 0 on."""
+    return (logits[:, 0] >= 0).long() if logits.shape[1] == 1 else logits.argmax(dim=1)
+
+
 def balanced_weights(counts: list[int]) -> torch.Tensor:
     """Weight N / (K · n_c) for a class with n_c of the N images, float32 (K,): every class weighs the same in sum.
 

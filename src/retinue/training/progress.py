@@ -47,7 +47,8 @@ class EpochLines(L.Callback):
 
     @rank_zero_only
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        shown = "  ".join(f"{k} {float(v):.4f}" for k, v in sorted(trainer.callback_metrics.items()) if "/" in k)
+        metrics = sorted(trainer.callback_metrics.items())
+        shown = "  ".join(f"{name} {float(value):.4f}" for name, value in metrics)
         print(f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}  {shown}  {self._clock.rate():.0f} images/s")
 
 

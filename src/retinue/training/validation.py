@@ -9,7 +9,7 @@ import torch
 
 from retinue.metrics.curves import roc_area, roc_curve
 from retinue.metrics.probabilities import to_probs
-from retinue.training.losses import all_logits, cross_entropy
+from retinue.training.losses import cross_entropy, predicted_classes
 
 MONITORS = ("val/log_loss", "val/accuracy_score", "val/auc_score")
 
@@ -32,6 +32,6 @@ def validation_metrics(labels: np.ndarray, logits: torch.Tensor) -> dict[str, fl
     areas = [roc_area(roc_curve(labels == c, probs[:, c])) for c in positives]
     return {
         "val/log_loss": cross_entropy(logits, targets).item(),
-        "val/accuracy_score": (all_logits(logits).argmax(dim=1) == targets).double().mean().item(),
+        "val/accuracy_score": (predicted_classes(logits) == targets).double().mean().item(),
         "val/auc_score": float(np.mean(areas)),
     }

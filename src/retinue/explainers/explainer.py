@@ -1,0 +1,100 @@
+"""What every explainer offers: a map per image of where the evidence for a class lies."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from retinue.errors import ModelError
+from retinue.images.overlay import overlay
+
+
+class NotApplicable(ModelError):
+    """The network lacks what the explainer needs; the message says what."""
+
+
+class Explained(NamedTuple):
+    """Maps of a batch.
+
+    Attributes:
+        maps: float32 (N, H, W) in [0, 1], of the images' size; all zero where nothing speaks for the class.
+        logits: float32 (N, K), K = 1 for two classes: those of a forward pass.
+        targets: int64 (N,), the class index that each map explains.
+    """
+
+    maps: torch.Tensor
+    logits: torch.Tensor
+    targets: torch.Tensor
+
+
+class Explanations(NamedTuple):
+    """Explained images as a person looks at them.
+
+    Attributes:
+        overlays: uint8 (N, S, S, 3), the images as the network sees them under the colours of their maps.
+        maps: float32 (N, S, S) in [0, 1].
+        targets: int64 (N,), the class index that each map explains.
+        names: the names of these classes.
+    """
+
+    overlays: np.ndarray
+    maps: np.ndarray
+    targets: np.ndarray
+    names: list[str]
+
+
+class Explainer(ABC):
+    """Base of the explainers: a subclass is a frozen dataclass of its settings with one method, `maps`."""
+
+    target_layer: str | None = None
+
+    @abstractmethod
+    def maps(self, network: nn.Module, images: torch.Tensor, classes: torch.Tensor | int | None = None) -> Explained:
+        """Explains a batch of normalised images; see `GradCAM.maps`."""
+
+    def located(self, network: nn.Module, images: torch.Tensor) -> "Explainer":
+        """This explainer with everything it has to look for in `network` found, so that `maps` need not look again.
+
+        Raises:
+            NotApplicable: there is no such thing in the network.
+            ModelError: what the settings name is not in the network.
+        """
+        return self
+
+    def explain(
+        self,
+        bundle: Any,
+        images: Sequence[Path | str | bytes | np.ndarray],
+        *,
+        opacity: float = 0.45,
+        batch_size: int = 64,
+    ) -> Explanations:
+        """Explains the predicted class of image files or arrays.
+
+        Args:
+            bundle: a `retinue.bundle.Bundle`.
+            images: one or more, as `Bundle.predict` takes them.
+            opacity: of the colours, in [0, 1].
+            batch_size: images per pass, >= 1.
+
+        Raises:
+            DataError: an image cannot be decoded.
+            NotApplicable: the explainer has nothing to show for this network.
+        """
+        device = next(bundle.network.parameters()).device
+        explainer: Explainer | None = None
+        overlays, maps, targets = [], [], []
+        for batch in bundle.batches(images, batch_size):
+            inputs = bundle.preprocessing.normalise(batch.to(device))
+            explainer = explainer or self.located(bundle.network, inputs[:1])
+            explained = explainer.maps(bundle.network, inputs)
+            heat = explained.maps.cpu().numpy()
+            overlays += [overlay(i, h, opacity=opacity) for i, h in zip(batch.numpy(), heat, strict=True)]
+            maps.append(heat)
+            targets += explained.targets.tolist()
+        names = [bundle.classes[target] for target in targets]
+        return Explanations(np.stack(overlays), np.concatenate(maps), np.array(targets, np.int64), names)

@@ -1,0 +1,129 @@
+"""One preprocessing for training, evaluation, explanation and prediction: any image in, the network's input out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from retinue.artifacts import Dataset
+from retinue.errors import DataError
+from retinue.images.decoding import decode, to_channels
+
+_LONGEST_STRIP = 4
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resizes keeping the aspect ratio, crops the centre, standardises.
+
+    Attributes:
+        image_size: side of the square result, px.
+        resize: the shorter side before the centre crop, px, >= image_size.
+        channels: 1 (gray) or 3 (RGB).
+        mean, std: per channel, of pixel values scaled to [0, 1].
+    """
+
+    image_size: int
+    resize: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.image_size <= self.resize:
+            raise DataError(
+                f"preprocessing: expected 1 <= image_size <= resize, got {self.image_size} and {self.resize} px."
+            )
+        if self.channels not in (1, 3):
+            raise DataError(f"preprocessing: expected 1 channel (gray) or 3 (RGB), got {self.channels}.")
+        if not len(self.mean) == len(self.std) == self.channels or min(self.std) <= 0:
+            raise DataError(
+                f"preprocessing: expected a mean and a standard deviation > 0 for each of {self.channels} channel(s), "
+                f"got {self.mean} and {self.std}."
+            )
+
+    @classmethod
+    def from_dataset(cls, dataset: Dataset) -> "Preprocessing":
+        """The preprocessing the images of `dataset` went through."""
+        return cls(dataset.image_size, dataset.resize, dataset.channels, dataset.mean, dataset.std)
+
+    def load(self, source: bytes | Path | np.ndarray) -> np.ndarray:
+        """One image, resized and cropped.
+
+        Args:
+            source: an encoded file, the path of one, or pixels: uint8 (H, W) gray, (H, W, 1) gray, (H, W, 3) RGB or
+                (H, W, 4) RGBA.
+
+        Returns:
+            uint8 (image_size, image_size, channels).
+
+        Raises:
+            DataError: the file is missing or cannot be decoded, or the array is none of the above.
+        """
+        if isinstance(source, np.ndarray):
+            return self._fit(to_channels(_checked(source), self.channels))
+        if isinstance(source, bytes):
+            return self._fit(decode(source, channels=self.channels, shorter_side=self.resize))
+        path = Path(source)
+        try:
+            return self.load(path.read_bytes())
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}). Expected an image file.") from error
+        except DataError as error:
+            raise DataError(f"{path}: {error}.") from error
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """Standardises stored images: (images / 255 - mean) / std.
+
+        Args:
+            images: uint8 (N, H, W, C).
+
+        Returns:
+            float32 (N, C, H, W) on the same device, in channels_last memory order.
+        """
+        count, height, width, channels = images.shape
+        # Whole rows, so that the inner loop is long whatever the number of channels; the permutation copies nothing.
+        rows = images.reshape(count, height, width * channels).float()
+        scale = torch.tensor([1 / (255 * std) for std in self.std], device=images.device).repeat(width)
+        shift = torch.tensor([-m / s for m, s in zip(self.mean, self.std, strict=True)], device=images.device)
+        rows.mul_(scale).add_(shift.repeat(width))
+        return rows.reshape(count, height, width, channels).permute(0, 3, 1, 2)
+
+    def _fit(self, image: np.ndarray) -> np.ndarray:
+        height, width = image.shape[:2]
+        # A strip is shortened first: 2 x 10,000 px, resized to 256, would be over a million px long.
+        longest = _LONGEST_STRIP * min(height, width)
+        image = _centre(image, min(height, longest), min(width, longest))
+        height, width = image.shape[:2]
+        scale = self.resize / min(height, width)
+        if scale != 1:
+            size = max(self.resize, round(width * scale)), max(self.resize, round(height * scale))
+            image = cv2.resize(image, size, interpolation=_interpolation(scale))
+        image = image.reshape(*image.shape[:2], self.channels)
+        return np.ascontiguousarray(_centre(image, self.image_size, self.image_size))
+
+
+def _interpolation(scale: float) -> int:
+    if scale > 1:
+        return cv2.INTER_CUBIC
+    # Down to one half, each result of INTER_LINEAR averages over the source px it stands for, at a sixth of
+    # INTER_AREA's time; beyond, it would leave px out.
+    return cv2.INTER_LINEAR if scale >= 0.5 else cv2.INTER_AREA
+
+
+def _centre(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]
+
+
+def _checked(image: np.ndarray) -> np.ndarray:
+    if image.ndim == 2:
+        image = image[:, :, np.newaxis]
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3, 4) or 0 in image.shape:
+        raise DataError(
+            f"an array of {image.dtype} {image.shape}; expected uint8 (H, W) gray, (H, W, 1) gray, (H, W, 3) RGB or "
+            "(H, W, 4) RGBA, in 0 to 255."
+        )
+    return image

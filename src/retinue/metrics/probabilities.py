@@ -1,0 +1,96 @@
+"""From logits to probabilities, from probabilities to predicted classes, and the check that metrics begin with."""
+
+import numpy as np
+
+from retinue.errors import DataError
+
+SUM_TOLERANCE = 1e-5  # a float32 softmax over 1,000 classes misses 1 by about 1e-6
+
+
+def to_probs(logits: np.ndarray) -> np.ndarray:
+    """Class probabilities of `logits`.
+
+    Args:
+        logits: float (N, K) for K > 1 classes, or (N, 1): the log-odds of class 1 of two.
+
+    Returns:
+        float64 (N, num_classes), rows sum to 1: softmax, or for one logit the logistic function and its complement.
+
+    Raises:
+        DataError: another shape, or a value that is not finite.
+
+    >>> to_probs(np.array([[0.0], [np.log(3.0)]]))
+    array([[0.5 , 0.5 ],
+           [0.25, 0.75]])
+    """
+    if logits.ndim != 2 or logits.shape[1] == 0:
+        raise DataError(f"logits: expected shape (N, number of outputs), got {logits.shape}.")
+    values = logits.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise DataError(f"logits: row {_first_bad(values)} is not finite, so it has no probabilities.")
+    if values.shape[1] == 1:
+        values = np.hstack([-values / 2, values / 2])  # a softmax of these is the logistic function
+    exponentials = np.exp(values - values.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def decide(probs: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """Predicted class indices.
+
+    Args:
+        probs: float (N, num_classes).
+        threshold: two classes only: class 1 where its probability is at least this, in [0, 1].
+
+    Returns:
+        int64 (N,); of more than two classes the most probable, of equals the first.
+    """
+    if probs.shape[1] == 2:
+        return (probs[:, 1] >= threshold).astype(np.int64)
+    return probs.argmax(axis=1)
+
+
+def checked(labels: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`labels` as int64 (N,) and `probs` as float64 (N, num_classes), for what a metric can be computed of.
+
+    Nothing is repaired: logits are not turned into probabilities, rows are not normalised.
+
+    Raises:
+        DataError: no rows, fewer than two classes, shapes or types that do not fit, a label without a column, a value
+            outside [0, 1], or a row whose sum is not 1.
+    """
+    labels, probs = np.asarray(labels), np.asarray(probs)
+    if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"labels: expected integers (N,) with N >= 1, got {labels.dtype} {labels.shape}.")
+    if probs.ndim != 2 or not np.issubdtype(probs.dtype, np.floating):
+        raise DataError(f"probs: expected floats (N, num_classes), got {probs.dtype} {probs.shape}.")
+    if len(probs) != len(labels) or probs.shape[1] < 2:
+        raise DataError(f"probs: expected shape ({len(labels)}, 2 or more) as there are labels, got {probs.shape}.")
+    if labels.min() < 0 or labels.max() >= probs.shape[1]:
+        raise DataError(f"labels: expected 0 to {probs.shape[1] - 1}, got {labels.min()} to {labels.max()}.")
+    probs = probs.astype(np.float64)
+    if not np.isfinite(probs).all():
+        raise DataError(f"probs: row {_first_bad(probs)} is not finite.")
+    if probs.min() < 0 or probs.max() > 1:
+        raise DataError(f"probs: expected values in [0, 1], got {probs.min():g} to {probs.max():g}. Are they logits?")
+    off = np.abs(probs.sum(axis=1) - 1)
+    if off.max() > SUM_TOLERANCE:
+        row = int(off.argmax())
+        raise DataError(f"probs: row {row} sums to {probs[row].sum():.6g}; expected 1. Are they scores per class?")
+    return labels.astype(np.int64), probs
+
+
+def pooled(labels: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All (image, class) pairs as one problem of two classes, for micro averages.
+
+    Returns:
+        Whether the image is of the class, bool (N · num_classes,), and the class's probability, float64.
+
+    Raises:
+        DataError: as `checked`.
+    """
+    labels, probs = checked(labels, probs)
+    return (labels[:, None] == np.arange(probs.shape[1])).ravel(), probs.ravel()
+
+
+def _first_bad(values: np.ndarray) -> int:
+    return int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])

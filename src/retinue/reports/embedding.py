@@ -1,0 +1,72 @@
+"""Images inside the page: as data URIs, no heavier than the page needs."""
+
+import base64
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from retinue.errors import DataError
+
+LONGEST = 1600
+JPEG_QUALITY = 85
+_LOSSLESS_SIDE = 96
+_PIXEL_SIDE = 64
+
+
+class Picture(NamedTuple):
+    """An image of the page.
+
+    Attributes:
+        uri: the encoded image itself, as a data URI.
+        width, height: px.
+        pixelated: so small that it is shown with visible pixels rather than blurred.
+    """
+
+    uri: str
+    width: int
+    height: int
+    pixelated: bool
+
+
+def picture(source: np.ndarray | Path) -> Picture:
+    """An image file, or an array uint8 (H, W, 1 or 3), for the page.
+
+    Up to 96 px it is kept as it is (PNG); above, the smaller of PNG and JPEG is taken, at most 1600 px long.
+
+    Raises:
+        DataError: the file is missing or is no image.
+    """
+    image = (
+        _opened(source)
+        if isinstance(source, Path)
+        else Image.fromarray(source[..., 0] if source.shape[-1] == 1 else source)
+    )
+    image = image.convert("L" if image.mode in ("1", "L") else "RGB")
+    image.thumbnail((LONGEST, LONGEST))
+    encoded, kind = _encoded(image, "PNG", optimize=True), "png"
+    if max(image.size) > _LOSSLESS_SIDE:
+        lossy = _encoded(image, "JPEG", quality=JPEG_QUALITY, optimize=True)
+        if len(lossy) < len(encoded):
+            encoded, kind = lossy, "jpeg"
+    uri = f"data:image/{kind};base64,{base64.b64encode(encoded).decode()}"
+    return Picture(uri, *image.size, pixelated=max(image.size) <= _PIXEL_SIDE)
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.copy()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file. The stage that writes it has not run; run `dvc repro`.") from error
+    except OSError as error:
+        raise DataError(f"{path}: not a readable image ({error}). Delete it and run `dvc repro`.") from error
+
+
+def _encoded(image: Image.Image, kind: str, **options: int | bool) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()

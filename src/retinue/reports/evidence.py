@@ -1,0 +1,122 @@
+"""What a report is made of: the artifacts of all stages, read into one place."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retinue import artifacts
+from retinue.artifacts import (
+    CalibrationBin,
+    ConfusionCell,
+    Dataset,
+    Epoch,
+    Explanation,
+    PrecisionRecallPoint,
+    Quarantined,
+    RocPoint,
+)
+from retinue.errors import DataError
+
+INPUTS = (
+    artifacts.RAW / "manifest.csv",
+    *(artifacts.PROCESSED / split / "manifest.csv" for split in artifacts.SPLITS),
+    artifacts.MODEL / "weights.safetensors",
+    artifacts.PREDICTIONS / "logits.npy",
+)
+"""The files whose hashes say which data and which network a page is about."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that is known when the report is written.
+
+    Attributes:
+        card: data/raw/card.json.
+        quarantine: what could not be used.
+        dataset: data/processed/dataset.json.
+        policy: data/augmented/policy.json.
+        bundle: models/bundle.json.
+        history: a row per epoch.
+        metrics: evaluation/metrics.json.
+        roc, precision_recall: points of all curves.
+        confusion: int64 (K, K), rows are labels.
+        calibration: bins that hold images.
+        gallery: explanations/gallery.json, `images` as Explanation.
+        hashes: path -> SHA-256 of the files in INPUTS.
+    """
+
+    card: Mapping[str, Any]
+    quarantine: Sequence[Quarantined]
+    dataset: Dataset
+    policy: Mapping[str, Any]
+    bundle: Mapping[str, Any]
+    history: Sequence[Epoch]
+    metrics: Mapping[str, Any]
+    roc: Sequence[RocPoint]
+    precision_recall: Sequence[PrecisionRecallPoint]
+    confusion: np.ndarray
+    calibration: Sequence[CalibrationBin]
+    gallery: Mapping[str, Any]
+    hashes: Mapping[str, str]
+
+    @classmethod
+    def read(cls) -> "Evidence":
+        """Reads the artifacts of the checkout this process works in.
+
+        Raises:
+            DataError: one is missing or broken; the message names it.
+        """
+        dataset = artifacts.read_dataset()
+        gallery = artifacts.read_json(artifacts.EXPLANATIONS / "gallery.json")
+        quarantine = artifacts.read_json(artifacts.RAW / "quarantine.json")
+        cells = artifacts.read_table(artifacts.CURVES / "confusion.csv", ConfusionCell)
+        return cls(
+            card=artifacts.read_json(artifacts.RAW / "card.json"),
+            quarantine=[Quarantined(**entry) for entry in quarantine],
+            dataset=dataset,
+            policy=artifacts.read_json(artifacts.AUGMENTED / "policy.json"),
+            bundle=artifacts.read_json(artifacts.MODEL / "bundle.json"),
+            history=artifacts.read_table(artifacts.MODEL / "history.csv", Epoch),
+            metrics=artifacts.read_json(artifacts.METRICS),
+            roc=artifacts.read_table(artifacts.CURVES / "roc.csv", RocPoint),
+            precision_recall=artifacts.read_table(artifacts.CURVES / "precision_recall.csv", PrecisionRecallPoint),
+            confusion=confusion_matrix(cells, dataset.classes),
+            calibration=artifacts.read_table(artifacts.CURVES / "calibration.csv", CalibrationBin),
+            gallery={**gallery, "images": [Explanation(**entry) for entry in gallery["images"]]},
+            hashes={path.as_posix(): sha256(path) for path in INPUTS},
+        )
+
+
+def confusion_matrix(cells: Sequence[ConfusionCell], classes: Sequence[str]) -> np.ndarray:
+    """The cells as int64 (K, K), rows are labels.
+
+    Raises:
+        DataError: a cell names a class that is not among `classes`.
+    """
+    index = {name: i for i, name in enumerate(classes)}
+    matrix = np.zeros((len(classes), len(classes)), np.int64)
+    for cell in cells:
+        if cell.actual not in index or cell.predicted not in index:
+            raise DataError(
+                f"{artifacts.CURVES / 'confusion.csv'}: {cell.actual!r} or {cell.predicted!r} is not a class of "
+                f"{artifacts.PROCESSED / 'dataset.json'}. The files are of different runs; run `dvc repro`."
+            )
+        matrix[index[cell.actual], index[cell.predicted]] += cell.num_images
+    return matrix
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal.
+
+    Raises:
+        DataError: it is missing.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file. The stage that writes it has not run; run `dvc repro`.") from error

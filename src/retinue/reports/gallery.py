@@ -1,0 +1,92 @@
+"""The explained images: original and overlay side by side, by outcome."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from retinue import artifacts
+from retinue.artifacts import Explanation
+from retinue.images.store import ImageStore
+from retinue.reports.embedding import Picture, picture
+from retinue.reports.evidence import Evidence
+from retinue.reports.tables import figure
+
+MAX_IMAGES = 40
+"""Of each outcome."""
+
+OUTCOMES = {
+    "right": ("Right", "No explained image is classified correctly."),
+    "wrong": ("Wrong", "There are no errors besides the most confident ones."),
+    "confident_error": ("Most confident errors", "No image of the test split is misclassified."),
+}
+
+
+class Card(NamedTuple):
+    """An explained image.
+
+    Attributes:
+        image_id: of the image.
+        label, predicted: class names.
+        confidence: of the predicted class.
+        right: whether they are the same.
+        target: name of the class that is explained; "" where it is the predicted one.
+        original, overlay: as the network sees it, without and with the map.
+        original_alt, overlay_alt: their alternative texts.
+    """
+
+    image_id: str
+    label: str
+    predicted: str
+    confidence: str
+    right: bool
+    target: str
+    original: Picture
+    overlay: Picture
+    original_alt: str
+    overlay_alt: str
+
+
+def explanations(evidence: Evidence, *, columns: int) -> dict[str, Any]:
+    """The section of the page; `groups` is empty where the explainer had nothing to show for the network."""
+    gallery = evidence.gallery
+    if not gallery["applicable"]:
+        return {"sentence": f"{gallery['explainer']} does not apply here: {gallery['reason']}", "groups": []}
+    store = ImageStore(artifacts.PROCESSED / "test")
+    groups = []
+    for outcome, (heading, empty) in OUTCOMES.items():
+        entries = [entry for entry in gallery["images"] if entry.outcome == outcome]
+        chosen = spread(entries, MAX_IMAGES)
+        cards = [_card(entry, evidence.dataset.classes, store) for entry in chosen]
+        groups.append({"heading": heading, "cards": cards, "empty": empty, "left_out": len(entries) - len(chosen)})
+    sentence = (
+        f"{gallery['explainer']} at layer {gallery['target_layer']}. Left, the image as the network sees it; right, "
+        "the same under its map: red where the evidence for the class is strongest, blue where there is none."
+    )
+    return {"sentence": sentence, "groups": groups, "columns": columns}
+
+
+def spread(entries: Sequence[Explanation], limit: int) -> list[Explanation]:
+    """At most `limit` of `entries`, in their order: the first of every class, then the second, and so on."""
+    turns: dict[int, int] = defaultdict(int)
+    ranked = []
+    for position, entry in enumerate(entries):
+        ranked.append((turns[entry.label], position))
+        turns[entry.label] += 1
+    kept = sorted(position for _, position in sorted(ranked)[:limit])
+    return [entries[position] for position in kept]
+
+
+def _card(entry: Explanation, classes: Sequence[str], store: ImageStore) -> Card:
+    label, predicted, target = (classes[i] for i in (entry.label, entry.predicted, entry.target))
+    return Card(
+        image_id=entry.image_id,
+        label=label,
+        predicted=predicted,
+        confidence=figure(entry.confidence, 3),
+        right=entry.label == entry.predicted,
+        target="" if entry.target == entry.predicted else target,
+        original=picture(store[entry.row]),
+        overlay=picture(artifacts.EXPLANATIONS / "overlays" / entry.overlay),
+        original_alt=f"Test image {entry.image_id}, a {label}",
+        overlay_alt=f"The same image under the map of what speaks for {target}",
+    )

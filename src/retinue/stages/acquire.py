@@ -1,0 +1,214 @@
+"""Decodes and checks every file of the source; what cannot be used is set aside with its reason."""
+
+import hashlib
+import json
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as L
+from torch.utils.data import Dataset
+
+from retinue import artifacts
+from retinue.artifacts import Quarantined, RawImage
+from retinue.config import Settings
+from retinue.errors import DataError
+from retinue.images.decoding import examine
+from retinue.images.loading import Batches
+from retinue.sources.source import Source, SourceRecord
+from retinue.stage import main
+from retinue.tracking import Tracker
+from retinue.trainer import TrainerSettings, make_trainer
+
+SECTIONS = ("source",)
+
+_BATCH_SIZE = 32  # files per message from a worker; no result depends on it
+_SHOWN = 5  # files named in an error message
+
+
+class RawFiles(Dataset[list[str]]):
+    """Reads and strictly decodes the files of a source; a finding is one line of JSON: [index, image, reason]."""
+
+    def __init__(self, source: Source, records: Sequence[SourceRecord]):
+        self._source, self._records = source, records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[str]:
+        return [self._finding(index) for _, index in keys]
+
+    def _finding(self, index: int) -> str:
+        try:
+            return json.dumps([index, asdict(self._examine(self._records[index])), None])
+        except DataError as error:
+            return json.dumps([index, None, str(error)])
+
+    def _examine(self, record: SourceRecord) -> RawImage:
+        if record.problem:
+            raise DataError(record.problem)
+        try:
+            data = self._source.read(record.image_id)
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror or 'input/output error'}") from error
+        found = examine(data, self._source.formats)
+        return RawImage(
+            image_id=record.image_id,
+            label=record.label,
+            group=record.group,
+            split=record.split,
+            sha256=hashlib.sha256(data).hexdigest(),
+            size_bytes=len(data),
+            width=found.width,
+            height=found.height,
+            mode=found.mode,
+            format=found.format,
+        )
+
+
+class FindingsWriter(L.Callback):
+    """Writes each rank's findings to a file of its own, to be merged in order."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def on_predict_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._file = (self._folder / f"rank-{trainer.global_rank:05d}.jsonl").open("w", encoding="utf-8")
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._file.writelines(line + "\n" for line in outputs)
+
+    def on_predict_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._file.close()
+        trainer.strategy.barrier("findings")  # rank 0 goes on with the findings of all ranks
+
+
+class Acquire(L.LightningModule):
+    """Goes through the files. All the work is reading and decoding, which the loader's workers have done."""
+
+    def __init__(self, writer: FindingsWriter):
+        super().__init__()
+        self._writer = writer
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        return [self._writer]
+
+    def predict_step(self, batch: list[str], batch_idx: int) -> list[str]:
+        return batch
+
+
+def run(settings: Settings, tracker: Tracker) -> None:
+    """Writes data/raw/: manifest.csv (`RawImage`), quarantine.json (`Quarantined`) and card.json."""
+    source: Source = settings.build("source")
+    records = source.records()
+    if not records:
+        raise DataError(f"source {source.name}: holds no files. Expected images of at least two classes.")
+    own = settings.section("trainer", TrainerSettings)
+    trainer = make_trainer(own, seed=0, logger=tracker.lightning_logger())  # nothing is drawn: any seed
+    batches = Batches(RawFiles(source, records), batch_size=_BATCH_SIZE, num_workers=own.num_workers)
+    with artifacts.replacing(artifacts.RAW, leader=trainer.is_global_zero) as folder:
+        trainer.predict(Acquire(FindingsWriter(folder)), batches, return_predictions=False)
+        if not trainer.is_global_zero:
+            return
+        images, quarantine = _merge(folder, records)
+        _check(source, images, quarantine, labels={record.label for record in records if record.label})
+        artifacts.write_table(folder / "manifest.csv", RawImage, images)
+        artifacts.write_json(folder / "quarantine.json", [asdict(entry) for entry in quarantine])
+        artifacts.write_json(folder / "card.json", card(source, images, quarantine))
+    classes = len({image.label for image in images})
+    tracker.summary({"images": len(images), "classes": classes, "quarantined": len(quarantine)})
+    tracker.table("quarantine", ["image_id", "label", "reason"], [list(asdict(entry).values()) for entry in quarantine])
+    tracker.artifact(artifacts.RAW, "dataset")
+    print(f"{len(images):,} images of {classes} classes, {len(quarantine)} quarantined -> {artifacts.RAW}")
+
+
+def _merge(folder: Path, records: Sequence[SourceRecord]) -> tuple[list[RawImage], list[Quarantined]]:
+    """The findings of all ranks, in the order of the source."""
+    images: list[tuple[int, RawImage]] = []
+    quarantine: list[tuple[int, Quarantined]] = []
+    for path in sorted(folder.glob("rank-*.jsonl")):
+        with path.open(encoding="utf-8") as file:
+            for index, image, reason in map(json.loads, file):
+                if image is None:
+                    bad = Quarantined(records[index].image_id, records[index].label, reason)
+                    quarantine.append((index, bad))
+                else:
+                    images.append((index, RawImage(**image)))
+        path.unlink()
+    if len(images) + len(quarantine) != len(records):
+        raise DataError(f"{len(images) + len(quarantine)} of {len(records)} files were examined. Run the stage again.")
+    images.sort(key=lambda pair: pair[0])
+    quarantine.sort(key=lambda pair: pair[0])
+    return [image for _, image in images], [bad for _, bad in quarantine]
+
+
+def _check(source: Source, images: Sequence[RawImage], quarantine: Sequence[Quarantined], labels: set[str]) -> None:
+    """Refuses a source of which too much is bad, or that has not two classes with images."""
+    listed = ""
+    if quarantine:
+        path = artifacts.CACHE / "acquire" / "quarantine.json"
+        artifacts.write_json(path, [asdict(entry) for entry in quarantine])
+        first = "".join(f"\n  {entry.image_id}: {entry.reason}" for entry in quarantine[:_SHOWN])
+        listed = f"{first}\n  ({min(_SHOWN, len(quarantine))} of {len(quarantine)}; all are listed in {path})"
+    total = len(images) + len(quarantine)
+    if len(quarantine) > source.max_bad_fraction * total:
+        raise DataError(
+            f"{len(quarantine)} of {total} files ({len(quarantine) / total:.1%}) cannot be used; "
+            f"source.max_bad_fraction allows {source.max_bad_fraction:.1%}. Repair or remove them, or raise "
+            f"source.max_bad_fraction.{listed}"
+        )
+    counts = Counter(image.label for image in images)
+    try:
+        artifacts.check_classes({label: counts[label] for label in labels}, where=f"source {source.name}")
+    except DataError as error:
+        raise DataError(f"{error}{listed}") from error
+
+
+def card(source: Source, images: Sequence[RawImage], quarantine: Sequence[Quarantined]) -> dict[str, Any]:
+    """The dataset card: where the images come from, what they are, and what to beware of.
+
+    Returns:
+        `name`, `description`, `licence`, `origin`; `images` and `quarantined` (counts); `classes`, `given_splits`,
+        `modes` and `formats` (name -> images); `width` and `height` (min, median, max, px); `duplicates`: lists of
+        `image_id`, `label` and `split` of files with the same bytes.
+    """
+    copies: dict[str, list[RawImage]] = {}
+    for image in images:
+        copies.setdefault(image.sha256, []).append(image)
+    return {
+        "name": source.name,
+        **source.card(),
+        "images": len(images),
+        "quarantined": len(quarantine),
+        "classes": Counter(image.label for image in images),
+        "given_splits": Counter(image.split for image in images if image.split),
+        "modes": Counter(image.mode for image in images),
+        "formats": Counter(image.format for image in images),
+        "width": _spread(image.width for image in images),
+        "height": _spread(image.height for image in images),
+        "duplicates": [
+            [{"image_id": image.image_id, "label": image.label, "split": image.split} for image in same]
+            for same in copies.values()
+            if len(same) > 1
+        ],
+    }
+
+
+def _spread(values: Iterable[int]) -> dict[str, float]:
+    ordered = sorted(values)
+    return {"min": ordered[0], "median": statistics.median(ordered), "max": ordered[-1]}
+
+
+if __name__ == "__main__":
+    main("acquire", run, SECTIONS)

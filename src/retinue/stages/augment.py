@@ -1,0 +1,216 @@
+"""Freezes the augmentation policy, shows what it does, and draws extra training images where asked for."""
+
+import shutil
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytorch_lightning as L
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch.utils import data
+
+from retinue import artifacts
+from retinue.artifacts import Sample
+from retinue.config import Settings
+from retinue.errors import SettingsError
+from retinue.images.augmentation import Policy
+from retinue.images.loading import Batches
+from retinue.images.store import ImageStore
+from retinue.images.writing import StoreWriter
+from retinue.stage import main
+from retinue.tracking import Tracker
+from retinue.trainer import TrainerSettings, make_trainer
+
+SECTIONS = ("seed", "augment")
+
+PREVIEW_IMAGES, PREVIEW_DRAWS = 8, 7
+
+_BATCH_SIZE = 32  # images per message from a worker; no result depends on it
+_PREVIEW = "preview"  # store of the preview's draws, gone when the sheet is made
+_TILE, _GAP, _HEADER, _MARGIN, _FONT_SIZE = 128, 6, 24, 104, 13  # of the preview sheet, px
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """conf/augment.
+
+    Attributes:
+        name: of the choice.
+        copies_per_image: extra images drawn from each training image and stored, >= 0.
+        transforms: mappings of `name` (an Albumentations transform) and its arguments, applied in this order.
+    """
+
+    name: str
+    copies_per_image: int
+    transforms: list[Any]
+
+    def __post_init__(self) -> None:
+        if self.copies_per_image < 0:
+            raise SettingsError(f"augment.copies_per_image: expected >= 0, got {self.copies_per_image}.")
+        if self.copies_per_image and not self.transforms:
+            raise SettingsError(
+                f"augment.copies_per_image: {self.copies_per_image} copies, but augment.transforms is empty: they "
+                "would be equal to their originals. Set it to 0, or choose transforms."
+            )
+
+
+class Draws(data.Dataset[dict[str, torch.Tensor]]):
+    """Draws of a policy in one list: first those of the preview, then the copies.
+
+    The preview shows what training draws in its first epochs; copies are draws of negative epochs, which no training
+    repeats. A batch is a dict of `images` uint8 (N, H, W, C) and `index` int64 (N,).
+
+    Args:
+        images: the training images.
+        policy: draws.
+        shown: indices of the images on the preview.
+        copies: per training image.
+
+    Attributes:
+        previewed, copied: number of draws of either kind.
+        store_of: int (N,): 0 for the preview, 1 for the copies.
+        row_of: int (N,): place among its kind.
+    """
+
+    def __init__(self, images: ImageStore, policy: Policy, shown: Sequence[int], copies: int):
+        self._images, self._policy, self.shown, self._copies = images, policy, list(shown), copies
+        self.previewed = len(self.shown) * PREVIEW_DRAWS
+        self.copied = len(images) * copies
+        numbers = np.arange(self.previewed + self.copied)
+        self.store_of = (numbers >= self.previewed).astype(np.int64)
+        self.row_of = numbers - self.previewed * self.store_of
+
+    def __len__(self) -> int:
+        return self.previewed + self.copied
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> dict[str, torch.Tensor]:
+        numbers = [number for _, number in keys]
+        drawn = np.stack([self._draw(number) for number in numbers])
+        return {"images": torch.from_numpy(drawn), "index": torch.as_tensor(numbers, dtype=torch.int64)}
+
+    def _draw(self, number: int) -> np.ndarray:
+        if number < self.previewed:
+            position, epoch = divmod(number, PREVIEW_DRAWS)
+            index = self.shown[position]
+        else:
+            index, copy = divmod(number - self.previewed, self._copies)
+            epoch = -1 - copy
+        return self._policy(self._images[index], epoch, index)
+
+
+class Augment(L.LightningModule):
+    """Passes the draws on to their stores. All the work is drawing, which the loader's workers have done."""
+
+    def __init__(self, writer: StoreWriter):
+        super().__init__()
+        self._writer = writer
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        return [self._writer]
+
+    def predict_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> dict[str, torch.Tensor]:
+        return batch
+
+
+def run(settings: Settings, tracker: Tracker) -> None:
+    """Writes data/augmented/: policy.json, preview.png and, for copies, a store and its manifest.csv (`Sample`)."""
+    own = settings.section("augment", AugmentSettings)
+    policy = Policy(own.transforms, settings.seed)
+    dataset = artifacts.read_dataset()
+    images = ImageStore(artifacts.PROCESSED / "train")
+    samples = artifacts.read_table(artifacts.PROCESSED / "train" / "manifest.csv", Sample)
+    policy.check(images[0])
+    draws = Draws(images, policy, spread([s.label for s in samples], len(dataset.classes)), own.copies_per_image)
+    hardware = settings.section("trainer", TrainerSettings)
+    trainer = make_trainer(hardware, seed=settings.seed, logger=tracker.lightning_logger())
+    with artifacts.replacing(artifacts.AUGMENTED, leader=trainer.is_global_zero) as folder:
+        stores = {folder / _PREVIEW: draws.previewed}
+        if draws.copied:
+            stores[folder] = draws.copied
+        if trainer.is_global_zero:
+            for path, count in stores.items():
+                ImageStore.create(path, count, images.image_shape)
+        writer = StoreWriter(list(stores), draws.store_of, draws.row_of)
+        batches = Batches(draws, batch_size=_BATCH_SIZE, num_workers=hardware.num_workers)
+        trainer.predict(Augment(writer), batches, return_predictions=False)
+        if not trainer.is_global_zero:
+            return
+        (folder / "policy.json").write_text(policy.to_json(), "utf-8")
+        names = [dataset.classes[samples[index].label] for index in draws.shown]
+        preview_sheet(images, ImageStore(folder / _PREVIEW), draws.shown, names).save(folder / "preview.png")
+        shutil.rmtree(folder / _PREVIEW)
+        if draws.copied:
+            artifacts.write_table(folder / "manifest.csv", Sample, _copies(samples, own.copies_per_image))
+    tracker.summary({"copies": draws.copied})
+    tracker.images("augmentation", [artifacts.AUGMENTED / "preview.png"], [f"policy {own.name}"])
+    tracker.artifact(artifacts.AUGMENTED, "dataset")
+    print(
+        f"policy {own.name} of {len(own.transforms)} transform(s), {draws.copied:,} extra images -> "
+        f"{artifacts.AUGMENTED}"
+    )
+
+
+def spread(labels: Sequence[int], num_classes: int) -> list[int]:
+    """Indices of at most `PREVIEW_IMAGES` images, evenly over the classes, the first ones of each.
+
+    >>> spread([0, 0, 0, 1, 1, 1, 1, 1, 1, 1], 2)
+    [0, 1, 2, 3, 4, 5, 6]
+    """
+    wanted = Counter(i * num_classes // PREVIEW_IMAGES for i in range(PREVIEW_IMAGES))
+    chosen = []
+    for index in sorted(range(len(labels)), key=lambda i: labels[i]):
+        if wanted[labels[index]]:
+            wanted[labels[index]] -= 1
+            chosen.append(index)
+    return chosen
+
+
+def preview_sheet(images: ImageStore, drawn: ImageStore, shown: Sequence[int], names: Sequence[str]) -> Image.Image:
+    """One row per image: its class name, the original, the draws.
+
+    Args:
+        images: the training images.
+        drawn: `PREVIEW_DRAWS` draws of each image of `shown`, in that order.
+        shown: indices of the images.
+        names: class name of each.
+    """
+    side = _tile(images[0]).shape[0]
+    step = side + _GAP
+    size = (_MARGIN + (1 + PREVIEW_DRAWS) * step, _HEADER + len(shown) * step)
+    sheet = Image.new("RGB", size, "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_SIZE)
+    for column, title in enumerate(["original", *(f"epoch {1 + epoch}" for epoch in range(PREVIEW_DRAWS))]):
+        pen.text((_MARGIN + column * step, _HEADER // 2), title, "black", font, anchor="lm")
+    for row, (index, name) in enumerate(zip(shown, names, strict=True)):
+        top = _HEADER + row * step
+        pen.text((_GAP, top + side // 2), textwrap.shorten(name, 14, placeholder="…"), "black", font, anchor="lm")
+        draws = (drawn[row * PREVIEW_DRAWS + draw] for draw in range(PREVIEW_DRAWS))
+        for column, image in enumerate((images[index], *draws)):
+            sheet.paste(Image.fromarray(_tile(image)), (_MARGIN + column * step, top))
+    return sheet
+
+
+def _tile(image: np.ndarray) -> np.ndarray:
+    """The image at about `_TILE` px: enlarged by a whole number, so that its px stay visible, or reduced."""
+    side = image.shape[0]
+    factor = _TILE // side
+    if factor:
+        tile = image.repeat(factor, 0).repeat(factor, 1)
+    else:
+        tile = cv2.resize(image, (_TILE, _TILE), interpolation=cv2.INTER_AREA)
+    return tile.squeeze()
+
+
+def _copies(samples: Sequence[Sample], copies: int) -> Iterator[Sample]:
+    for sample in samples:
+        for copy in range(copies):
+            yield replace(sample, image_id=f"{sample.image_id}#{1 + copy}")
+
+
+if __name__ == "__main__":
+    main("augment", run, SECTIONS)

@@ -1,0 +1,208 @@
+"""Evaluate: logits of the test split, and from them metrics with intervals, ROC, precision-recall, confusion matrix."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as L
+import torch
+
+from retinue import artifacts
+from retinue.artifacts import Prediction, Sample
+from retinue.bundle import Bundle
+from retinue.config import Settings
+from retinue.errors import ModelError, SettingsError, TrainingError
+from retinue.images.loading import Batches, StoredImages
+from retinue.images.store import ImageStore, RowFile
+from retinue.metrics import summary
+from retinue.metrics.probabilities import decide, to_probs
+from retinue.reproducibility import draw_seed
+from retinue.stage import main
+from retinue.tracking import Tracker
+from retinue.trainer import TrainerSettings, make_trainer
+
+SECTIONS = ("seed", "evaluate", "trainer")
+
+_TEST = artifacts.PROCESSED / "test"
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """conf/evaluate.
+
+    Attributes:
+        batch_size: images of a forward pass, per device, >= 1.
+        threshold: two classes only: the second is predicted where its probability is at least this; in (0, 1). It is
+            chosen on validation data or by its costs, never on the test split.
+        calibration_bins: of the calibration error and the reliability diagram, >= 1.
+        curve_points: points of a curve at most, >= 3.
+        confidence_level: of the intervals, in (0, 1).
+        bootstrap_samples: behind the interval of the AUC, >= 1.
+    """
+
+    batch_size: int
+    threshold: float
+    calibration_bins: int
+    curve_points: int
+    confidence_level: float
+    bootstrap_samples: int
+
+    def __post_init__(self) -> None:
+        lowest = {"batch_size": 1, "calibration_bins": 1, "curve_points": 3, "bootstrap_samples": 1}
+        for key, low in lowest.items():
+            if getattr(self, key) < low:
+                raise SettingsError(f"evaluate.{key}: expected >= {low}, got {getattr(self, key)}.")
+        for key in ("threshold", "confidence_level"):
+            if not 0 < getattr(self, key) < 1:
+                raise SettingsError(f"evaluate.{key}: expected a fraction in (0, 1), got {getattr(self, key)}.")
+
+
+class Evaluate(L.LightningModule):
+    """The trained network on the test split: a batch of stored images in, its logits out.
+
+    Args:
+        bundle: the trained network and its preprocessing.
+        logits: an .npy file with a row for every image; it is there when testing begins.
+    """
+
+    def __init__(self, bundle: Bundle, logits: Path):
+        super().__init__()
+        self.network = bundle.network
+        self._preprocessing, self._logits = bundle.preprocessing, logits
+
+    def test_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        """Logits float32 (N, number of outputs) of `batch["images"]` uint8 (N, H, W, C)."""
+        return self.network(self._preprocessing.normalise(batch["images"])).float()
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        return [LogitWriter(self._logits)]
+
+
+class LogitWriter(L.Callback):
+    """Writes the logits of a batch to the rows of its images, whichever rank computed them.
+
+    Args:
+        path: of the .npy file.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def on_test_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._rows = RowFile(self._path, writable=True)
+
+    def on_test_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        for row, logits in zip(batch["index"].tolist(), outputs.cpu().numpy(), strict=True):
+            self._rows.write(row, logits)
+
+    def on_test_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._rows.close()
+        trainer.strategy.barrier("logits")  # rank 0 goes on with the rows of all ranks
+
+
+def run(settings: Settings, tracker: Tracker) -> None:
+    """Reads models/ and the test split, computes the logits, writes evaluation/."""
+    own = settings.section("evaluate", EvaluateSettings)
+    bundle = Bundle.load()
+    samples = _test_samples(bundle)
+    labels = np.array([sample.label for sample in samples], np.int64)
+    trainer_settings = settings.section("trainer", TrainerSettings)
+    trainer = make_trainer(trainer_settings, seed=settings.seed, logger=tracker.lightning_logger())
+    with artifacts.replacing(artifacts.PREDICTIONS, leader=trainer.is_global_zero) as folder:
+        file = folder / "logits.npy"
+        if trainer.is_global_zero:
+            num_outputs = 1 if len(bundle.classes) == 2 else len(bundle.classes)
+            RowFile.create(file, (len(samples), num_outputs), np.float32).close()
+        images = StoredImages([ImageStore(_TEST)], labels.tolist())
+        batches = Batches(images, batch_size=own.batch_size, num_workers=trainer_settings.train_workers)
+        trainer.test(Evaluate(bundle, file), batches, verbose=False)
+        if not trainer.is_global_zero:
+            return
+        logits = np.load(file, allow_pickle=False)
+        _check_logits(logits, samples)
+        probs = to_probs(logits)
+        predicted = decide(probs, own.threshold)
+        _check_predicted(predicted, bundle.classes, own.threshold)
+        seed = draw_seed(settings.seed, "bootstrap")
+        metrics = summary.metrics_document(labels, probs, bundle.classes, asdict(own), seed=seed)
+        _write_predictions(folder, samples, probs, predicted)
+        tables = summary.curve_tables(labels, probs, bundle.classes, asdict(own))
+        with artifacts.replacing(artifacts.CURVES) as curves:
+            for name, rows in tables.items():
+                artifacts.write_table(curves / f"{name}.csv", type(rows[0]), rows)
+    artifacts.write_json(artifacts.METRICS, metrics)
+    _mirror(tracker, metrics, tables)
+    low, high = metrics["intervals"]["accuracy_score"]
+    print(
+        f"test split, {len(samples)} images: accuracy {metrics['accuracy_score']:.4f} "
+        f"({own.confidence_level:.0%} interval {low:.4f} to {high:.4f}), AUC {metrics['auc_score']:.4f}"
+    )
+
+
+def _test_samples(bundle: Bundle) -> list[Sample]:
+    """The manifest of the test split, after a look at whether model and data belong together."""
+    data = artifacts.read_dataset()
+    for key in ("classes", "image_size", "channels"):
+        ours, theirs = getattr(data, key), getattr(bundle.dataset, key)
+        if ours != theirs:
+            raise ModelError(
+                f"{artifacts.MODEL}: trained with {key} {theirs}, but {artifacts.PROCESSED} has {ours}. "
+                "Run `dvc repro`, which trains on the data there is."
+            )
+    samples = artifacts.read_table(_TEST / "manifest.csv", Sample)
+    counts = artifacts.counts_of((sample.label for sample in samples), data.classes)
+    artifacts.check_classes(counts, where=str(_TEST))
+    return samples
+
+
+def _check_logits(logits: np.ndarray, samples: Sequence[Sample]) -> None:
+    bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(bad):
+        raise TrainingError(
+            f"{artifacts.MODEL}: the logits of {len(bad)} of {len(samples)} test images are not finite, the first "
+            f"{samples[bad[0]].image_id!r}. The weights have diverged: lower optimizer.lr and train again. "
+            "Earlier results are untouched."
+        )
+
+
+def _check_predicted(predicted: np.ndarray, classes: Sequence[str], threshold: float) -> None:
+    if predicted.min() == predicted.max():
+        hint = f" or change evaluate.threshold, now {threshold}" if len(classes) == 2 else ""
+        raise TrainingError(
+            f"{artifacts.MODEL}: all {len(predicted)} test images of {len(classes)} classes are predicted as "
+            f"{classes[predicted[0]]!r}. A constant predictor has learnt nothing: check labels and optimizer.lr, "
+            f"train again{hint}. Earlier results are untouched."
+        )
+
+
+def _write_predictions(folder: Path, samples: Sequence[Sample], probs: np.ndarray, predicted: np.ndarray) -> None:
+    confidence = probs[np.arange(len(predicted)), predicted]
+    rows = zip(samples, predicted.tolist(), confidence.tolist(), strict=True)
+    table = (Prediction(sample.image_id, sample.label, *outcome) for sample, *outcome in rows)
+    artifacts.write_table(folder / "predictions.csv", Prediction, table)
+
+
+def _mirror(tracker: Tracker, metrics: Mapping[str, Any], tables: Mapping[str, Sequence[Any]]) -> None:
+    """Shows the tracker what was written: of many curves the averages."""
+    tracker.summary({f"test/{name}": value for name, value in metrics.items() if isinstance(value, int | float)})
+    by_class = metrics["per_class"]
+    columns = ["class", *next(iter(by_class.values()))]
+    tracker.table("test/per_class", columns, [[name, *values.values()] for name, values in by_class.items()])
+    for curve, x, y in (
+        ("roc", "false_positive_rate", "true_positive_rate"),
+        ("precision_recall", "recall", "precision"),
+    ):
+        names = {point.curve for point in tables[curve]}
+        for name in sorted(names & set(summary.AVERAGES) or names):
+            points = [point for point in tables[curve] if point.curve == name]
+            xs, ys = [getattr(point, x) for point in points], [getattr(point, y) for point in points]
+            tracker.line(f"test/{curve}/{name}", xs, {y: ys}, x_name=x, title=f"{curve} {name}".replace("_", " "))
+    tracker.artifact(artifacts.PREDICTIONS, "predictions")
+
+
+if __name__ == "__main__":
+    main("evaluate", run, SECTIONS)

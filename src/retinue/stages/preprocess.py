@@ -1,0 +1,266 @@
+"""Resizes and crops every image into the image store of its split, and measures the training images."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as L
+import torch
+from torch.utils import data
+
+from retinue import artifacts
+from retinue.artifacts import SPLITS, Dataset, RawImage, Sample
+from retinue.config import Settings
+from retinue.errors import DataError, SettingsError, unknown
+from retinue.images.loading import Batches
+from retinue.images.preprocessing import Preprocessing
+from retinue.images.splitting import Candidate, split
+from retinue.images.store import ImageStore
+from retinue.images.writing import StoreWriter
+from retinue.sources.source import Source
+from retinue.stage import main
+from retinue.tracking import Tracker
+from retinue.trainer import TrainerSettings, make_trainer
+
+SECTIONS = ("seed", "source", "preprocess")
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what torchvision's weights expect
+
+_BATCH_SIZE = 32  # images per message from a worker; no result depends on it
+
+
+@dataclass(frozen=True)
+class PreprocessSettings:
+    """conf/preprocess.
+
+    Attributes:
+        image_size: side of the stored square, px, >= 1.
+        resize: shorter side before the centre crop, px, >= image_size.
+        channels: 1 (gray) or 3 (RGB).
+        statistics: "train" measures mean and std on the training split; "imagenet" takes ImageNet's.
+        val_fraction, test_fraction: of the images, where the source gives no such split; in (0, 1), sum below 1.
+    """
+
+    image_size: int
+    resize: int
+    channels: int
+    statistics: str
+    val_fraction: float
+    test_fraction: float
+
+    def __post_init__(self) -> None:
+        if self.image_size < 1:
+            raise SettingsError(f"preprocess.image_size: expected >= 1 px, got {self.image_size}.")
+        if self.resize < self.image_size:
+            raise SettingsError(
+                f"preprocess.resize: expected >= preprocess.image_size ({self.image_size} px), got {self.resize}: the "
+                "crop would reach beyond the image."
+            )
+        if self.channels not in (1, 3):
+            raise SettingsError(f"preprocess.channels: expected 1 (gray) or 3 (RGB), got {self.channels}.")
+        if self.statistics not in ("train", "imagenet"):
+            raise SettingsError(f"preprocess.statistics: {unknown('choice', self.statistics, ('train', 'imagenet'))}")
+        if self.statistics == "imagenet" and self.channels != 3:
+            raise SettingsError("preprocess.statistics: imagenet needs preprocess.channels 3; got 1. Use train.")
+        for key in ("val_fraction", "test_fraction"):
+            if not 0 < getattr(self, key) < 1:
+                raise SettingsError(f"preprocess.{key}: expected a fraction in (0, 1), got {getattr(self, key)}.")
+        if self.val_fraction + self.test_fraction >= 1:
+            raise SettingsError(
+                "preprocess: expected val_fraction + test_fraction < 1, got "
+                f"{self.val_fraction} + {self.test_fraction}: nothing is left to train on."
+            )
+
+
+class Plan:
+    """Where each image of the raw manifest goes.
+
+    Attributes:
+        classes: class names, sorted.
+        samples: split -> the rows of its manifest.
+        split_of: int (N,): position in `SPLITS`.
+        row_of: int (N,): row in the store of the split.
+    """
+
+    def __init__(self, images: Sequence[RawImage], settings: PreprocessSettings, seed: int):
+        splits = split(
+            [Candidate(image.image_id, image.label, _group(image), image.split) for image in images],
+            val_fraction=settings.val_fraction,
+            test_fraction=settings.test_fraction,
+            seed=seed,
+        )
+        self.classes = tuple(sorted({image.label for image in images}))
+        index_of = {name: index for index, name in enumerate(self.classes)}
+        self.samples: dict[str, list[Sample]] = {name: [] for name in SPLITS}
+        self.split_of = np.array([SPLITS.index(name) for name in splits])
+        self.row_of = np.empty(len(images), np.int64)
+        for i, (image, name) in enumerate(zip(images, splits, strict=True)):
+            self.row_of[i] = len(self.samples[name])
+            self.samples[name].append(Sample(image.image_id, index_of[image.label], image.group))
+
+
+class SourceImages(data.Dataset[dict[str, Any]]):
+    """Images of the source, resized and cropped.
+
+    A batch is a dict of `images` uint8 (N, S, S, C), `index` int64 (N,) and `problem`, a message for the first image
+    that cannot be had; "" where all can. (An exception would reach the user as a worker's traceback.)
+    """
+
+    def __init__(self, source: Source, image_ids: Sequence[str], hashes: Sequence[str], preprocessing: Preprocessing):
+        self._source, self._preprocessing = source, preprocessing
+        self._image_ids, self._hashes = image_ids, hashes
+
+    def __len__(self) -> int:
+        return len(self._image_ids)
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> dict[str, Any]:
+        indices = [index for _, index in keys]
+        try:
+            images, problem = [self._load(index) for index in indices], ""
+        except DataError as error:
+            images, indices, problem = [], [], str(error)
+        shape = (self._preprocessing.image_size, self._preprocessing.image_size, self._preprocessing.channels)
+        stacked = np.stack(images) if images else np.empty((0, *shape), np.uint8)
+        index = torch.as_tensor(indices, dtype=torch.int64)
+        return {"images": torch.from_numpy(stacked), "index": index, "problem": problem}
+
+    def _load(self, index: int) -> np.ndarray:
+        image_id = self._image_ids[index]
+        try:
+            encoded = self._source.read(image_id)
+        except OSError as error:
+            raise DataError(f"{image_id}: {error.strerror}. {_CHANGED}") from error
+        if hashlib.sha256(encoded).hexdigest() != self._hashes[index]:
+            raise DataError(f"{image_id}: its bytes are not those of {artifacts.RAW}/manifest.csv. {_CHANGED}")
+        try:
+            return self._preprocessing.load(encoded)
+        except DataError as error:
+            raise DataError(f"{image_id}: {error}.") from error
+
+
+_CHANGED = "The source has changed since it was acquired; run `dvc repro`, which acquires it again."
+
+
+class Preprocess(L.LightningModule):
+    """Passes the images on to the stores and counts the pixel values of those of the training split.
+
+    Counts are exact, whatever the order and the number of ranks they are added up in.
+
+    Args:
+        is_train: bool (N,), by index.
+        channels: of the images.
+        writer: takes the images to their stores.
+
+    Attributes:
+        histograms: int64 (C, 256): how often each value occurs in each channel; after prediction, on all ranks.
+    """
+
+    is_train: torch.Tensor
+    histograms: torch.Tensor
+
+    def __init__(self, is_train: np.ndarray, channels: int, writer: StoreWriter):
+        super().__init__()
+        self._writer = writer
+        self.register_buffer("is_train", torch.from_numpy(is_train))
+        self.register_buffer("histograms", torch.zeros(channels, 256, dtype=torch.int64))
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        return [self._writer]
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, torch.Tensor]:
+        if batch["problem"]:
+            raise DataError(batch["problem"])
+        values = batch["images"][self.is_train[batch["index"]]].flatten(0, 2)
+        for channel, histogram in enumerate(self.histograms):
+            histogram += torch.bincount(values[:, channel], minlength=256)
+        return {"images": batch["images"], "index": batch["index"]}
+
+    def on_predict_end(self) -> None:
+        self.histograms = self.trainer.strategy.reduce(self.histograms, reduce_op="sum")
+
+
+def mean_and_std(histograms: Sequence[Sequence[int]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation (of the population) of each channel, of pixel values scaled to [0, 1].
+
+    Args:
+        histograms: of each channel, how often each of the values 0 to 255 occurs.
+
+    Raises:
+        DataError: all pixels of a channel are equal.
+
+    >>> mean_and_std([[1, *[0] * 254, 1]])
+    ((0.5,), (0.5,))
+    """
+    means, stds = [], []
+    for histogram in histograms:
+        count = sum(histogram)
+        total = sum(value * n for value, n in enumerate(histogram))
+        spread = count * sum(value * value * n for value, n in enumerate(histogram)) - total * total
+        if spread == 0:
+            raise DataError("all training images are of one single colour; there is nothing to learn from.")
+        means.append(total / (255 * count))
+        stds.append(math.sqrt(spread) / (255 * count))
+    return tuple(means), tuple(stds)
+
+
+def run(settings: Settings, tracker: Tracker) -> None:
+    """Writes data/processed/: a store and its manifest.csv (`Sample`) for each split, and dataset.json."""
+    own = settings.section("preprocess", PreprocessSettings)
+    source: Source = settings.build("source")
+    images = artifacts.read_table(artifacts.RAW / "manifest.csv", RawImage)
+    plan = Plan(images, own, settings.seed)
+    hardware = settings.section("trainer", TrainerSettings)
+    trainer = make_trainer(hardware, seed=settings.seed, logger=tracker.lightning_logger())
+    resizing = Preprocessing(own.image_size, own.resize, own.channels, (0.0,) * own.channels, (1.0,) * own.channels)
+    loaded = SourceImages(source, [i.image_id for i in images], [i.sha256 for i in images], resizing)
+    with artifacts.replacing(artifacts.PROCESSED, leader=trainer.is_global_zero) as folder:
+        folders = [folder / name for name in SPLITS]
+        if trainer.is_global_zero:
+            for path, name in zip(folders, SPLITS, strict=True):
+                ImageStore.create(path, len(plan.samples[name]), (own.image_size, own.image_size, own.channels))
+        writer = StoreWriter(folders, plan.split_of, plan.row_of)
+        module = Preprocess(plan.split_of == SPLITS.index("train"), own.channels, writer)
+        batches = Batches(loaded, batch_size=_BATCH_SIZE, num_workers=hardware.num_workers)
+        trainer.predict(module, batches, return_predictions=False)
+        if not trainer.is_global_zero:
+            return
+        for name, samples in plan.samples.items():
+            artifacts.write_table(folder / name / "manifest.csv", Sample, samples)
+        dataset = _describe(source.name, own, plan, module.histograms.tolist())
+        artifacts.write_dataset(folder / "dataset.json", dataset)
+    counts = {name: len(samples) for name, samples in plan.samples.items()}
+    tracker.summary({**counts, "image_size": own.image_size, "channels": own.channels})
+    for name in SPLITS:
+        tracker.artifact(artifacts.PROCESSED / name, "dataset")
+    listed = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    print(f"{listed}; {own.image_size} x {own.image_size} x {own.channels} -> {artifacts.PROCESSED}")
+
+
+def _group(image: RawImage) -> str:
+    """Copies of a file that are to be drawn go into one split together, or the test would contain training images."""
+    drawn = image.split in ("", "train")
+    return image.group or (image.sha256 if drawn else "")
+
+
+def _describe(name: str, own: PreprocessSettings, plan: Plan, histograms: list[list[int]]) -> Dataset:
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if own.statistics == "imagenet" else mean_and_std(histograms)
+    return Dataset(
+        name=name,
+        classes=plan.classes,
+        counts={
+            split_name: artifacts.counts_of((sample.label for sample in samples), plan.classes)
+            for split_name, samples in plan.samples.items()
+        },
+        image_size=own.image_size,
+        resize=own.resize,
+        channels=own.channels,
+        mean=mean,
+        std=std,
+    )
+
+
+if __name__ == "__main__":
+    main("preprocess", run, SECTIONS)

@@ -1,0 +1,323 @@
+"""Evaluate on real digits: what it writes is what the network says, and what must fail leaves earlier results alone."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as sk
+from sklearn.datasets import load_digits
+
+from project import Project
+from retinue import artifacts
+from retinue.artifacts import CalibrationBin, ConfusionCell, Dataset, PrecisionRecallPoint, Prediction, RocPoint, Sample
+from retinue.bundle import Bundle
+from retinue.config import Settings, load_params
+from retinue.errors import DataError, ModelError, SettingsError, TrainingError
+from retinue.images.store import ImageStore
+from retinue.models.lenet5 import LeNet5
+from retinue.stages.evaluate import SECTIONS, EvaluateSettings, run
+from retinue.tracking import Tracker
+
+MODEL = {"name": "lenet5", "module": "lenet5", "_target_": "retinue.models.lenet5.LeNet5"}
+TEST = artifacts.PROCESSED / "test"
+
+
+def make_project(num_classes: int, *, num_images: int = 300) -> tuple[Bundle, np.ndarray, np.ndarray]:
+    """A test split of digits, 32 px, and a bundle: LeNet-5 with random features and a head fitted to other digits.
+
+    Returns:
+        The bundle, the images uint8 (N, 32, 32, 1) and the labels int64 (N,) of the test split.
+    """
+    digits = load_digits()
+    chosen = digits.target < num_classes
+    images = np.kron(digits.images[chosen], np.ones((4, 4)))[..., None].clip(0, 15.9) * 16
+    images, labels = images.astype(np.uint8), digits.target[chosen].astype(np.int64)
+    classes = tuple(f"digit {c}" for c in range(num_classes))
+    test = slice(0, num_images)
+    counts = {"test": artifacts.counts_of(labels[test], classes)}
+    dataset = Dataset("digits", classes, counts, 32, 32, 1, (0.3,), (0.4,))
+    torch.manual_seed(0)
+    network = LeNet5(num_classes=1 if num_classes == 2 else num_classes).eval()
+    bundle = Bundle(network, MODEL, dataset, {})
+    fit_head(bundle, images[num_images : num_images + 600], labels[num_images : num_images + 600])
+    bundle.save(artifacts.MODEL)
+    artifacts.write_dataset(artifacts.PROCESSED / "dataset.json", dataset)
+    write_test_split(images[test], labels[test])
+    return bundle, images[test], labels[test]
+
+
+def fit_head(bundle: Bundle, images: np.ndarray, labels: np.ndarray) -> None:
+    """Least squares of the last layer, so that the network is good but makes errors."""
+    head = bundle.network.classifier.output
+    inputs: list[torch.Tensor] = []
+    hook = head.register_forward_hook(lambda _, given, __: inputs.append(given[0]))
+    with torch.no_grad():
+        bundle.network(bundle.preprocessing.normalise(torch.from_numpy(images)))
+        hook.remove()
+        features = torch.hstack([inputs[0], torch.ones(len(images), 1)]).double()
+        one_hot = torch.nn.functional.one_hot(torch.from_numpy(labels)).double() * 8 - 4
+        targets = one_hot[:, 1:] if head.out_features == 1 else one_hot
+        ridge = 1e-3 * torch.eye(features.shape[1], dtype=torch.float64)
+        solution = torch.linalg.solve(features.T @ features + ridge, features.T @ targets)
+        head.weight.copy_(solution[:-1].T)
+        head.bias.copy_(solution[-1])
+
+
+def write_test_split(images: np.ndarray, labels: np.ndarray) -> None:
+    store = ImageStore.create(TEST, len(images), (32, 32, 1))
+    for index, image in enumerate(images):
+        store.write(index, image)
+    artifacts.write_table(TEST / "manifest.csv", Sample, [Sample(f"{i:03d}", int(c), "") for i, c in enumerate(labels)])
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def evaluate(here: Path, root: Path) -> Callable[..., None]:
+    """Runs the stage here, with `trainer` and `evaluate` settings changed."""
+    committed = load_params(root / "params.yaml")
+
+    def evaluate(tracker: Tracker | None = None, trainer: Mapping[str, Any] | None = None, **changed: Any) -> None:
+        quiet = {**committed["trainer"], "progress_bar": False, "train_workers": 0, **(trainer or {})}
+        values = {**committed, "trainer": quiet, "evaluate": {**committed["evaluate"], **changed}}
+        run(Settings(values, SECTIONS), tracker or Tracker(None))
+
+    return evaluate
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def forward(bundle: Bundle, images: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return bundle.network(bundle.preprocessing.normalise(torch.from_numpy(images))).numpy()
+
+
+def test_ten_classes(evaluate: Callable[..., None], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle, images, labels = make_project(10)
+    evaluate(batch_size=64)
+    logits = np.load(here / "evaluation/predictions/logits.npy")
+    assert (logits.dtype, logits.shape) == (np.float32, (300, 10))
+    np.testing.assert_allclose(logits, forward(bundle, images), atol=1e-4)
+    metrics = artifacts.read_json(artifacts.METRICS)
+    probs = torch.softmax(torch.from_numpy(logits).double(), 1).numpy()
+    predicted = probs.argmax(1)
+    assert metrics["num_images"] == 300
+    assert metrics["accuracy_score"] == sk.accuracy_score(labels, predicted) > 0.8
+    assert metrics["auc_score"] == pytest.approx(sk.roc_auc_score(labels, probs, multi_class="ovr"), abs=1e-12)
+    assert metrics["log_loss"] == pytest.approx(sk.log_loss(labels, probs), abs=1e-12)
+    assert "operating_point" not in metrics
+    three = metrics["per_class"]["digit 3"]
+    assert three["support"] == (labels == 3).sum()
+    assert three["recall_score"] == pytest.approx((predicted[labels == 3] == 3).mean())
+    assert three["auc_score"] == pytest.approx(sk.roc_auc_score(labels == 3, probs[:, 3]), abs=1e-12)
+    for name in ("accuracy_score", "auc_score"):
+        low, high = metrics["intervals"][name]
+        assert low < metrics[name] < high
+    rows = artifacts.read_table(artifacts.PREDICTIONS / "predictions.csv", Prediction)
+    assert [row.image_id for row in rows] == [f"{i:03d}" for i in range(300)]
+    np.testing.assert_array_equal([row.label for row in rows], labels)
+    np.testing.assert_array_equal([row.predicted for row in rows], predicted)
+    np.testing.assert_allclose([row.confidence for row in rows], probs.max(1), rtol=1e-12)
+    assert f"300 images: accuracy {metrics['accuracy_score']:.4f}" in capsys.readouterr().out
+
+
+def test_curves_have_the_areas_of_the_metrics(evaluate: Callable[..., None], here: Path) -> None:
+    make_project(10)
+    evaluate(curve_points=9)
+    metrics = artifacts.read_json(artifacts.METRICS)
+    roc = artifacts.read_table(artifacts.CURVES / "roc.csv", RocPoint)
+    steps = artifacts.read_table(artifacts.CURVES / "precision_recall.csv", PrecisionRecallPoint)
+    assert list(dict.fromkeys(p.curve for p in roc)) == [*metrics["per_class"], "macro", "micro"]
+    micro = {key: metrics[f"micro_{key}"] for key in ("auc_score", "average_precision_score")}
+    of_curve = {**metrics["per_class"], "macro": metrics, "micro": micro}
+    for name, expected in of_curve.items():
+        points = [p for p in roc if p.curve == name]
+        assert len(points) <= 9
+        area = np.trapezoid([p.true_positive_rate for p in points], [p.false_positive_rate for p in points])
+        assert area == pytest.approx(expected["auc_score"], abs=1e-12)
+        own = [p for p in steps if p.curve == name]
+        assert len(own) <= 9
+        area = sum((b.recall - a.recall) * b.precision for a, b in pairwise(own))
+        assert area == pytest.approx(expected["average_precision_score"], abs=1e-12)
+        assert np.isfinite([p.threshold for p in points]).all() or name == "macro"
+    cells = artifacts.read_table(artifacts.CURVES / "confusion.csv", ConfusionCell)
+    assert sum(cell.num_images for cell in cells) == 300
+    right = sum(cell.num_images for cell in cells if cell.actual == cell.predicted)
+    assert right / 300 == metrics["accuracy_score"]
+    bins = artifacts.read_table(artifacts.CURVES / "calibration.csv", CalibrationBin)
+    error = sum(b.num_images * abs(b.accuracy - b.confidence) for b in bins) / 300
+    assert error == pytest.approx(metrics["calibration_error"], abs=1e-12)
+
+
+def test_two_classes_have_one_logit_and_a_threshold(evaluate: Callable[..., None], here: Path) -> None:
+    bundle, images, labels = make_project(2, num_images=120)
+    with torch.no_grad():
+        for parameter in bundle.network.classifier.output.parameters():
+            parameter *= 0.25  # less sure, so that the threshold decides
+    bundle.save(artifacts.MODEL)
+    evaluate(threshold=0.7)
+    logits = np.load(here / "evaluation/predictions/logits.npy")
+    assert logits.shape == (120, 1)
+    positive = torch.sigmoid(torch.from_numpy(forward(bundle, images)).double()).numpy()[:, 0]
+    metrics = artifacts.read_json(artifacts.METRICS)
+    point = metrics["operating_point"]
+    assert point["threshold"] == 0.7
+    assert point["sensitivity_score"] == (positive[labels == 1] >= 0.7).mean()
+    assert point["specificity_score"] == (positive[labels == 0] < 0.7).mean()
+    assert 0.5 < point["sensitivity_score"] < 1
+    assert metrics["accuracy_score"] == ((positive >= 0.7) == labels).mean()
+    assert metrics["auc_score"] == pytest.approx(sk.roc_auc_score(labels, positive), abs=1e-12)
+    rows = artifacts.read_table(artifacts.PREDICTIONS / "predictions.csv", Prediction)
+    np.testing.assert_array_equal([row.predicted for row in rows], positive >= 0.7)
+    confidence = np.where(positive >= 0.7, positive, 1 - positive)
+    np.testing.assert_allclose([row.confidence for row in rows], confidence, atol=1e-5)
+    assert {p.curve for p in artifacts.read_table(artifacts.CURVES / "roc.csv", RocPoint)} == {"digit 1"}
+
+
+def test_a_rerun_and_workers_give_the_same_bytes(evaluate: Callable[..., None], here: Path) -> None:
+    make_project(10)
+    evaluate(batch_size=50)
+    first = bytes_of(here / "evaluation")
+    evaluate(batch_size=50, trainer={"train_workers": 2})
+    assert bytes_of(here / "evaluation") == first
+    assert set(first) == {
+        "metrics.json",
+        *(f"curves/{name}.csv" for name in ("calibration", "confusion", "precision_recall", "roc")),
+        *(f"predictions/{name}" for name in ("logits.npy", "predictions.csv")),
+    }
+
+
+class Recorder(Tracker):
+    """Keeps what the stage mirrors."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.values: dict[str, Any] = {}
+        self.lines: dict[str, tuple[Sequence[float], Mapping[str, Sequence[float]]]] = {}
+        self.rows: list[Sequence[Any]] = []
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        self.values.update(values)
+
+    def line(self, key: str, x: Sequence[float], ys: Mapping[str, Sequence[float]], **_: Any) -> None:
+        self.lines[key] = (x, ys)
+
+    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        self.rows = [columns, *rows]
+
+
+def test_the_tracker_is_shown_what_the_files_say(evaluate: Callable[..., None], here: Path) -> None:
+    make_project(10)
+    tracker = Recorder()
+    evaluate(tracker)
+    metrics = artifacts.read_json(artifacts.METRICS)
+    assert tracker.values["test/auc_score"] == metrics["auc_score"]
+    assert set(tracker.lines) == {f"test/{c}/{a}" for c in ("roc", "precision_recall") for a in ("macro", "micro")}
+    x, ys = tracker.lines["test/roc/macro"]
+    assert np.trapezoid(ys["true_positive_rate"], x) == pytest.approx(metrics["auc_score"], abs=1e-12)
+    columns, *rows = tracker.rows
+    assert [dict(zip(columns, row, strict=True)) for row in rows] == [
+        {"class": name, **values} for name, values in metrics["per_class"].items()
+    ]
+
+
+def break_weights(bundle: Bundle) -> None:
+    with torch.no_grad():
+        bundle.network.classifier.output.bias[0] = float("nan")
+    bundle.save(artifacts.MODEL)
+
+
+def make_constant(bundle: Bundle) -> None:
+    with torch.no_grad():
+        bundle.network.classifier.output.bias[4] = 1e6
+    bundle.save(artifacts.MODEL)
+
+
+def drop_a_class(bundle: Bundle) -> None:
+    samples = artifacts.read_table(TEST / "manifest.csv", Sample)
+    moved = [replace(sample, label=0) if sample.label == 7 else sample for sample in samples]
+    artifacts.write_table(TEST / "manifest.csv", Sample, moved)
+
+
+def rename_a_class(bundle: Bundle) -> None:
+    dataset = replace(bundle.dataset, classes=("zero", *bundle.dataset.classes[1:]))
+    artifacts.write_dataset(artifacts.PROCESSED / "dataset.json", dataset)
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (break_weights, TrainingError, "the logits of 300 of 300 test images are not finite, the first '000'"),
+        (make_constant, TrainingError, "all 300 test images of 10 classes are predicted as 'digit 4'"),
+        (drop_a_class, DataError, "data/processed/test: no usable image of class 'digit 7'"),
+        (rename_a_class, ModelError, "models: trained with classes ('digit 0',"),
+    ],
+)
+def test_what_must_not_be_used_fails_and_leaves_what_was_there(
+    damage: Callable[[Bundle], None],
+    error: type[Exception],
+    message: str,
+    evaluate: Callable[..., None],
+    here: Path,
+) -> None:
+    bundle, _, _ = make_project(10)
+    earlier = {"metrics.json": b"{}", "curves/roc.csv": b"curves", "predictions/logits.npy": b"logits"}
+    for name, content in earlier.items():
+        (here / "evaluation" / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / "evaluation" / name).write_bytes(content)
+    damage(bundle)
+    with pytest.raises(error) as raised:
+        evaluate()
+    assert message in str(raised.value)
+    assert {name: (here / "evaluation" / name).read_bytes() for name in earlier} == earlier
+
+
+def test_a_threshold_that_nothing_reaches_is_a_constant_predictor(evaluate: Callable[..., None], here: Path) -> None:
+    make_project(2, num_images=120)
+    with pytest.raises(TrainingError, match=r"evaluate\.threshold, now 0\.999999"):
+        evaluate(threshold=0.999999)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("batch_size", 0),
+        ("threshold", 0.0),
+        ("threshold", 1.0),
+        ("calibration_bins", 0),
+        ("curve_points", 2),
+        ("confidence_level", 1.0),
+        ("bootstrap_samples", 0),
+    ],
+)
+def test_settings_out_of_range_are_named(key: str, value: float, root: Path) -> None:
+    values = load_params(root / "params.yaml")
+    values["evaluate"] = {**values["evaluate"], key: value}
+    with pytest.raises(SettingsError, match=rf"evaluate\.{key}: expected .*got {value}"):
+        Settings(values, SECTIONS).section("evaluate", EvaluateSettings)
+
+
+@pytest.mark.slow  # two processes that import torch and Lightning
+def test_two_processes_write_what_one_writes(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project.path)
+    make_project(10)
+    one = ("evaluate.batch_size=50", "tracking=off", "trainer.num_threads=1")
+    project.stage("evaluate", *one)
+    logits = np.load("evaluation/predictions/logits.npy")
+    metrics = json.loads(artifacts.METRICS.read_text())
+    project.stage("evaluate", *one, "trainer=ddp")
+    np.testing.assert_allclose(np.load("evaluation/predictions/logits.npy"), logits, atol=1e-5)
+    assert json.loads(artifacts.METRICS.read_text())["accuracy_score"] == metrics["accuracy_score"]
+    assert not list(Path("evaluation").glob("*.partial"))

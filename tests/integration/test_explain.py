@@ -1,0 +1,287 @@
+"""Explain on real digits: the gallery shows what it says, whoever computes it, and failures leave it alone."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as budget
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from project import Project
+from retinue import artifacts
+from retinue.artifacts import Dataset, Explanation, Prediction
+from retinue.bundle import Bundle
+from retinue.config import Settings, load_params
+from retinue.errors import DataError, ModelError, SettingsError
+from retinue.explainers.gradcam import GradCAM
+from retinue.images.overlay import overlay
+from retinue.images.store import ImageStore
+from retinue.models.lenet5 import LeNet5
+from retinue.stages.explain import SECTIONS, ExplainSettings, choose, run
+from retinue.tracking import Tracker
+
+MODEL = {"name": "lenet5", "module": "lenet5", "_target_": "retinue.models.lenet5.LeNet5"}
+NUM_IMAGES = 200
+
+
+def digits(num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 (N, 32, 32, 1) and labels int64 (N,): the digit, or whether it is odd for two classes."""
+    source = load_digits()
+    images = np.kron(source.images, np.ones((4, 4)))[..., None] * 15.9
+    return images.astype(np.uint8), source.target.astype(np.int64) % num_classes
+
+
+def make_project(num_classes: int) -> Bundle:
+    """A briefly trained LeNet-5, the test split and its predictions, in the current folder."""
+    images, labels = digits(num_classes)
+    classes = tuple(f"digit {c}" for c in range(num_classes))
+    dataset = Dataset("digits", classes, {}, 32, 32, 1, (0.3,), (0.4,))
+    torch.manual_seed(0)
+    bundle = Bundle(LeNet5(num_classes=1 if num_classes == 2 else num_classes), MODEL, dataset, {})
+    train(bundle, images[NUM_IMAGES:], labels[NUM_IMAGES:])
+    bundle.save(artifacts.MODEL)
+    store = ImageStore.create(artifacts.PROCESSED / "test", NUM_IMAGES, (32, 32, 1))
+    for index, image in enumerate(images[:NUM_IMAGES]):
+        store.write(index, image)
+    outcome = bundle.predict(list(images[:NUM_IMAGES]))
+    confidence = outcome.probs.max(axis=1).tolist()
+    rows = zip(labels[:NUM_IMAGES].tolist(), outcome.predicted.tolist(), confidence, strict=True)
+    predictions = [Prediction(f"{row:03d}", *values) for row, values in enumerate(rows)]
+    artifacts.write_table(artifacts.PREDICTIONS / "predictions.csv", Prediction, predictions)
+    return bundle
+
+
+def train(bundle: Bundle, images: np.ndarray, labels: np.ndarray) -> None:
+    optimizer = torch.optim.Adam(bundle.network.parameters(), lr=0.002)
+    for start in range(0, 1280, 32):
+        rows = slice(start, start + 32)
+        logits = bundle.network(bundle.preprocessing.normalise(torch.from_numpy(images[rows])))
+        if logits.shape[1] == 1:
+            logits = torch.hstack([torch.zeros_like(logits), logits])
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels[rows])).backward()
+        optimizer.step()
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def explain(here: Path, root: Path) -> Callable[..., dict[str, Any]]:
+    """Runs the stage here with `explain` settings changed; what it wrote in gallery.json."""
+    committed = load_params(root / "params.yaml")
+
+    def explain(tracker: Tracker | None = None, target_layer: str | None = None, **changed: Any) -> dict[str, Any]:
+        section = {**committed["explain"], **changed}
+        section["explainer"] = {**section["explainer"], "target_layer": target_layer}
+        trainer = {**committed["trainer"], "progress_bar": False, "num_threads": 1}
+        run(Settings({**committed, "explain": section, "trainer": trainer}, SECTIONS), tracker or Tracker(None))
+        return artifacts.read_json(artifacts.EXPLANATIONS / "gallery.json")
+
+    return explain
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "explained_class"), [(10, "predicted"), (10, "label"), (2, "predicted"), (2, "label")]
+)
+def test_the_gallery_shows_what_it_says(
+    num_classes: int, explained_class: str, explain: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = make_project(num_classes)
+    gallery = explain(explained_class=explained_class, batch_size=7, overlay_size=64, opacity=0.3)
+    assert (gallery["explainer"], gallery["applicable"], gallery["reason"]) == ("gradcam", True, None)
+    assert gallery["target_layer"] == "features.c3_activation"
+    entries = [Explanation(**entry) for entry in gallery["images"]]
+    assert f"gradcam of features.c3_activation: {len(entries)} of 200 test images explained" in capsys.readouterr().out
+    assert {entry.outcome for entry in entries} == {"right", "wrong", "confident_error"}
+    images, labels = digits(num_classes)
+    maps = np.load(artifacts.EXPLANATIONS / "maps.npy")
+    assert maps.shape == (len(entries), 32, 32)
+    assert maps.dtype == np.float32
+    for position, entry in enumerate(entries):
+        image = images[entry.row]
+        outcome = bundle.predict([image])
+        assert (entry.map, entry.image_id, entry.label) == (position, f"{entry.row:03d}", labels[entry.row])
+        assert entry.predicted == outcome.predicted[0]
+        assert entry.confidence == pytest.approx(outcome.probs.max())
+        assert (entry.outcome == "right") == (entry.label == entry.predicted)
+        assert entry.target == getattr(entry, explained_class)
+        inputs = bundle.preprocessing.normalise(torch.from_numpy(image[None]))
+        expected = GradCAM().maps(bundle.network, inputs, entry.target).maps[0].numpy()
+        np.testing.assert_allclose(maps[position], expected, atol=1e-5)
+        with Image.open(artifacts.EXPLANATIONS / "overlays" / entry.overlay) as shown:
+            assert (shown.format, shown.mode, shown.size) == ("PNG", "RGB", (64, 64))
+            assert np.array_equal(np.array(shown), overlay(image, maps[position], size=64, opacity=0.3))
+    assert len(list((artifacts.EXPLANATIONS / "overlays").iterdir())) == len(entries)
+
+
+def test_two_runs_write_the_same_bytes(explain: Callable[..., dict[str, Any]]) -> None:
+    make_project(10)
+    explain()
+    first = bytes_of(artifacts.EXPLANATIONS)
+    explain()
+    assert bytes_of(artifacts.EXPLANATIONS) == first
+
+
+def test_two_processes_write_what_one_writes(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, explain: Callable[..., dict[str, Any]]
+) -> None:
+    monkeypatch.chdir(project.path)
+    make_project(10)
+    explain()
+    one = artifacts.EXPLANATIONS.rename(tmp_path / "one")
+    project.stage("explain", "trainer=ddp", "tracking=off")
+    two = artifacts.EXPLANATIONS
+    assert bytes_of(two).keys() == bytes_of(one).keys()
+    assert (two / "gallery.json").read_bytes() == (one / "gallery.json").read_bytes()
+    # The batches of two processes are other batches, and a convolution may round otherwise in another batch.
+    np.testing.assert_allclose(np.load(two / "maps.npy"), np.load(one / "maps.npy"), atol=1e-5)
+    assert np.load(two / "maps.npy").any(axis=(1, 2)).mean() > 0.9
+
+
+@pytest.mark.slow
+def test_a_process_without_images_does_not_hold_up_the_other(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project.path)
+    make_project(10)
+    output = project.stage(
+        *("explain", "trainer=ddp", "tracking=off", "explain.images_per_outcome=0", "explain.confident_errors=1")
+    ).stdout
+    assert "1 of 200 test images explained" in output
+
+
+def test_a_network_without_feature_maps(
+    explain: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_project(10)
+    monkeypatch.setattr(LeNet5, "head", "features.c1")  # nothing comes before it
+    gallery = explain()
+    assert (gallery["applicable"], gallery["images"], gallery["target_layer"]) == (False, [], None)
+    assert gallery["reason"].startswith("Grad-CAM is not applicable to LeNet5")
+    assert gallery["reason"] in capsys.readouterr().out
+    assert np.load(artifacts.EXPLANATIONS / "maps.npy").shape == (0, 32, 32)
+
+
+def test_a_network_without_errors_has_right_images_only(explain: Callable[..., dict[str, Any]]) -> None:
+    bundle = make_project(2)
+    file = artifacts.PREDICTIONS / "predictions.csv"
+    rows = [
+        Prediction(p.image_id, p.predicted, p.predicted, p.confidence) for p in artifacts.read_table(file, Prediction)
+    ]
+    artifacts.write_table(file, Prediction, rows)
+    assert {entry["outcome"] for entry in explain()["images"]} == {"right"}
+    assert len(bundle.classes) == 2
+
+
+def test_the_same_maps_from_python_in_three_lines(explain: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    make_project(10)
+    entries = [Explanation(**entry) for entry in explain(overlay_size=32)["images"]]
+    images, _ = digits(10)
+    arrays = [images[entry.row] for entry in entries]
+    Image.fromarray(arrays[0][..., 0]).save(tmp_path / "first.png")
+
+    bundle = Bundle.load("models")
+    explained = GradCAM().explain(bundle, [tmp_path / "first.png", *arrays[1:]], batch_size=5)
+
+    np.testing.assert_allclose(explained.maps, np.load(artifacts.EXPLANATIONS / "maps.npy"), atol=1e-5)
+    assert explained.targets.tolist() == [entry.target for entry in entries]
+    assert explained.names == [f"digit {entry.target}" for entry in entries]
+    for entry, shown in zip(entries, explained.overlays, strict=True):
+        with Image.open(artifacts.EXPLANATIONS / "overlays" / entry.overlay) as written:
+            assert np.abs(np.array(written).astype(int) - shown).max() <= 2
+
+
+def test_failures_leave_the_gallery_alone(explain: Callable[..., dict[str, Any]]) -> None:
+    make_project(10)
+    explain()
+    before = bytes_of(artifacts.EXPLANATIONS)
+    with pytest.raises(ModelError, match=r"Unknown layer 'features\.c33'\. Did you mean 'features\.c3'"):
+        explain(target_layer="features.c33")
+    file = artifacts.PREDICTIONS / "predictions.csv"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(DataError, match="199 predictions for the 200 images"):
+        explain()
+    file.unlink()
+    with pytest.raises(DataError, match="no such file"):
+        explain()
+    assert bytes_of(artifacts.EXPLANATIONS) == before
+
+
+def test_the_tracker_sees_what_was_written(explain: Callable[..., dict[str, Any]]) -> None:
+    make_project(10)
+
+    class Noting(Tracker):
+        def images(self, key: str, paths: Any, captions: Any) -> None:
+            self.seen = [(json.dumps(caption), path.is_file()) for path, caption in zip(paths, captions, strict=True)]
+
+    tracker = Noting(None)
+    entries = [Explanation(**entry) for entry in explain(tracker)["images"]]
+    assert len(tracker.seen) == len(entries)
+    for entry, (caption, exists) in zip(entries, tracker.seen, strict=True):
+        assert f"digit {entry.label}, predicted digit {entry.predicted} ({entry.confidence:.2f})" in caption
+        assert exists
+
+
+def explain_settings(root: Path, **changed: Any) -> ExplainSettings:
+    return ExplainSettings(**{**load_params(root / "params.yaml")["explain"], **changed})
+
+
+@given(
+    outcomes=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.sampled_from([0.4, 0.6, 0.9])), max_size=60),
+    per_outcome=st.integers(0, 3),
+    confident=st.integers(0, 5),
+)
+@budget(max_examples=100, deadline=None)
+def test_choice(root: Path, outcomes: list[tuple[int, int, float]], per_outcome: int, confident: int) -> None:
+    predictions = [Prediction(str(row), *outcome) for row, outcome in enumerate(outcomes)]
+    settings = explain_settings(root, images_per_outcome=per_outcome, confident_errors=confident)
+    gallery = choose(predictions, 3, settings)
+    rows = [entry.row for entry in gallery]
+    assert len(set(rows)) == len(rows)
+    assert [entry.map for entry in gallery] == list(range(len(gallery)))
+    assert all((e.outcome == "right") == (e.label == e.predicted) for e in gallery)
+    errors = [p for p in predictions if p.label != p.predicted]
+    ranked = sorted(errors, key=lambda p: (-p.confidence, int(p.image_id)))
+    assert [e.image_id for e in gallery if e.outcome == "confident_error"] == [p.image_id for p in ranked[:confident]]
+    shown = Counter((e.label, e.outcome) for e in gallery)
+    for label in range(3):
+        right = sum(p.label == p.predicted == label for p in predictions)
+        wrong = sum(p.label == label for p in ranked[confident:])
+        assert shown[label, "right"] == min(right, per_outcome)
+        assert shown[label, "wrong"] == min(wrong, per_outcome)
+
+
+def test_right_images_are_taken_from_all_over_the_store(root: Path) -> None:
+    predictions = [Prediction(str(row), 0, 0, 0.5 + row / 1000) for row in range(100)]
+    gallery = choose(predictions, 2, explain_settings(root, images_per_outcome=4))
+    assert [entry.row for entry in gallery] == [12, 37, 62, 87]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"explained_class": "top"}, "explain.explained_class: Unknown value 'top'"),
+        ({"images_per_outcome": -1}, "explain.images_per_outcome: expected >= 0, got -1"),
+        ({"confident_errors": -1}, "explain.confident_errors: expected >= 0"),
+        ({"batch_size": 0}, "explain.batch_size: expected >= 1"),
+        ({"overlay_size": 0}, "explain.overlay_size: expected >= 1"),
+        ({"opacity": 1.5}, "explain.opacity: expected a fraction"),
+    ],
+)
+def test_settings_out_of_range(changed: dict[str, Any], message: str, root: Path) -> None:
+    with pytest.raises(SettingsError, match=message.replace(".", r"\.").replace("[", r"\[")):
+        explain_settings(root, **changed)

@@ -1,0 +1,222 @@
+"""Metrics against scikit-learn, against numbers derived by hand, and against input that is not what they take."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from retinue.errors import DataError
+from retinue.metrics import curves, per_class, scalar
+from retinue.metrics.calibration import reliability
+from retinue.metrics.confusion import confusion_matrix
+from retinue.metrics.probabilities import checked, decide, to_probs
+
+
+def predictions(case: str) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and probabilities, better than chance."""
+    rng = np.random.default_rng(7)
+    num_classes = 2 if "binary" in case else 5
+    share = np.full(num_classes, 1 / num_classes)
+    if "imbalanced" in case:
+        share = np.geomspace(1, 0.02, num_classes)
+        share /= share.sum()
+    labels = np.r_[np.arange(num_classes), rng.choice(num_classes, 600, p=share)]
+    logits = rng.normal(size=(len(labels), num_classes)) + 1.5 * np.eye(num_classes)[labels]
+    if "ties" in case:
+        logits = np.round(logits)
+    if "binary" in case:
+        logits = logits[:, 1:] - logits[:, :1]
+    return labels, to_probs(logits.astype(np.float32))
+
+
+CASES = ["binary", "binary ties", "binary imbalanced", "multiclass", "multiclass ties", "multiclass imbalanced"]
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> tuple[np.ndarray, np.ndarray]:
+    return predictions(request.param)
+
+
+def test_decisions_agree_with_scikit_learn(case: tuple[np.ndarray, np.ndarray]) -> None:
+    labels, probs = case
+    predicted = decide(probs)
+    assert scalar.accuracy_score(labels, probs) == pytest.approx(sk.accuracy_score(labels, predicted), abs=1e-15)
+    assert scalar.balanced_accuracy_score(labels, probs) == pytest.approx(
+        sk.balanced_accuracy_score(labels, predicted), abs=1e-15
+    )
+    np.testing.assert_array_equal(confusion_matrix(labels, probs), sk.confusion_matrix(labels, predicted))
+    names = ("precision_score", "recall_score", "f1_score")
+    expected = sk.precision_recall_fscore_support(labels, predicted, zero_division=0)
+    for name, values in zip(names, expected, strict=False):
+        np.testing.assert_allclose(getattr(per_class, name)(labels, probs), values, rtol=1e-14)
+        macro = getattr(scalar, f"macro_{name}")(labels, probs)
+        assert macro == pytest.approx(getattr(sk, name)(labels, predicted, average="macro", zero_division=0))
+
+
+def test_areas_agree_with_scikit_learn(case: tuple[np.ndarray, np.ndarray]) -> None:
+    labels, probs = case
+    indicator = np.eye(probs.shape[1])[labels]
+    auc = sk.roc_auc_score(indicator, probs, average=None)
+    precision = sk.average_precision_score(indicator, probs, average=None)
+    np.testing.assert_allclose(per_class.auc_score(labels, probs), auc, atol=1e-12)
+    np.testing.assert_allclose(per_class.average_precision_score(labels, probs), precision, atol=1e-12)
+    binary = probs.shape[1] == 2
+    assert scalar.auc_score(labels, probs) == pytest.approx(auc[1] if binary else auc.mean(), abs=1e-12)
+    expected = precision[1] if binary else precision.mean()
+    assert scalar.average_precision_score(labels, probs) == pytest.approx(expected, abs=1e-12)
+    micro = sk.roc_auc_score(indicator, probs, average="micro")
+    assert scalar.micro_auc_score(labels, probs) == pytest.approx(micro, abs=1e-12)
+    micro = sk.average_precision_score(indicator, probs, average="micro")
+    assert scalar.micro_average_precision_score(labels, probs) == pytest.approx(micro, abs=1e-12)
+
+
+def test_losses_agree_with_scikit_learn(case: tuple[np.ndarray, np.ndarray]) -> None:
+    labels, probs = case
+    assert scalar.log_loss(labels, probs) == pytest.approx(sk.log_loss(labels, probs), abs=1e-12)
+    given = probs[:, 1] if probs.shape[1] == 2 else probs
+    assert scalar.brier_loss(labels, probs) == pytest.approx(sk.brier_score_loss(labels, given), abs=1e-12)
+
+
+def test_log_loss_of_a_certain_error_is_that_of_scikit_learn() -> None:
+    labels, probs = np.array([1, 0]), np.array([[1.0, 0.0], [0.5, 0.5]])
+    assert scalar.log_loss(labels, probs) == pytest.approx(sk.log_loss(labels, probs), abs=1e-12)
+
+
+def test_calibration_error_agrees_with_torchmetrics(case: tuple[np.ndarray, np.ndarray]) -> None:
+    torch = pytest.importorskip("torch")
+    labels, probs = case
+    for bins in (1, 10, 15):
+        expected = multiclass_calibration_error(
+            torch.tensor(probs), torch.tensor(labels), probs.shape[1], n_bins=bins, norm="l1"
+        )
+        # torchmetrics sums in float32
+        assert scalar.calibration_error(labels, probs, calibration_bins=bins) == pytest.approx(
+            float(expected), abs=1e-6
+        )
+
+
+def test_calibration_bins_by_hand() -> None:
+    labels = np.array([0, 1, 0, 0])
+    probs = np.array([[0.5, 0.5], [0.6, 0.4], [0.9, 0.1], [0.8, 0.2]])
+    bins = reliability(labels, probs, calibration_bins=4)  # (0.25, 0.5], (0.5, 0.75], (0.75, 1]; the first is empty
+    np.testing.assert_array_equal(bins.upper, [0.5, 0.75, 1.0])
+    np.testing.assert_array_equal(bins.num_images, [1, 1, 2])
+    np.testing.assert_allclose(bins.confidence, [0.5, 0.6, 0.85])
+    np.testing.assert_allclose(bins.accuracy, [1, 0, 1])
+    assert scalar.calibration_error(labels, probs, calibration_bins=4) == pytest.approx((0.5 + 0.6 + 2 * 0.15) / 4)
+
+
+def test_roc_curve_by_hand() -> None:
+    """Three positives, two negatives; at 0.6 one of each: the slanted step."""
+    positive = np.array([1, 1, 0, 1, 0], bool)
+    curve = curves.roc_curve(positive, np.array([0.9, 0.6, 0.6, 0.3, 0.1]))
+    np.testing.assert_allclose(curve.false_positive_rate, [0, 0, 1 / 2, 1 / 2, 1])
+    np.testing.assert_allclose(curve.true_positive_rate, [0, 1 / 3, 2 / 3, 1, 1])
+    np.testing.assert_array_equal(curve.threshold, [curves.ABOVE_ONE, 0.9, 0.6, 0.3, 0.1])
+    wins = 2 + 1.5 + 1  # of 6 pairs, the tie counts half
+    assert curves.roc_area(curve) == pytest.approx(wins / 6, abs=1e-15)
+
+
+def test_roc_curve_is_the_polyline_of_scikit_learn(case: tuple[np.ndarray, np.ndarray]) -> None:
+    labels, probs = case
+    curve = curves.roc_curve(labels == 1, probs[:, 1])
+    x, y, threshold = sk.roc_curve(labels == 1, probs[:, 1], drop_intermediate=False)
+    full = set(zip(x[1:], y[1:], threshold[1:], strict=True))
+    assert set(zip(*(column[1:] for column in curve), strict=True)) <= full
+    vertical = np.isin(x, curve.false_positive_rate)
+    np.testing.assert_allclose(np.interp(x, *curve[:2])[~vertical], y[~vertical], atol=1e-12)
+    assert curves.roc_area(curve) == pytest.approx(sk.auc(x, y), abs=1e-12)
+
+
+def test_precision_recall_curve_is_that_of_scikit_learn(case: tuple[np.ndarray, np.ndarray]) -> None:
+    labels, probs = case
+    curve = curves.precision_recall_curve(labels == 1, probs[:, 1])
+    precision, recall, threshold = sk.precision_recall_curve(labels == 1, probs[:, 1])
+    np.testing.assert_allclose(curve.recall[::-1], recall, atol=1e-15)
+    np.testing.assert_allclose(curve.precision[::-1], precision, atol=1e-15)
+    np.testing.assert_array_equal(curve.threshold[:0:-1], threshold)
+
+
+def test_the_area_of_a_mean_curve_is_the_mean_of_the_areas() -> None:
+    labels, probs = predictions("multiclass ties")
+    rocs = [curves.roc_curve(labels == c, probs[:, c]) for c in range(5)]
+    assert curves.roc_area(curves.mean_roc_curve(rocs)) == pytest.approx(scalar.auc_score(labels, probs), abs=1e-12)
+    steps = [curves.precision_recall_curve(labels == c, probs[:, c]) for c in range(5)]
+    mean = curves.precision_recall_area(curves.mean_precision_recall_curve(steps))
+    assert mean == pytest.approx(scalar.average_precision_score(labels, probs), abs=1e-12)
+
+
+def test_mean_roc_curve_by_hand() -> None:
+    """A perfect curve and the diagonal: the mean starts at 1/2 and rises to 1."""
+    nan = np.full(3, np.nan)
+    perfect = curves.RocCurve(np.array([0.0, 0, 1]), np.array([0.0, 1, 1]), nan)
+    diagonal = curves.RocCurve(np.array([0.0, 1]), np.array([0.0, 1]), nan[:2])
+    mean = curves.mean_roc_curve([perfect, diagonal])
+    np.testing.assert_array_equal(mean.false_positive_rate, [0, 0, 1])
+    np.testing.assert_array_equal(mean.true_positive_rate, [0, 0.5, 1])
+
+
+def test_the_threshold_moves_the_decision_of_two_classes() -> None:
+    labels, probs = np.array([0, 0, 1, 1]), np.array([[0.9, 0.1], [0.4, 0.6], [0.4, 0.6], [0.1, 0.9]])
+    assert scalar.accuracy_score(labels, probs, threshold=0.5) == 0.75
+    np.testing.assert_array_equal(per_class.recall_score(labels, probs, threshold=0.7), [1, 0.5])
+    np.testing.assert_array_equal(decide(probs, 0.6), [0, 1, 1, 1])  # at the threshold is positive
+
+
+def test_a_class_that_is_never_predicted_has_precision_0() -> None:
+    labels, probs = np.array([0, 1, 2]), np.array([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.1, 0.1, 0.8]])
+    np.testing.assert_array_equal(per_class.precision_score(labels, probs), [0.5, 0, 1])
+    np.testing.assert_array_equal(per_class.f1_score(labels, probs), [2 / 3, 0, 1])
+
+
+def test_one_logit_is_the_log_odds_of_the_second_class() -> None:
+    probs = to_probs(np.array([[0.0], [np.log(3)], [-1000.0], [40.0]], np.float64))
+    np.testing.assert_allclose(probs[:, 1], [0.5, 0.75, 0, 1], atol=1e-15)
+    assert probs[3, 0] == pytest.approx(np.exp(-40), rel=1e-12)  # 1 - 1 would be 0
+    with_two = to_probs(np.array([[0.0, np.log(3)]]))
+    np.testing.assert_allclose(with_two, probs[1:2], atol=1e-15)
+
+
+def test_softmax_neither_overflows_nor_normalises_away() -> None:
+    np.testing.assert_allclose(to_probs(np.array([[1e4, 0, 1e4]], np.float32)), [[0.5, 0, 0.5]])
+    assert to_probs(np.empty((0, 3), np.float32)).shape == (0, 3)
+
+
+LABELS, PROBS = np.array([0, 1]), np.array([[0.7, 0.3], [0.4, 0.6]])
+REFUSED = {
+    "labels: expected integers": (LABELS.astype(float), PROBS),
+    "labels: expected integers (N,)": (LABELS[:, None], PROBS),
+    "N >= 1": (LABELS[:0], PROBS[:0]),
+    "expected 0 to 1, got 0 to 2": (np.array([0, 2]), PROBS),
+    "got -1": (np.array([-1, 1]), PROBS),
+    "probs: expected floats": (LABELS, PROBS.astype(int)),
+    "probs: expected shape (2,": (LABELS, PROBS[:1]),
+    "2 or more": (LABELS, PROBS[:, :1]),
+    "probs: expected floats (N, num_classes)": (LABELS, PROBS[:, 1]),
+    "row 1 is not finite": (LABELS, np.array([[0.7, 0.3], [np.nan, 0.6]])),
+    "Are they logits?": (LABELS, np.array([[2.0, -1.0], [0.4, 0.6]])),
+    "row 1 sums to 0.9": (LABELS, np.array([[0.7, 0.3], [0.4, 0.5]])),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+@pytest.mark.parametrize("metric", [checked, scalar.accuracy_score, per_class.auc_score, reliability])
+def test_what_is_not_probabilities_is_refused(metric: Callable[..., object], message: str) -> None:
+    with pytest.raises(DataError) as error:
+        metric(*REFUSED[message])
+    assert message in str(error.value)
+
+
+def test_an_area_needs_every_class() -> None:
+    with pytest.raises(DataError, match="none is of class 1"):
+        scalar.auc_score(np.array([0, 0]), PROBS)
+    with pytest.raises(DataError, match="is negative"):
+        curves.roc_curve(np.array([True]), np.array([0.5]))
+
+
+@pytest.mark.parametrize("logits", [np.zeros(3), np.zeros((3, 0)), np.array([[0.0, np.inf]])])
+def test_what_is_not_logits_is_refused(logits: np.ndarray) -> None:
+    with pytest.raises(DataError, match="logits"):
+        to_probs(logits)

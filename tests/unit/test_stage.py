@@ -1,0 +1,105 @@
+"""How a stage ends: explained errors become one line and a status, the unexplained keep their traceback."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from retinue.artifacts import RawImage, Sample, iterate_table, read_json, read_table, replacing, write_json, write_table
+from retinue.errors import DataError, RetinueError, SettingsError
+from retinue.stage import explained, lock
+
+
+@pytest.mark.parametrize(("error", "status"), [(DataError("bad"), 1), (SettingsError("bad"), 2)])
+def test_an_explained_error_is_one_line(error: RetinueError, status: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info, explained("stage x"):
+        raise error
+    assert exit_info.value.code == status
+    assert capsys.readouterr().err == "error: stage x: bad\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(errno.EROFS, "read-only"), (errno.ENOSPC, "no space left"), (errno.EACCES, "permission denied")],
+)
+def test_a_disk_error_is_explained(number: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info, explained("stage x"):
+        raise OSError(number, os.strerror(number), "models/weights.safetensors")
+    assert exit_info.value.code == 1
+    assert "error: stage x: models/weights.safetensors: " in capsys.readouterr().err
+
+
+def test_an_unexplained_error_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError), explained("stage x"):
+        _ = 1 / 0
+
+
+def test_the_traceback_is_there_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETINUE_TRACEBACK", "1")
+    with pytest.raises(DataError), explained("stage x"):
+        raise DataError("bad")
+
+
+def test_a_lock_is_held_once_and_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with lock("train"), pytest.raises(RetinueError, match=f"pid {os.getpid()}"), lock("train"):
+        pass
+    with lock("train"):
+        pass
+
+
+def test_a_replaced_folder_is_old_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "models"
+    target.mkdir()
+    (target / "old").touch()
+    with pytest.raises(ZeroDivisionError), replacing(target) as folder:
+        (folder / "new").touch()
+        assert [p.name for p in target.iterdir()] == ["old"]
+        _ = 1 / 0
+    assert [p.name for p in target.iterdir()] == ["old"]
+    with replacing(target) as folder:
+        (folder / "new").touch()
+    assert [p.name for p in target.iterdir()] == ["new"]
+    assert [p.name for p in tmp_path.iterdir()] == ["models"]
+
+
+ROWS = [
+    RawImage('a,"b"/ü.jpg', "ants", "", "train", "0" * 64, 12, 3, 4, "RGB", "JPEG"),
+    RawImage("two\nlines", "bees", "g", "", "1" * 64, 1, 1, 1, "I;16", "PNG"),
+]
+
+
+def test_a_table_reads_back_what_was_written(tmp_path: Path) -> None:
+    write_table(tmp_path / "manifest.csv", RawImage, ROWS)
+    assert read_table(tmp_path / "manifest.csv", RawImage) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("image_id,label\na,1\n", "expected the columns image_id, label, group"),
+        ("image_id,label,group\na,one,\n", "line 2: invalid literal"),
+        ("image_id,label,group\na,1\n", "line 2:"),
+        ("", "expected the columns"),
+    ],
+)
+def test_a_broken_table_is_named(content: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "manifest.csv"
+    path.write_text(content)
+    with pytest.raises(DataError, match=message) as error:
+        list(iterate_table(path, Sample))
+    assert str(path) in str(error.value)
+
+
+def test_json_is_sorted_and_ends_with_a_newline(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.json", {"b": 1, "a": [0.1]})
+    assert (tmp_path / "x.json").read_text() == '{\n  "a": [\n    0.1\n  ],\n  "b": 1\n}\n'
+    (tmp_path / "x.json").write_text("{")
+    with pytest.raises(DataError, match=r"x\.json: not valid JSON"):
+        read_json(tmp_path / "x.json")
+
+
+def test_json_refuses_what_is_not_a_number(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
