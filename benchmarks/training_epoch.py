@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as L
 import torch
-from retinue.images.augmentation import Policy
 
 from benchmarks.pairing import Row, in_turn, rate_row, timed
 from retinue.artifacts import Dataset
 from retinue.bundle import build_network
 from retinue.config import compose
+from retinue.images.augmentation import Policy
 from retinue.images.loading import Batches, StoredImages
 from retinue.images.preprocessing import Preprocessing
 from retinue.images.store import ImageStore

@@ -198,7 +198,7 @@ def _evaluation(labels: np.ndarray, logits: np.ndarray, scene: Scene) -> None:
     options = {**settings_values(scene)["evaluate"], "bootstrap_samples": 50}
     probs = to_probs(logits)
     document = summary.metrics_document(labels, probs, scene.classes, options, seed=0)
-    artifacts.write_json(artifacts.METRICS, document)
+    artifacts.write_metrics(document)
     for name, table in summary.curve_tables(labels, probs, scene.classes, options).items():
         artifacts.write_table(artifacts.CURVES / f"{name}.csv", type(table[0]), table)
 

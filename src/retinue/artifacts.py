@@ -23,6 +23,7 @@ MODEL = Path("models")
 PREDICTIONS = Path("evaluation/predictions")
 CURVES = Path("evaluation/curves")
 METRICS = Path("evaluation/metrics.json")
+CLASS_METRICS = Path("evaluation/class_metrics.json")
 EXPLANATIONS = Path("explanations")
 REPORT = Path("report/index.html")
 CACHE = Path(".cache")
@@ -206,7 +207,7 @@ class Explanation:
 
     Attributes:
         image_id: as in the manifest of the test split.
-        row: of the image in the test store and in logits.npy.
+        row: of the image in the test store and in predictions.csv.
         label, predicted: class indices.
         confidence: probability of the predicted class, in [0, 1].
         outcome: "right", "wrong" or "confident_error" (the most confident errors of all).
@@ -283,6 +284,21 @@ def iterate_table(path: Path, schema: type[Row]) -> Iterator[Row]:
                 yield schema(*(parse(cell) for parse, cell in zip(parsers, row, strict=True)))
             except ValueError as error:
                 raise DataError(f"{path}, line {reader.line_num}: {error}.") from error
+
+
+def write_metrics(document: Mapping[str, Any], *, folder: Path = Path()) -> None:
+    """Writes metrics.json and, apart from it, `per_class`, which would drown `dvc metrics show`."""
+    write_json(folder / METRICS, {key: value for key, value in document.items() if key != "per_class"})
+    write_json(folder / CLASS_METRICS, document["per_class"])
+
+
+def read_metrics(folder: Path = Path()) -> dict[str, Any]:
+    """What `write_metrics` was given.
+
+    Args:
+        folder: the checkout.
+    """
+    return {**read_json(folder / METRICS), "per_class": read_json(folder / CLASS_METRICS)}
 
 
 def write_dataset(path: Path, dataset: Dataset) -> None:

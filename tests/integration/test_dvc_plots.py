@@ -68,7 +68,7 @@ def write_results(seed: int) -> None:
     probs, classes = to_probs(rng.normal(size=(90, 3)) + 2 * np.eye(3)[labels]), ["ant", "bee", "moth"]
     for name, rows in curve_tables(labels, probs, classes, EVALUATE).items():
         artifacts.write_table(artifacts.CURVES / f"{name}.csv", type(rows[0]), rows)
-    artifacts.write_json(artifacts.METRICS, metrics_document(labels, probs, classes, EVALUATE, seed=0))
+    artifacts.write_metrics(metrics_document(labels, probs, classes, EVALUATE, seed=0))
     epochs = [Epoch(i, 0.1, 1 / (i + 1), 0.5, 1.1 / (i + 1), 0.5, 0.8, 3) for i in range(5)]
     artifacts.write_table(artifacts.MODEL / "history.csv", Epoch, epochs)
 

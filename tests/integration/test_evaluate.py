@@ -110,7 +110,7 @@ def test_ten_classes(evaluate: Callable[..., None], here: Path, capsys: pytest.C
     logits = np.load(here / "evaluation/predictions/logits.npy")
     assert (logits.dtype, logits.shape) == (np.float32, (300, 10))
     np.testing.assert_allclose(logits, forward(bundle, images), atol=1e-4)
-    metrics = artifacts.read_json(artifacts.METRICS)
+    metrics = artifacts.read_metrics()
     probs = torch.softmax(torch.from_numpy(logits).double(), 1).numpy()
     predicted = probs.argmax(1)
     assert metrics["num_images"] == 300
@@ -136,7 +136,7 @@ def test_ten_classes(evaluate: Callable[..., None], here: Path, capsys: pytest.C
 def test_curves_have_the_areas_of_the_metrics(evaluate: Callable[..., None], here: Path) -> None:
     make_project(10)
     evaluate(curve_points=9)
-    metrics = artifacts.read_json(artifacts.METRICS)
+    metrics = artifacts.read_metrics()
     roc = artifacts.read_table(artifacts.CURVES / "roc.csv", RocPoint)
     steps = artifacts.read_table(artifacts.CURVES / "precision_recall.csv", PrecisionRecallPoint)
     assert list(dict.fromkeys(p.curve for p in roc)) == [*metrics["per_class"], "macro", "micro"]
@@ -171,7 +171,7 @@ def test_two_classes_have_one_logit_and_a_threshold(evaluate: Callable[..., None
     logits = np.load(here / "evaluation/predictions/logits.npy")
     assert logits.shape == (120, 1)
     positive = torch.sigmoid(torch.from_numpy(forward(bundle, images)).double()).numpy()[:, 0]
-    metrics = artifacts.read_json(artifacts.METRICS)
+    metrics = artifacts.read_metrics()
     point = metrics["operating_point"]
     assert point["threshold"] == 0.7
     assert point["sensitivity_score"] == (positive[labels == 1] >= 0.7).mean()
@@ -194,6 +194,7 @@ def test_a_rerun_and_workers_give_the_same_bytes(evaluate: Callable[..., None], 
     assert bytes_of(here / "evaluation") == first
     assert set(first) == {
         "metrics.json",
+        "class_metrics.json",
         *(f"curves/{name}.csv" for name in ("calibration", "confusion", "precision_recall", "roc")),
         *(f"predictions/{name}" for name in ("logits.npy", "predictions.csv")),
     }
@@ -222,7 +223,7 @@ def test_the_tracker_is_shown_what_the_files_say(evaluate: Callable[..., None], 
     make_project(10)
     tracker = Recorder()
     evaluate(tracker)
-    metrics = artifacts.read_json(artifacts.METRICS)
+    metrics = artifacts.read_metrics()
     assert tracker.values["test/auc_score"] == metrics["auc_score"]
     assert set(tracker.lines) == {f"test/{c}/{a}" for c in ("roc", "precision_recall") for a in ("macro", "micro")}
     x, ys = tracker.lines["test/roc/macro"]

@@ -87,7 +87,7 @@ def run(scene: Scene) -> str:
 @pytest.mark.parametrize("scene", [Scene(), BINARY], ids=["ten classes", "two classes"])
 def test_the_figures_are_those_of_the_artifacts(tmp_path, monkeypatch, scene):
     page = Page(make(tmp_path, monkeypatch, scene))
-    metrics = artifacts.read_json(artifacts.METRICS)
+    metrics = artifacts.read_metrics()
     rows = {row[0]: row[1:] for row in _rows(page, "Metrics of the test split")}
     names = [name for name in metrics if name.endswith(("_score", "_loss", "_error"))]
     assert len(names) >= 8
@@ -104,7 +104,9 @@ def test_the_figures_are_those_of_the_artifacts(tmp_path, monkeypatch, scene):
         assert row[2:] == [f"{of_class[name]:.4f}" for name in heads[2:]]
     verdict = next(text for values, text in page.all("p") if values.get("id") == "verdict")
     right = round(metrics["accuracy_score"] * metrics["num_images"])
-    assert f"classifies {right} of {metrics['num_images']} test images ({len(scene.classes)} classes) correctly" in verdict
+    assert (
+        f"classifies {right} of {metrics['num_images']} test images ({len(scene.classes)} classes) correctly" in verdict
+    )
     assert f"{metrics['accuracy_score']:.4f}" in verdict
     assert f"{metrics['auc_score']:.4f}" in verdict
     assert ("macro AUC" in verdict) == (len(scene.classes) > 2)
@@ -255,7 +257,7 @@ def test_many_classes_and_files_do_not_make_a_large_page(tmp_path, monkeypatch):
     assert "1 034 more rows are not shown." in page.text()
     assert "150 classes is too large" in page.text()
     assert len(_rows(page, "Most frequent confusions")) == 20
-    metrics = artifacts.read_json(artifacts.METRICS)["per_class"]
+    metrics = artifacts.read_metrics()["per_class"]
     shown = {row[0] for row in _rows(page, "Metrics of the 100 classes with the lowest F1")}
     hidden = set(names) - shown
     assert max(metrics[c]["f1_score"] for c in shown) <= min(metrics[c]["f1_score"] for c in hidden)

@@ -163,7 +163,7 @@ def test_every_image_is_loaded(browser, pages, name):
 
 @pytest.mark.parametrize("name", ["ten", "two"])
 def test_the_figures_that_are_seen_are_those_of_the_metrics(browser, pages, name):
-    metrics = artifacts.read_json(pages[name] / artifacts.METRICS)
+    metrics = artifacts.read_metrics(pages[name])
     with Visit(browser, pages[name], width=375) as visit:
         for key in ("accuracy_score", "auc_score", "calibration_error"):
             tile = visit.page.locator(f"[data-figure={key}]")
@@ -175,7 +175,7 @@ def test_the_figures_that_are_seen_are_those_of_the_metrics(browser, pages, name
 def test_a_click_on_a_heading_sorts(browser, pages):
     with Visit(browser, pages["ten"]) as visit:
         table = visit.page.locator("table.sortable", has_text="Metrics of each class")
-        metrics = artifacts.read_json(pages["ten"] / artifacts.METRICS)["per_class"]
+        metrics = artifacts.read_metrics(pages["ten"])["per_class"]
         first = lambda: table.locator("tbody th").all_inner_texts()  # noqa: E731
         column = lambda i: [float(text) for text in table.locator(f"tbody td:nth-child({i})").all_inner_texts()]  # noqa: E731
         heads = table.locator("thead th").all_inner_texts()

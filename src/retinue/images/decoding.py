@@ -6,6 +6,7 @@ when their header says so: it is faster, and it can leave out the detail that a 
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,9 +20,9 @@ from retinue.errors import DataError
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 """Pillow's names of the file formats that can be asked for. Formats that start other programs (EPS) are left out."""
 
+warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters is raised, and told as the reason
 cv2.setNumThreads(1)  # images are spread over worker processes; threads inside them would compete
 
-_PLUGINS = (*FORMATS, "MPO")
 _UNREADABLE = (  # what Pillow's readers raise on damaged files
     OSError,
     SyntaxError,
@@ -122,7 +123,7 @@ def _open(data: bytes) -> Image.Image:
     if not data:
         raise DataError("an empty file")
     try:
-        image = Image.open(io.BytesIO(data), formats=_PLUGINS)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:  # its message holds a memory address
         raise DataError("not an image, or damaged at its beginning") from error
     except _UNREADABLE as error:

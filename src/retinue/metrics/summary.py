@@ -27,7 +27,7 @@ AVERAGES = ("macro", "micro")
 def metrics_document(
     labels: np.ndarray, probs: np.ndarray, classes: Sequence[str], settings: Mapping[str, Any], *, seed: int
 ) -> dict[str, Any]:
-    """What evaluation/metrics.json holds.
+    """What evaluation/metrics.json and, under `per_class`, class_metrics.json hold.
 
     Args:
         labels: int64 (N,), of every class at least one.

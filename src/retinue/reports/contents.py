@@ -29,7 +29,7 @@ def content(sections: Mapping[str, Any], fingerprint: str, evidence: Evidence) -
             "seed": sections["seed"],
             "fingerprint": fingerprint,
         },
-        "verdict": verdict(sections, evidence),
+        "verdict": verdict(evidence, sections["evaluate"]["confidence_level"]),
         "results": _results(sections, evidence),
         "explanations": explanations(evidence, columns=sections["report"]["gallery_columns"]),
         "training": _training(evidence),

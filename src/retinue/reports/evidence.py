@@ -81,7 +81,7 @@ class Evidence:
             policy=artifacts.read_json(artifacts.AUGMENTED / "policy.json"),
             bundle=artifacts.read_json(artifacts.MODEL / "bundle.json"),
             history=artifacts.read_table(artifacts.MODEL / "history.csv", Epoch),
-            metrics=artifacts.read_json(artifacts.METRICS),
+            metrics=artifacts.read_metrics(),
             roc=artifacts.read_table(artifacts.CURVES / "roc.csv", RocPoint),
             precision_recall=artifacts.read_table(artifacts.CURVES / "precision_recall.csv", PrecisionRecallPoint),
             confusion=confusion_matrix(cells, dataset.classes),

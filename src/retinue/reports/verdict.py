@@ -1,10 +1,9 @@
 """What a reviewer reads first: the headline figures, and what in the evidence calls for a second look."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from retinue.reports.evidence import Evidence
 from retinue.reports.tables import figure, interval_text, percent
@@ -13,58 +12,29 @@ FEW_IMAGES = 30
 MISCALIBRATED = 0.05
 
 
-class Tile(NamedTuple):
-    """A headline figure: its metric in metrics.json, its name, the figure as text, and what is to be added."""
+def verdict(evidence: Evidence, level: float) -> dict[str, Any]:
+    """The headline figures as text, and the points to look at.
 
-    key: str
-    name: str
-    value: str
-    note: str
-
-
-def verdict(sections: Mapping[str, Any], evidence: Evidence) -> dict[str, Any]:
-    """The sentence, the tiles and the points to look at."""
-    level = percent(sections["evaluate"]["confidence_level"])
+    Args:
+        evidence: the artifacts.
+        level: of the confidence intervals, in (0, 1).
+    """
     metrics, classes = evidence.metrics, evidence.dataset.classes
     right, total = int(np.trace(evidence.confusion)), metrics["num_images"]
-    auc_name = "AUC" if len(classes) == 2 else "macro AUC"
-    intervals = {name: interval_text(metrics["intervals"].get(name)) for name in ("accuracy_score", "auc_score")}
-    sentence = Markup(
-        "<strong>{model}</strong> (transfer scenario {transfer}) classifies {right} of {total} test images "
-        "({classes} classes) correctly: accuracy <strong>{accuracy}</strong> ({level} interval {accuracy_interval}), {auc_name} "
-        "<strong>{auc}</strong> ({auc_interval})."
-    ).format(
-        model=sections["model"]["name"],
-        transfer=sections["transfer"]["name"],
-        right=figure(right),
-        total=figure(total),
-        classes=figure(len(classes)),
-        accuracy=figure(metrics["accuracy_score"]),
-        level=level,
-        accuracy_interval=intervals["accuracy_score"],
-        auc_name=auc_name,
-        auc=figure(metrics["auc_score"]),
-        auc_interval=intervals["auc_score"],
-    )
-    tiles = [
-        Tile(
-            "accuracy_score", "Accuracy", figure(metrics["accuracy_score"]), f"{level}: {intervals['accuracy_score']}"
-        ),
-        Tile(
-            "auc_score",
-            auc_name[0].upper() + auc_name[1:],
-            figure(metrics["auc_score"]),
-            f"{level}: {intervals['auc_score']}",
-        ),
-        Tile(
-            "calibration_error",
-            "Calibration error",
-            figure(metrics["calibration_error"]),
-            "confidence against accuracy",
-        ),
-        Tile("num_images", "Test images", figure(total), f"{figure(total - right)} misclassified"),
-    ]
-    return {"sentence": sentence, "tiles": tiles, "points": points(evidence)}
+    return {
+        "right": figure(right),
+        "wrong": figure(total - right),
+        "total": figure(total),
+        "classes": figure(len(classes)),
+        "level": percent(level),
+        "accuracy": figure(metrics["accuracy_score"]),
+        "accuracy_interval": interval_text(metrics["intervals"].get("accuracy_score")),
+        "auc_name": "AUC" if len(classes) == 2 else "macro AUC",
+        "auc": figure(metrics["auc_score"]),
+        "auc_interval": interval_text(metrics["intervals"].get("auc_score")),
+        "calibration_error": figure(metrics["calibration_error"]),
+        "points": points(evidence),
+    }
 
 
 def points(evidence: Evidence) -> list[str]:

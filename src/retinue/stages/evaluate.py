@@ -71,6 +71,7 @@ class Evaluate(L.LightningModule):
         super().__init__()
         self.network = bundle.network
         self._preprocessing, self._logits = bundle.preprocessing, logits
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer images than ranks
 
     def test_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """Logits float32 (N, number of outputs) of `batch["images"]` uint8 (N, H, W, C)."""
@@ -101,7 +102,6 @@ class LogitWriter(L.Callback):
 
     def on_test_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._rows.close()
-        trainer.strategy.barrier("logits")  # rank 0 goes on with the rows of all ranks
 
 
 def run(settings: Settings, tracker: Tracker) -> None:
@@ -120,6 +120,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
         images = StoredImages([ImageStore(_TEST)], labels.tolist())
         batches = Batches(images, batch_size=own.batch_size, num_workers=trainer_settings.train_workers)
         trainer.test(Evaluate(bundle, file), batches, verbose=False)
+        trainer.strategy.barrier("logits")  # rank 0 goes on with the rows of all ranks
         if not trainer.is_global_zero:
             return
         logits = np.load(file, allow_pickle=False)
@@ -134,7 +135,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
         with artifacts.replacing(artifacts.CURVES) as curves:
             for name, rows in tables.items():
                 artifacts.write_table(curves / f"{name}.csv", type(rows[0]), rows)
-    artifacts.write_json(artifacts.METRICS, metrics)
+    artifacts.write_metrics(metrics)
     _mirror(tracker, metrics, tables)
     low, high = metrics["intervals"]["accuracy_score"]
     print(

@@ -105,27 +105,43 @@ class Plan:
 class SourceImages(data.Dataset[dict[str, Any]]):
     """Images of the source, resized and cropped.
 
-    A batch is a dict of `images` uint8 (N, S, S, C), `index` int64 (N,) and `problem`, a message for the first image
-    that cannot be had; "" where all can. (An exception would reach the user as a worker's traceback.)
+    A batch is a dict of `images` uint8 (N, S, S, C), `index` int64 (N,), `histograms` int64 (C, 256) of the training
+    images among them, and `problem`, a message for the first image that cannot be had; "" where all can. (An exception
+    would reach the user as a worker's traceback.)
+
+    Args:
+        source: gives the encoded bytes.
+        image_ids, hashes: of all images, from the raw manifest.
+        is_train: bool (N,): which of them are counted.
+        preprocessing: resizes and crops.
     """
 
-    def __init__(self, source: Source, image_ids: Sequence[str], hashes: Sequence[str], preprocessing: Preprocessing):
+    def __init__(
+        self,
+        source: Source,
+        image_ids: Sequence[str],
+        hashes: Sequence[str],
+        is_train: np.ndarray,
+        preprocessing: Preprocessing,
+    ):
         self._source, self._preprocessing = source, preprocessing
-        self._image_ids, self._hashes = image_ids, hashes
+        self._image_ids, self._hashes, self._is_train = image_ids, hashes, is_train
 
     def __len__(self) -> int:
         return len(self._image_ids)
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> dict[str, Any]:
-        indices = [index for _, index in keys]
+        index = np.array([index for _, index in keys])
         try:
-            images, problem = [self._load(index) for index in indices], ""
+            images = np.stack([self._load(i) for i in index])
         except DataError as error:
-            images, indices, problem = [], [], str(error)
-        shape = (self._preprocessing.image_size, self._preprocessing.image_size, self._preprocessing.channels)
-        stacked = np.stack(images) if images else np.empty((0, *shape), np.uint8)
-        index = torch.as_tensor(indices, dtype=torch.int64)
-        return {"images": torch.from_numpy(stacked), "index": index, "problem": problem}
+            return {"problem": str(error)}
+        return {
+            "images": torch.from_numpy(images),
+            "index": torch.from_numpy(index),
+            "histograms": torch.from_numpy(_histograms(images[self._is_train[index]])),
+            "problem": "",
+        }
 
     def _load(self, index: int) -> np.ndarray:
         image_id = self._image_ids[index]
@@ -145,12 +161,11 @@ _CHANGED = "The source has changed since it was acquired; run `dvc repro`, which
 
 
 class Preprocess(L.LightningModule):
-    """Passes the images on to the stores and counts the pixel values of those of the training split.
+    """Passes the images on to the stores and adds up the histograms of the training images.
 
     Counts are exact, whatever the order and the number of ranks they are added up in.
 
     Args:
-        is_train: bool (N,), by index.
         channels: of the images.
         writer: takes the images to their stores.
 
@@ -158,13 +173,11 @@ class Preprocess(L.LightningModule):
         histograms: int64 (C, 256): how often each value occurs in each channel; after prediction, on all ranks.
     """
 
-    is_train: torch.Tensor
     histograms: torch.Tensor
 
-    def __init__(self, is_train: np.ndarray, channels: int, writer: StoreWriter):
+    def __init__(self, channels: int, writer: StoreWriter):
         super().__init__()
         self._writer = writer
-        self.register_buffer("is_train", torch.from_numpy(is_train))
         self.register_buffer("histograms", torch.zeros(channels, 256, dtype=torch.int64))
 
     def configure_callbacks(self) -> list[L.Callback]:
@@ -173,13 +186,16 @@ class Preprocess(L.LightningModule):
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, torch.Tensor]:
         if batch["problem"]:
             raise DataError(batch["problem"])
-        values = batch["images"][self.is_train[batch["index"]]].flatten(0, 2)
-        for channel, histogram in enumerate(self.histograms):
-            histogram += torch.bincount(values[:, channel], minlength=256)
+        self.histograms += batch["histograms"]
         return {"images": batch["images"], "index": batch["index"]}
 
     def on_predict_end(self) -> None:
         self.histograms = self.trainer.strategy.reduce(self.histograms, reduce_op="sum")
+
+
+def _histograms(images: np.ndarray) -> np.ndarray:
+    channels = images.shape[-1]
+    return np.stack([np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(channels)])
 
 
 def mean_and_std(histograms: Sequence[Sequence[int]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -215,14 +231,15 @@ def run(settings: Settings, tracker: Tracker) -> None:
     hardware = settings.section("trainer", TrainerSettings)
     trainer = make_trainer(hardware, seed=settings.seed, logger=tracker.lightning_logger())
     resizing = Preprocessing(own.image_size, own.resize, own.channels, (0.0,) * own.channels, (1.0,) * own.channels)
-    loaded = SourceImages(source, [i.image_id for i in images], [i.sha256 for i in images], resizing)
+    is_train = plan.split_of == SPLITS.index("train")
+    loaded = SourceImages(source, [i.image_id for i in images], [i.sha256 for i in images], is_train, resizing)
     with artifacts.replacing(artifacts.PROCESSED, leader=trainer.is_global_zero) as folder:
         folders = [folder / name for name in SPLITS]
         if trainer.is_global_zero:
             for path, name in zip(folders, SPLITS, strict=True):
                 ImageStore.create(path, len(plan.samples[name]), (own.image_size, own.image_size, own.channels))
         writer = StoreWriter(folders, plan.split_of, plan.row_of)
-        module = Preprocess(plan.split_of == SPLITS.index("train"), own.channels, writer)
+        module = Preprocess(own.channels, writer)
         batches = Batches(loaded, batch_size=_BATCH_SIZE, num_workers=hardware.num_workers)
         trainer.predict(module, batches, return_predictions=False)
         if not trainer.is_global_zero:

@@ -255,12 +255,7 @@ def _make_classifier(
     network = build_network(settings.plain("model"), dataset)
     transfer = settings.section("transfer", TransferSettings)
     if transfer.weights is not None:
-        report = load_weights(network, transfer.weights)
-        print(
-            f"{transfer.weights}: {len(report.loaded)} tensors loaded; "
-            f"adapted to {dataset.channels} channels: {', '.join(report.adapted) or 'none'}; "
-            f"left as initialised: {', '.join(report.skipped) or 'none'}"
-        )
+        print(f"{transfer.weights}: {load_weights(network, transfer.weights)}")
     freeze(network, transfer)
     if own.channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
