@@ -1,7 +1,7 @@
 """A local stand-in for the W&B server: as much of its protocol as the real client needs to log and to sync runs.
 
 It listens on the loopback interface only and keeps what it is sent in memory. It answers the GraphQL operations and
-the uploads of wandb 0.31; the names of operations that it does not know are kept in `Server.unknown`.
+the uploads of wandb 0.31; what it does not know is refused, and its name kept in `Server.unknown`.
 """
 
 import base64
@@ -76,7 +76,7 @@ class Server:
 
     Attributes:
         runs: id -> run.
-        unknown: names of operations that were asked for and are not known.
+        unknown: names of operations, or paths, that were asked for and are not known.
         refused: names of operations to answer with an error.
     """
 
@@ -197,17 +197,19 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             self._send({})
 
         def do_POST(self) -> None:
-            body = json.loads(self._body())
+            stream = re.fullmatch(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", self.path)
             if self.headers["Authorization"] != _AUTHORIZATION:
                 self._send({"errors": [{"message": "invalid API key"}]}, status=401)
-                return
-            stream = re.fullmatch(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", self.path)
-            if stream:
-                server.append(stream[1], body)
+            elif stream:
+                server.append(stream[1], json.loads(self._body()))
                 self._send({"limits": {}})
-                return
-            named = re.search(r"(?:query|mutation)\s+(\w+)", body["query"])
-            self._send(server.answer(named[1] if named else "", body.get("variables") or {}))
+            elif self.path == "/graphql":
+                body = json.loads(self._body())
+                named = re.search(r"(?:query|mutation)\s+(\w+)", body["query"])
+                self._send(server.answer(named[1] if named else "", body.get("variables") or {}))
+            else:
+                server.unknown.append(self.path)
+                self._send({}, status=404)
 
         def _body(self) -> bytes:
             body = self.rfile.read(int(self.headers["Content-Length"] or 0))

@@ -39,7 +39,7 @@ def unknown(kind: str, name: str, available: Iterable[str]) -> str:
     "Unknown model 'resnet81'. Did you mean 'resnet18'? Available: lenet5, resnet18."
     """
     names = sorted(available)
-    matches = difflib.get_close_matches(name, names, n=1)
+    matches = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     suggestion = f" Did you mean {matches[0]!r}?" if matches else ""
     listed = ", ".join(names) if names else "none"
     return f"Unknown {kind} {name!r}.{suggestion} Available: {listed}."

@@ -83,10 +83,7 @@ def test_two_clones_give_the_same_bytes(finished: Project, tmp_path: Path) -> No
 
 
 def test_outs_know_no_place_and_no_user(finished: Project) -> None:
-    import getpass
-    import socket
-
-    traces = [str(finished.path).encode(), socket.gethostname().encode(), f"/home/{getpass.getuser()}".encode()]
+    traces = [str(finished.path).encode(), str(Path.home()).encode() + b"/", str(Path(sys.prefix)).encode()]
     for out in ("data", "models", "evaluation", "explanations", "report"):
         for path in (finished.path / out).rglob("*"):
             if path.is_file():
@@ -97,7 +94,8 @@ def test_outs_know_no_place_and_no_user(finished: Project) -> None:
 def test_metrics_are_where_dvc_shows_them(finished: Project) -> None:
     shown = json.loads(finished.run(sys.executable, "-m", "dvc", "metrics", "show", "--json").stdout)
     stored = json.loads((finished.path / "evaluation/metrics.json").read_text())
-    assert shown[""]["data"]["evaluation/metrics.json"]["data"] == stored
+    single = {name: value for name, value in stored.items() if name != "intervals"}  # DVC leaves lists out
+    assert shown[""]["data"]["evaluation/metrics.json"]["data"].items() >= single.items()
     assert 0.5 < stored["accuracy_score"] <= 1
 
 

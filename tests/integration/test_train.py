@@ -20,8 +20,8 @@ def weights(project: Project) -> str:
     return hashlib.sha256((project.path / "models/weights.safetensors").read_bytes()).hexdigest()
 
 
-def kill_after_epoch(project: Project, epoch: int, *overrides: str) -> None:
-    """Starts train and kills -9 it in the middle of the epoch after `epoch`."""
+def kill_in_epoch(project: Project, epoch: int, *overrides: str) -> None:
+    """Starts train and kills -9 it at the end of `epoch`, while or before its checkpoint is written."""
     process = project.start(sys.executable, "-m", "retinue.stages.train", *SETTINGS, *overrides)
     assert process.stdout is not None
     for line in process.stdout:
@@ -42,8 +42,8 @@ def prepared(finished: Project, tmp_path: Path) -> Project:
 def test_killed_and_resumed_is_uninterrupted(override: str, prepared: Project, tmp_path: Path) -> None:
     uninterrupted = prepared.copy(tmp_path / "uninterrupted")
     uninterrupted.stage("train", *SETTINGS, override)
-    kill_after_epoch(prepared, 1, override)
-    kill_after_epoch(prepared, 3, override)
+    kill_in_epoch(prepared, 2, override)
+    kill_in_epoch(prepared, 4, override)
     resumed = prepared.stage("train", *SETTINGS, override)
     assert re.search(r"resuming after epoch [34]", resumed.stdout)
     assert weights(prepared) == weights(uninterrupted)
@@ -53,12 +53,12 @@ def test_killed_and_resumed_is_uninterrupted(override: str, prepared: Project, t
 
 
 def test_another_setting_does_not_resume(prepared: Project) -> None:
-    kill_after_epoch(prepared, 1)
+    kill_in_epoch(prepared, 2)
     assert "resuming" not in prepared.stage("train", *SETTINGS, "optimizer.lr=0.001").stdout
 
 
 def test_a_broken_resume_checkpoint_is_named(prepared: Project) -> None:
-    kill_after_epoch(prepared, 1)
+    kill_in_epoch(prepared, 2)
     (last,) = prepared.path.glob(".cache/train/*/last.ckpt")
     last.write_bytes(last.read_bytes()[:1000])
     result = prepared.stage("train", *SETTINGS, check=False)

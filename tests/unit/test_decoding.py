@@ -79,8 +79,15 @@ def test_orientation_6_is_a_quarter_turn_clockwise() -> None:
 
 @pytest.mark.parametrize(
     ("shorter_side", "shape"),
-    [(None, (200, 320)), (101, (200, 320)), (100, (100, 160)), (51, (100, 160)), (50, (50, 80)), (25, (25, 40))]
-    + [(1, (25, 40))],
+    [
+        (None, (200, 320)),
+        (101, (200, 320)),
+        (100, (100, 160)),
+        (51, (100, 160)),
+        (50, (50, 80)),
+        (25, (25, 40)),
+        (1, (25, 40)),
+    ],
 )
 def test_a_jpeg_is_reduced_as_far_as_its_shorter_side_allows(shorter_side: int | None, shape: tuple[int, int]) -> None:
     data = jpeg(scene(200, 320))

@@ -107,7 +107,7 @@ def test_a_name_that_is_not_utf8_is_a_problem_of_that_file(tmp_path: Path) -> No
     records = {record.image_id: record.problem for record in folder(tmp_path).records()}
     assert set(records) == {"a/1.jpg", "b/1.jpg", r"b/caf\xe9.jpg", r"b/line\x0abreak.jpg"}
     assert all("UTF-8" in records[name] for name in (r"b/caf\xe9.jpg", r"b/line\x0abreak.jpg"))
-    os.mkdir(os.fsencode(tmp_path) + b"/\xff")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")).mkdir()
     with pytest.raises(DataError, match=r"\\xff: its name is not valid UTF-8.*Rename the folder"):
         folder(tmp_path).records()
 
@@ -175,7 +175,7 @@ def csv_source(root: Path, text: str | bytes, **changes: Any) -> ImageFolder:
 
 def test_a_csv_gives_labels_groups_and_splits(tmp_path: Path) -> None:
     touch(tmp_path, "x/1.jpg", "x/2.jpg", "3, three.jpg", "ignored.jpg")
-    text = "\ufefflabel,image,split,group\r\ncat,x/2.jpg,test,\r\ndog,x/1.jpg,,p7\r\ncat,\"3, three.jpg\",train,p8\r\n"
+    text = '\ufefflabel,image,split,group\r\ncat,x/2.jpg,test,\r\ndog,x/1.jpg,,p7\r\ncat,"3, three.jpg",train,p8\r\n'
     records = csv_source(tmp_path, text).records()
     assert [(r.image_id, r.label, r.group, r.split, r.problem) for r in records] == [
         ("x/2.jpg", "cat", "", "test", ""),

@@ -144,6 +144,11 @@ class ImageStore:
         """Writes image `index`, uint8 (H, W, C)."""
         self._shards[index // self._per_shard].write(index % self._per_shard, image)
 
+    def close(self) -> None:
+        """Closes the files."""
+        for shard in self._shards:
+            shard.close()
+
     def batches(self, size: int = 256) -> Iterator[np.ndarray]:
         """All images in order, at most `size` at a time, uint8 (n, H, W, C)."""
         for start in range(0, len(self), size):

@@ -43,4 +43,6 @@ class StoreWriter(L.Callback):
             self._stores[self._store_of[index]].write(self._row_of[index], image)
 
     def on_predict_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        for store in self._stores:
+            store.close()
         trainer.strategy.barrier("images")  # rank 0 goes on with the images of all ranks

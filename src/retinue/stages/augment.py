@@ -4,6 +4,7 @@ import shutil
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -134,7 +135,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
             stores[folder] = draws.copied
         if trainer.is_global_zero:
             for path, count in stores.items():
-                ImageStore.create(path, count, images.image_shape)
+                ImageStore.create(path, count, images.image_shape).close()
         writer = StoreWriter(list(stores), draws.store_of, draws.row_of)
         batches = Batches(draws, batch_size=_BATCH_SIZE, num_workers=hardware.num_workers)
         trainer.predict(Augment(writer), batches, return_predictions=False)
@@ -142,7 +143,8 @@ def run(settings: Settings, tracker: Tracker) -> None:
             return
         (folder / "policy.json").write_text(policy.to_json(), "utf-8")
         names = [dataset.classes[samples[index].label] for index in draws.shown]
-        preview_sheet(images, ImageStore(folder / _PREVIEW), draws.shown, names).save(folder / "preview.png")
+        with closing(ImageStore(folder / _PREVIEW)) as drawn:
+            preview_sheet(images, drawn, draws.shown, names).save(folder / "preview.png")
         shutil.rmtree(folder / _PREVIEW)
         if draws.copied:
             artifacts.write_table(folder / "manifest.csv", Sample, _copies(samples, own.copies_per_image))

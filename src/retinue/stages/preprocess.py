@@ -237,7 +237,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
         folders = [folder / name for name in SPLITS]
         if trainer.is_global_zero:
             for path, name in zip(folders, SPLITS, strict=True):
-                ImageStore.create(path, len(plan.samples[name]), (own.image_size, own.image_size, own.channels))
+                ImageStore.create(path, len(plan.samples[name]), (own.image_size, own.image_size, own.channels)).close()
         writer = StoreWriter(folders, plan.split_of, plan.row_of)
         module = Preprocess(own.channels, writer)
         batches = Batches(loaded, batch_size=_BATCH_SIZE, num_workers=hardware.num_workers)

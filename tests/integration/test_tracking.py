@@ -1,0 +1,530 @@
+"""The real W&B client: files of offline runs, a server on the loopback interface, and what goes wrong."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+
+import wandb_offline
+import wandb_server
+from retinue import tracking
+from retinue.config import Settings
+from retinue.errors import RetinueError, SettingsError
+from retinue.lineage import dvc_md5
+from retinue.tracking import Tracker, TrackingSettings, track
+
+X = [step / 20_000 for step in range(20_001)]
+DVC_YAML = """
+stages:
+  train:
+    cmd: python train.py
+    deps: ["${source.inputs}"]
+    outs: [models]
+"""
+
+
+@pytest.fixture(autouse=True)
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with one stage, its dependency and an empty home folder, entered; W&B is not configured."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for name, home in (("HOME", ""), ("XDG_CACHE_HOME", ".cache"), ("XDG_CONFIG_HOME", ".config")):
+        monkeypatch.setenv(name, str(tmp_path / "home" / home))
+    (tmp_path / "home").mkdir()
+    Path("dvc.yaml").write_text(DVC_YAML)
+    Path("data.csv").write_text("label\n1\n")
+    return folder
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[wandb_server.Server]:
+    with wandb_server.serving() as server:
+        use(server, monkeypatch)
+        yield server
+
+
+def use(server: wandb_server.Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", wandb_server.API_KEY)
+
+
+def settings(mode: str) -> Settings:
+    own = {"mode": mode, "project": "ants", "entity": None, "tags": ["first"]}
+    model = {"name": "lenet5", "layers": [6, 16], "dropout": None}
+    return Settings({"source": {"inputs": "data.csv"}, "model": model, "seed": 0, "tracking": own, "trainer": {}})
+
+
+def run_stage(tracker: Tracker) -> None:
+    """A stage that writes a model and logs everything there is to log."""
+    Path("models/parts").mkdir(parents=True, exist_ok=True)
+    Path("models/weights.bin").write_bytes(bytes(range(256)))
+    Path("models/parts/head.bin").write_bytes(b"head")
+    Image.new("RGB", (4, 3), (255, 0, 0)).save("red.png")
+    tracker.images("overlays", [Path("red.png"), Path("red.png")], ["an ant", "a bee"])
+    tracker.line("roc", X, {"ant": X, "bee": [x * x for x in X]}, x_name="false positive rate", title="ROC")
+    tracker.table("quarantine", ["image", "reason"], [["a.jpg", "truncated"], [7, None]])
+    tracker.summary({"test/auc_score": 0.96, "epochs": 3})
+    tracker.artifact(Path("models"), "model")
+    tracker.artifact(Path("data.csv"), "dataset")
+
+
+def offline_folder() -> Path:
+    (folder,) = Path(".cache/wandb").glob("offline-run-*")
+    return folder
+
+
+def offline_run() -> wandb_offline.Run:
+    (path,) = offline_folder().glob("run-*.wandb")
+    return wandb_offline.read_run(path)
+
+
+def sync(command: str) -> None:
+    """Runs `command`, a `wandb sync …`, without the client's reports to its makers."""
+    done = subprocess.run(
+        [sys.executable, "-m", *shlex.split(command)],
+        env={**os.environ, "WANDB_ERROR_REPORTING": "false"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "Finished syncing" in done.stderr, done.stderr
+
+
+def files_below(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def named(artifacts: list[Any], name: str) -> Any:
+    (found,) = [artifact for artifact in artifacts if artifact.name == name]
+    return found
+
+
+def without_times(values: Any) -> Any:
+    """`values` without what differs between two runs that log the same: times and W&B's ids of artifacts."""
+    if not isinstance(values, Mapping):
+        return values
+    changing = ("_timestamp", "_runtime", "_wandb", "_latest_artifact_path", "artifact_path")
+    return {key: without_times(value) for key, value in values.items() if key not in changing}
+
+
+def test_offline_run_names_stage_settings_and_lineage():
+    given = settings("offline")
+    with track("train", given) as tracker:
+        run_stage(tracker)
+    run = offline_run()
+    fingerprint = given.fingerprint()
+    assert (run.project, run.group, run.job_type) == ("ants", fingerprint, "train")
+    assert (run.name, run.tags, run.exit_code) == (f"train-{fingerprint}", ["first"], 0)
+    lineage = run.config.pop("lineage")
+    del run.config["_wandb"]
+    assert run.config == given.all()
+    assert lineage == {
+        "git_revision": None,
+        "git_dirty": None,
+        "settings_fingerprint": fingerprint,
+        "deps": {"data.csv": "4c55a844d6128af93921a7b3f4d89d0c"},
+    }
+    assert run.summary["outs"] == {"models": dvc_md5(Path("models"))}
+    assert (run.summary["test/auc_score"], run.summary["epochs"]) == (0.96, 3)
+
+
+def test_offline_run_holds_charts_images_and_tables():
+    with track("train", settings("offline")) as tracker:
+        run_stage(tracker)
+    run, files = offline_run(), offline_folder() / "files"
+    logged = {key: value for row in run.history for key, value in row.items()}
+    assert logged["overlays"]["captions"] == ["an ant", "a bee"]
+    assert (logged["overlays"]["width"], logged["overlays"]["height"]) == (4, 3)
+    assert all((files / name).is_file() for name in logged["overlays"]["filenames"])
+    points = json.loads((files / logged["roc_table"]["path"]).read_text())["data"]
+    assert len(points) == tracking.MAX_POINTS
+    bee = [(x, y) for x, name, y in points if name == "bee"]
+    assert (bee[0], bee[-1]) == ((0, 0), (1, 1))
+    assert all(y == x * x for x, y in bee)
+    table = json.loads((files / logged["quarantine"]["path"]).read_text())
+    assert (table["columns"], table["data"]) == (["image", "reason"], [["a.jpg", "truncated"], [7, None]])
+    assert run.step_metrics == {"train/*": "epoch", "val/*": "epoch", "test/*": "epoch", "lr": "epoch"}
+
+
+def test_artifacts_carry_hashes_and_datasets_stay_with_dvc():
+    given = settings("offline")
+    with track("train", given) as tracker:
+        run_stage(tracker)
+    artifacts = offline_run().artifacts
+    model, data = named(artifacts, "models"), named(artifacts, "data.csv")
+    assert (model.type, model.files) == ("model", ["parts/head.bin", "weights.bin"])
+    assert (data.type, data.files) == ("dataset", ["dvc.json"])
+    assert data.metadata == {
+        "path": "data.csv",
+        "dvc_md5": "4c55a844d6128af93921a7b3f4d89d0c",
+        "git_revision": None,
+        "git_dirty": None,
+        "settings_fingerprint": given.fingerprint(),
+    }
+    assert model.metadata["dvc_md5"] == dvc_md5(Path("models"))
+    assert set(model.aliases) == {"latest", given.fingerprint()}
+
+
+def test_everything_goes_below_the_cache_and_one_line_is_printed(
+    checkout: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    environment = dict(os.environ)
+    threads = set(threading.enumerate())
+    with track("train", settings("offline")) as tracker:
+        run_stage(tracker)
+    assert dict(os.environ) == environment
+    assert set(threading.enumerate()) == threads
+    assert [child for child in psutil.Process().children() if child.name() == "wandb-core"] == []
+    own = {"dvc.yaml", "data.csv", "red.png", "models/weights.bin", "models/parts/head.bin"}
+    outside = {name for name in files_below(checkout) if not name.startswith(".cache/wandb/")}
+    assert outside == own
+    assert files_below(checkout.parent / "home") == set()
+    output = capfd.readouterr()
+    assert output.out == f"W&B run train-{settings('offline').fingerprint()}: {offline_folder()}\n"
+    assert output.err == ""
+
+
+def test_wandb_dir_of_the_user_is_respected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "kept"))
+    with track("train", settings("offline")) as tracker:
+        run_stage(tracker)
+    assert not Path(".cache").exists()
+    assert len(list((tmp_path / "kept/wandb").glob("offline-run-*/run-*.wandb"))) == 1
+
+
+def test_off_imports_nothing_and_writes_nothing(root: Path, checkout: Path):
+    code = """
+import sys
+from pathlib import Path
+from retinue.config import Settings
+from retinue.tracking import track
+own = {"mode": "off", "project": "ants", "entity": None, "tags": []}
+with track("train", Settings({"tracking": own, "trainer": {}})) as tracker:
+    tracker.summary({"a": 1})
+    tracker.images("b", [Path("none.png")], ["c"])
+    tracker.line("d", [0], {"e": [0]}, x_name="f", title="g")
+    tracker.table("h", ["i"], [[0]])
+    tracker.artifact(Path("none"), "model")
+    assert tracker.lightning_logger() is False
+print(sorted({"wandb", "torch", "pytorch_lightning"} & set(sys.modules)))
+"""
+    before = files_below(checkout)
+    environment = {**os.environ, "PYTHONPATH": str(root / "src")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+    assert files_below(checkout) == before
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_failed_stage_is_a_failed_run(error: type[BaseException]):
+    with pytest.raises(error), track("train", settings("offline")) as tracker:
+        tracker.summary({"reached": 1})
+        raise error
+    run = offline_run()
+    assert (run.exit_code, run.summary["reached"]) == (1, 1)
+    assert "outs" not in run.summary
+
+
+KILLED = """
+import sys
+from retinue.config import Settings
+from retinue.tracking import track
+own = {"mode": "offline", "project": "ants", "entity": None, "tags": []}
+values = {"source": {"inputs": "data.csv"}, "tracking": own, "trainer": {}}
+with track("train", Settings(values)) as tracker:
+    for epoch in range(3):
+        tracker._run.log({"epoch": epoch, "train/loss": 1 / (epoch + 1)})
+    sys.stdin.read()
+"""
+
+
+def test_history_survives_kill_9(root: Path):
+    environment = {**os.environ, "PYTHONPATH": str(root / "src")}
+    command = [sys.executable, "-c", KILLED]
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 20
+        while not (list(Path(".cache/wandb").glob("offline-run-*/run-*.wandb")) and len(offline_run().history) == 3):
+            assert process.poll() is None
+            assert time.monotonic() < deadline, "the history is not written while the stage runs"
+            time.sleep(0.05)
+        (service,) = psutil.Process(process.pid).children()
+        for killed in (service, process):
+            killed.send_signal(signal.SIGKILL)
+        assert process.wait(timeout=10) == -signal.SIGKILL
+    run = offline_run()
+    assert [row["train/loss"] for row in run.history] == [1, 1 / 2, 1 / 3]
+    assert run.exit_code is None
+
+
+def test_service_ends_with_a_killed_stage(root: Path):
+    environment = {**os.environ, "PYTHONPATH": str(root / "src")}
+    command = [sys.executable, "-c", KILLED]
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"W&B run train-")
+        (service,) = psutil.Process(process.pid).children()
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(timeout=10) == -signal.SIGKILL
+    service.wait(timeout=20)
+    assert not service.is_running()
+
+
+def test_online_run_arrives(server: wandb_server.Server, capfd: pytest.CaptureFixture[str]):
+    given = settings("online")
+    with track("train", given) as tracker:
+        run_stage(tracker)
+    with track("evaluate", given) as tracker:
+        tracker.summary({"test/auc_score": 0.5})
+    assert server.unknown == []
+    first, second = server.runs.values()
+    assert (first.group, first.job_type) == (given.fingerprint(), "train")
+    assert (second.group, second.job_type) == (given.fingerprint(), "evaluate")
+    assert (first.project, first.name, first.tags) == ("ants", f"train-{given.fingerprint()}", ["first"])
+    assert first.config["model"]["layers"] == [6, 16]
+    assert first.config["lineage"]["deps"] == {"data.csv": "4c55a844d6128af93921a7b3f4d89d0c"}
+    logged = [key for row in first.history for key in row if not key.startswith("_")]
+    assert logged == ["overlays", "roc_table", "quarantine"]
+    assert (first.summary["test/auc_score"], second.summary["test/auc_score"]) == (0.96, 0.5)
+    assert (first.exit_code, second.exit_code) == (0, 0)
+    model, data = named(first.artifacts, "models"), named(first.artifacts, "data.csv")
+    assert model.committed
+    assert model.files["weights.bin"] == bytes(range(256))
+    assert model.files["parts/head.bin"] == b"head"
+    assert json.loads(data.files["dvc.json"])["dvc_md5"] == dvc_md5(Path("data.csv"))
+    output = capfd.readouterr()
+    lines = [f"W&B run {run.name}: {server.url}/tester/ants/runs/{run.run_id}" for run in (first, second)]
+    assert output.out.splitlines() == lines
+    assert output.err == ""
+
+
+def test_failed_stage_is_a_failed_run_online(server: wandb_server.Server):
+    with pytest.raises(ValueError, match="bad"), track("train", settings("online")):
+        raise ValueError("bad")
+    (run,) = server.runs.values()
+    assert run.exit_code == 1
+
+
+def test_syncing_an_offline_run_sends_what_an_online_run_sends(server: wandb_server.Server, checkout: Path):
+    with track("train", settings("online")) as tracker:
+        run_stage(tracker)
+    with track("train", settings("offline")) as tracker:
+        run_stage(tracker)
+    sync(f"wandb sync {offline_folder()}")
+    assert server.unknown == []
+    online, synced = server.runs.values()
+    assert synced.run_id == offline_run().run_id
+    for attribute in ("project", "group", "job_type", "name", "tags", "exit_code"):
+        assert getattr(synced, attribute) == getattr(online, attribute)
+    del online.config["tracking"]["mode"], synced.config["tracking"]["mode"]
+    assert without_times(synced.config) == without_times(online.config)
+    assert without_times(synced.summary) == without_times(online.summary)
+    assert [without_times(row) for row in synced.history] == [without_times(row) for row in online.history]
+    for name in ("models", "data.csv"):
+        one, other = named(online.artifacts, name), named(synced.artifacts, name)
+        del one.files["wandb_manifest.json"], other.files["wandb_manifest.json"]
+        assert one == other
+
+
+@contextmanager
+def refused_start() -> Iterator[pytest.ExceptionInfo[RetinueError]]:
+    """A start that is refused, and leaves earlier results and the process as they were."""
+    Path("models").mkdir()
+    Path("models/weights.bin").write_bytes(b"earlier")
+    threads = set(threading.enumerate())
+    with pytest.raises(RetinueError) as caught:
+        yield caught
+    assert Path("models/weights.bin").read_bytes() == b"earlier"
+    assert set(threading.enumerate()) == threads
+
+
+def test_online_without_a_key_says_what_to_do(server: wandb_server.Server, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("WANDB_API_KEY")
+    with refused_start() as caught, track("train", settings("online")):
+        pytest.fail("the stage ran")
+    assert str(caught.value) == (
+        f"tracking.mode=online: no API key for {server.url}. Run `wandb login`, "
+        "or choose tracking=offline (`wandb sync` sends such runs later)."
+    )
+    assert server.runs == {}
+
+
+def test_online_with_a_wrong_key_names_the_server(server: wandb_server.Server, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    with refused_start() as caught, track("train", settings("online")):
+        pytest.fail("the stage ran")
+    assert f"{server.url} did not take the run: invalid API key." in str(caught.value)
+    assert "tracking=offline" in str(caught.value)
+
+
+def test_online_without_a_server_fails_in_bounded_time(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    with wandb_server.serving() as gone:
+        use(gone, monkeypatch)
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
+    with refused_start() as caught, track("train", settings("online")):
+        pytest.fail("the stage ran")
+    assert f"{gone.url} did not take the run" in str(caught.value)
+    assert "connection refused" in str(caught.value)
+    assert "tracking=offline" in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_server_that_goes_away_costs_nothing(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(tracking, "RETRIES", 1)
+    monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "1")
+    monkeypatch.setenv("WANDB_HTTP_TIMEOUT", "1")
+    with ExitStack() as leaving:
+        use(leaving.enter_context(wandb_server.serving()), monkeypatch)
+        with track("train", settings("online")) as tracker:
+            leaving.close()
+            tracker.table("quarantine", ["image"], [["a.jpg"]])
+            tracker.summary({"test/auc_score": 0.96})
+            tracker.artifact(Path("data.csv"), "dataset")
+    warnings = capfd.readouterr().err
+    advice = re.search(r"did not take the end of the run .* `(wandb sync .*)` sends what is on disk", warnings)
+    assert advice is not None, warnings
+    with wandb_server.serving() as back:
+        use(back, monkeypatch)
+        sync(advice[1])
+    (run,) = back.runs.values()
+    assert (run.exit_code, run.summary["test/auc_score"]) == (0, 0.96)
+    assert [row["quarantine"]["nrows"] for row in run.history] == [1]
+
+
+def test_artifact_that_the_server_refuses_is_told(
+    server: wandb_server.Server, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    server.refused.add("CreateArtifact")
+    with track("train", settings("online")) as tracker:
+        run_stage(tracker)
+    warnings = capfd.readouterr().err.splitlines()
+    assert len(warnings) == 2
+    assert warnings[0].startswith("warning: W&B did not take the artifact models ")
+    assert "CreateArtifact is refused" in warnings[0]
+    (run,) = server.runs.values()
+    assert (run.exit_code, run.summary["test/auc_score"]) == (0, 0.96)
+
+
+def test_service_that_is_killed_costs_nothing(capfd: pytest.CaptureFixture[str]):
+    with track("train", settings("offline")) as tracker:
+        (service,) = [child for child in psutil.Process().children() if child.name() == "wandb-core"]
+        service.kill()
+        service.wait(timeout=10)
+        run_stage(tracker)
+    assert "warning: W&B did not take the end of the run" in capfd.readouterr().err
+
+
+def test_lightning_logs_against_epochs_and_leaves_no_files(checkout: Path):
+    import pytorch_lightning as L
+    import torch
+    from torch.utils.data import DataLoader
+
+    class Line(L.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.slope = torch.nn.Parameter(torch.tensor(0.0))
+
+        def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
+            loss = ((self.slope - 1) * batch).square().mean()
+            self.log("train/loss", loss, on_step=False, on_epoch=True)
+            return loss
+
+        def validation_step(self, batch: torch.Tensor, index: int) -> None:
+            self.log("val/error", (self.slope - 1).abs())
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.25)
+
+    loader = DataLoader(torch.ones(2, 1), batch_size=2)
+    before = files_below(checkout)
+    with track("train", settings("offline")) as tracker:
+        trainer = L.Trainer(
+            max_epochs=3,
+            accelerator="cpu",
+            logger=tracker.lightning_logger(),
+            log_every_n_steps=1,
+            num_sanity_val_steps=0,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[L.callbacks.ModelCheckpoint()],
+        )
+        trainer.fit(Line(), loader, loader)
+    rows = offline_run().history
+    # loss = (slope - 1)², d loss / d slope = 2 (slope - 1): a step of 0.25 halves slope - 1
+    assert [(row["epoch"], row["train/loss"]) for row in rows if "train/loss" in row] == [
+        (0, 1),
+        (1, 1 / 4),
+        (2, 1 / 16),
+    ]
+    assert [(row["epoch"], row["val/error"]) for row in rows if "val/error" in row] == [
+        (0, 1 / 2),
+        (1, 1 / 4),
+        (2, 1 / 8),
+    ]
+    assert {name for name in files_below(checkout) if not name.startswith(".cache/wandb/")} == before
+
+
+def test_other_ranks_log_nothing(checkout: Path):
+    before = files_below(checkout)
+    tracker = Tracker(None)
+    run_stage(tracker)
+    tracker.finish(0)
+    assert tracker.lightning_logger() is False
+    assert files_below(checkout) - before == {"red.png", "models/weights.bin", "models/parts/head.bin"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"mode": "ofline"},
+            "tracking.mode: Unknown mode 'ofline'. Did you mean 'offline'? Available: off, offline, on",
+        ),
+        ({"mode": False}, 'YAML reads a bare off as false: write "off".'),
+        ({"project": "a/b"}, "tracking.project: expected 1 to 128 characters, none of / \\ # ? % :, got 'a/b'."),
+        ({"tags": [""]}, "tracking.tags: expected 1 to 64 characters per tag, got ''."),
+        ({"projct": "a"}, "tracking: Unknown key 'projct'. Did you mean 'project'?"),
+    ],
+)
+def test_wrong_settings_are_refused(change: dict[str, Any], message: str):
+    values = {**settings("offline").all(), "tracking": {**settings("offline").plain("tracking"), **change}}
+    with pytest.raises(SettingsError) as caught, track("train", Settings(values)):
+        pytest.fail("the stage ran")
+    assert message in str(caught.value)
+
+
+def test_every_choice_in_conf_is_the_mode_it_is_named_after(root: Path):
+    choices = sorted((root / "conf/tracking").glob("*.yaml"))
+    assert [path.stem for path in choices] == sorted(tracking.MODES)
+    for path in choices:
+        values = OmegaConf.to_container(OmegaConf.load(path))
+        assert Settings({"tracking": values}).section("tracking", TrackingSettings).mode == path.stem
+
+
+@pytest.mark.parametrize("count", [1, 2, 9_999, 10_000, 10_001, 123_456])
+def test_thinning_keeps_both_ends_and_spreads_evenly(count: int):
+    rows = tracking.evenly(count, 10_000)
+    assert len(rows) == min(count, 10_000)
+    assert (rows[0], rows[-1]) == (0, count - 1)
+    gaps = {after - before for before, after in pairwise(rows)}
+    assert max(gaps, default=1) - min(gaps, default=1) <= 1
+    assert 0 not in gaps

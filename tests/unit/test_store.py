@@ -1,0 +1,93 @@
+"""The image store: plain .npy files, written in any order by any number of processes."""
+
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retinue.errors import DataError
+from retinue.images import store as store_module
+from retinue.images.store import ImageStore, RowFile
+
+
+def images(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, 5, 4, 3), dtype=np.uint8)
+
+
+def test_rows_are_a_plain_npy_file(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+    file = RowFile.create(tmp_path / "x.npy", values.shape, values.dtype)
+    for row in reversed(range(7)):
+        file.write(row, values[row])
+    file.close()
+    assert np.array_equal(np.load(tmp_path / "x.npy", allow_pickle=False), values)
+    np.save(tmp_path / "numpy.npy", values)
+    assert (tmp_path / "x.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
+    assert np.array_equal(RowFile(tmp_path / "numpy.npy")[3], values[3])
+
+
+def test_a_store_is_spread_over_files_of_limited_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "SHARD_BYTES", 3 * 5 * 4 * 3 + 1)
+    expected = images(8)
+    store = ImageStore.create(tmp_path, 8, (5, 4, 3))
+    for index in np.random.default_rng(1).permutation(8):
+        store.write(int(index), expected[index])
+    assert [len(np.load(path)) for path in sorted(tmp_path.glob("*.npy"))] == [3, 3, 2]
+    read = ImageStore(tmp_path)
+    assert len(read) == 8
+    assert read.image_shape == (5, 4, 3)
+    assert np.array_equal(read.read([7, 0, 3, 3]), expected[[7, 0, 3, 3]])
+    assert np.array_equal(read[2], expected[2])
+    assert np.array_equal(np.concatenate(list(read.batches(3))), expected)
+
+
+def _write(folder: Path, start: int) -> None:
+    store = ImageStore(folder, writable=True)
+    for index in range(start, 40, 2):
+        store.write(index, images(40)[index])
+
+
+def test_two_processes_write_one_store(tmp_path: Path) -> None:
+    ImageStore.create(tmp_path, 40, (5, 4, 3))
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=_write, args=(tmp_path, start)) for start in (0, 1)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    assert np.array_equal(ImageStore(tmp_path).read(range(40)), images(40))
+
+
+def test_a_store_without_images_is_one_file(tmp_path: Path) -> None:
+    assert len(ImageStore.create(tmp_path, 0, (5, 4, 3))) == 0
+    assert list(ImageStore(tmp_path).batches()) == []
+
+
+def test_damaged_files_are_told_by_name(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no image store.*Run `dvc repro`"):
+        ImageStore(tmp_path)
+    ImageStore.create(tmp_path, 4, (5, 4, 3))
+    path = tmp_path / "images-00000.npy"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with pytest.raises(DataError, match=r"images-00000\.npy: 367 bytes, expected 368"):
+        ImageStore(tmp_path)
+    path.write_bytes(b"no array")
+    with pytest.raises(DataError, match=r"images-00000\.npy: not a \.npy file"):
+        ImageStore(tmp_path)
+    with pytest.raises(DataError, match="no such file"):
+        RowFile(tmp_path / "none.npy")
+
+
+def test_pickled_objects_are_never_read(tmp_path: Path) -> None:
+    np.save(tmp_path / "images-00000.npy", np.array([{"x": 1}], object), allow_pickle=True)
+    with pytest.raises(DataError, match="expected a C-ordered array of numbers"):
+        ImageStore(tmp_path)
+
+
+def test_rows_of_another_shape_are_refused(tmp_path: Path) -> None:
+    store = ImageStore.create(tmp_path, 4, (5, 4, 3))
+    with pytest.raises(ValueError, match=r"expected a row of shape \(5, 4, 3\), got \(4, 5, 3\)"):
+        store.write(0, np.zeros((4, 5, 3), np.uint8))
