@@ -330,7 +330,11 @@ def replacing(folder: Path, *, leader: bool = True) -> Iterator[Path]:
         return
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    yield partial
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     if folder.exists():
         shutil.rmtree(folder)
     partial.replace(folder)

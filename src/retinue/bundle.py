@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 from torch import nn
 
 from retinue.artifacts import MODEL, Dataset, read_json, write_json
@@ -78,7 +79,7 @@ class Bundle:
         """Writes bundle.json and weights.safetensors into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
-        save_file(state, folder / "weights.safetensors")
+        (folder / "weights.safetensors").write_bytes(serialize(state))  # save_file hides which disk error it met
         document = {
             "format": FORMAT,
             "model": dict(self.model),

@@ -104,11 +104,11 @@ def strict(schema: type[T], values: Mapping[str, Any], *, where: str) -> T:
             raise SettingsError(f"{where}: {unknown('key', str(key), names)}")
     try:
         node = OmegaConf.merge(OmegaConf.structured(schema), dict(values))
-        missing = sorted(OmegaConf.missing_keys(node))
+        missing = OmegaConf.missing_keys(node)
         if missing:
-            raise SettingsError(
-                f"{where}.{missing[0]}: this setting has no default; give it as {where}.{missing[0]}=VALUE."
-            )
+            order = [*values, *names]  # of conf/: what others derive from stands first
+            first = min(missing, key=lambda key: order.index(key.split(".")[0]))
+            raise SettingsError(f"{where}.{first}: this setting has no default; give it as {where}.{first}=VALUE.")
         loaded = OmegaConf.to_object(node)
     except (ConfigKeyError, MissingMandatoryValue) as error:
         raise SettingsError(f"{where}: {_first_line(error)}") from error

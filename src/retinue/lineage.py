@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,51 +53,48 @@ def dvc_md5(path: Path) -> str:
     return hashlib.md5(listing.encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
-def hashes(paths: tuple[str, ...]) -> dict[str, str]:
+def hashes(paths: Iterable[str]) -> dict[str, str]:
     """Path -> its `dvc_md5`, of those `paths` that exist."""
     return {path: dvc_md5(Path(path)) for path in paths if Path(path).exists()}
 
 
-def declared(stage: str, values: Mapping[str, Any]) -> Declared:
-    """What dvc.yaml declares for `stage`; nothing where there is no such file or no such stage.
+def declared(values: Mapping[str, Any]) -> dict[str, Declared]:
+    """What dvc.yaml declares: stage -> its paths. Empty where there is no dvc.yaml.
 
     Args:
-        stage: its name in dvc.yaml.
         values: the settings that `${section.key}` in dvc.yaml refers to.
 
     Raises:
         SettingsError: dvc.yaml refers to a setting that does not exist.
     """
-    entry = _stages().get(stage, {})
-    lists = {key: entry.get(key) or [] for key in ("deps", "outs", "metrics", "plots")}
+    if not PIPELINE.is_file():
+        return {}
+    document = OmegaConf.to_container(OmegaConf.load(PIPELINE))
+    assert isinstance(document, dict)
+    kinds = ("deps", "outs", "metrics", "plots")
+    lists = {name: {kind: stage.get(kind, []) for kind in kinds} for name, stage in document.get("stages", {}).items()}
     try:
-        node = OmegaConf.create({**values, "declared": lists})
-        resolved = OmegaConf.to_container(node.declared, resolve=True)
+        resolved = OmegaConf.to_container(OmegaConf.create({**values, "stages": lists}).stages, resolve=True)
     except OmegaConfBaseException as error:
-        raise SettingsError(f"{PIPELINE}, stage {stage}: {error}") from error
+        raise SettingsError(f"{PIPELINE}: {str(error).splitlines()[0]}.") from error
     assert isinstance(resolved, dict)
-    return Declared(_paths(resolved["deps"]), _paths(resolved["outs"] + resolved["metrics"] + resolved["plots"]))
+    return {
+        str(name): Declared(_paths(stage["deps"]), _paths([*stage["outs"], *stage["metrics"], *stage["plots"]]))
+        for name, stage in resolved.items()
+    }
 
 
-def revision(values: Mapping[str, Any]) -> Revision:
+def revision(outs: Iterable[str]) -> Revision:
     """The commit that is checked out, and whether the files differ from it. A file git does not know counts, too.
 
     Args:
-        values: the settings, as for `declared`.
+        outs: paths that do not count, for DVC writes them, as it writes dvc.lock.
     """
     commit = _git("rev-parse", "--verify", "HEAD")
     if commit is None:
         return Revision(None, None)
-    written = ["dvc.lock", *(path for stage in _stages() for path in declared(stage, values).outs)]
-    excluded = [f":(exclude,literal){path}" for path in written]
+    excluded = [f":(exclude,literal){path}" for path in ("dvc.lock", *outs)]
     return Revision(commit, bool(_git("--no-optional-locks", "status", "--porcelain", "--", ".", *excluded)))
-
-
-def _stages() -> dict[str, Any]:
-    if not PIPELINE.is_file():
-        return {}
-    document = OmegaConf.to_container(OmegaConf.load(PIPELINE))
-    return (document.get("stages") or {}) if isinstance(document, dict) else {}
 
 
 def _paths(entries: list[Any]) -> tuple[str, ...]:

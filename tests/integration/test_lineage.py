@@ -13,6 +13,7 @@ import wandb_offline
 from retinue.errors import SettingsError
 from retinue.lineage import Revision, declared, dvc_md5, hashes, revision
 
+OUTS = ("models", "predictions.npy", "metrics.json", "curves")
 VALUES = {"source": {"inputs": "raw"}, "optimizer": {"lr": 0.1}}
 DVC_YAML = """
 stages:
@@ -95,7 +96,7 @@ def test_hashes_are_those_of_dvc_lock(repository: Path):
     lock = OmegaConf.to_container(OmegaConf.load("dvc.lock"))
     assert isinstance(lock, dict)
     stage = lock["stages"]["train"]
-    paths = declared("train", VALUES)
+    paths = declared(VALUES)["train"]
     assert hashes(paths.deps) == locked(stage["deps"])
     assert hashes(paths.outs) == locked(stage["outs"])
     (path,) = Path(".cache/wandb").glob("offline-run-*/run-*.wandb")
@@ -106,17 +107,21 @@ def test_hashes_are_those_of_dvc_lock(repository: Path):
     assert (lineage["git_revision"], lineage["git_dirty"]) == (git("rev-parse", "HEAD"), False)
 
 
-def test_declared_are_the_paths_of_the_stage_in_order(repository: Path):
-    paths = declared("train", VALUES)
-    assert paths.deps == ("raw", "notes.txt", "stage.py")
-    assert paths.outs == ("models", "predictions.npy", "metrics.json", "curves")
-    assert declared("report", VALUES) == (("models",), ())
-    assert declared("unheard of", VALUES) == ((), ())
+def test_declared_are_the_paths_of_the_stages_in_order(repository: Path):
+    assert declared(VALUES) == {
+        "train": (("raw", "notes.txt", "stage.py"), OUTS),
+        "report": (("models",), ()),
+    }
+
+
+def test_without_dvc_yaml_nothing_is_declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert declared(VALUES) == {}
 
 
 def test_a_setting_that_dvc_yaml_refers_to_must_exist(repository: Path):
-    with pytest.raises(SettingsError, match=r"dvc\.yaml, stage train: .*source\.inputs"):
-        declared("train", {"source": {}})
+    with pytest.raises(SettingsError, match=r"dvc\.yaml: .*source\.inputs"):
+        declared({"source": {}})
 
 
 def test_paths_that_do_not_exist_have_no_hash(repository: Path):
@@ -125,17 +130,17 @@ def test_paths_that_do_not_exist_have_no_hash(repository: Path):
 
 def test_revision_is_dirty_by_what_is_not_an_out(repository: Path):
     commit = git("rev-parse", "HEAD")
-    assert revision(VALUES) == Revision(commit, False)
+    assert revision(OUTS) == Revision(commit, False)
     for out in ("metrics.json", "dvc.lock"):
         Path(out).write_text("{}")
-        assert revision(VALUES) == Revision(commit, False), out
+        assert revision(OUTS) == Revision(commit, False), out
     Path("new.py").write_text("")
-    assert revision(VALUES) == Revision(commit, True)
+    assert revision(OUTS) == Revision(commit, True)
     Path("new.py").unlink()
     Path("stage.py").write_text("")
-    assert revision(VALUES) == Revision(commit, True)
+    assert revision(OUTS) == Revision(commit, True)
 
 
 def test_outside_a_repository_there_is_no_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    assert revision(VALUES) == Revision(None, None)
+    assert revision(OUTS) == Revision(None, None)

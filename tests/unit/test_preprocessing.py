@@ -13,8 +13,8 @@ from PIL import Image
 
 from retinue.artifacts import Dataset
 from retinue.errors import DataError, SettingsError
-from retinue.images.preprocessing import Preprocessing
-from retinue.stages.preprocess import PreprocessSettings, mean_and_std
+from retinue.images.preprocessing import Preprocessing, channel_histograms, mean_and_std
+from retinue.stages.preprocess import PreprocessSettings
 
 
 def preprocessing(image_size: int = 8, resize: int | None = None, channels: int = 3) -> Preprocessing:
@@ -133,8 +133,7 @@ def test_a_contract_that_cannot_be_is_refused(changes: dict[str, Any]) -> None:
 
 def test_mean_and_std_are_those_of_all_pixels() -> None:
     images = noise(5, 7, 7, 3)
-    histograms = [np.bincount(images[..., c].ravel(), minlength=256).tolist() for c in range(3)]
-    mean, std = mean_and_std(histograms)
+    mean, std = mean_and_std(channel_histograms(images).tolist())
     assert mean == pytest.approx(tuple(images.reshape(-1, 3).mean(0) / 255), rel=1e-12)
     assert std == pytest.approx(tuple(images.reshape(-1, 3).std(0) / 255), rel=1e-12)
 

@@ -1,5 +1,7 @@
 """One preprocessing for training, evaluation, explanation and prediction: any image in, the network's input out."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +105,36 @@ class Preprocessing:
             image = cv2.resize(image, size, interpolation=_interpolation(scale))
         image = image.reshape(*image.shape[:2], self.channels)
         return np.ascontiguousarray(_centre(image, self.image_size, self.image_size))
+
+
+def channel_histograms(images: np.ndarray) -> np.ndarray:
+    """How often each value occurs in each channel: of `images` uint8 (N, H, W, C), int64 (C, 256)."""
+    channels = images.shape[-1]
+    return np.stack([np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(channels)])
+
+
+def mean_and_std(histograms: Sequence[Sequence[int]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation (of the population) of each channel, of pixel values scaled to [0, 1].
+
+    Args:
+        histograms: of each channel, how often each of the values 0 to 255 occurs.
+
+    Raises:
+        DataError: all pixels of a channel are equal.
+
+    >>> mean_and_std([[1, *[0] * 254, 1]])
+    ((0.5,), (0.5,))
+    """
+    means, stds = [], []
+    for histogram in histograms:
+        count = sum(histogram)
+        total = sum(value * n for value, n in enumerate(histogram))
+        spread = count * sum(value * value * n for value, n in enumerate(histogram)) - total * total
+        if spread == 0:
+            raise DataError("all training images are of one single colour; there is nothing to learn from.")
+        means.append(total / (255 * count))
+        stds.append(math.sqrt(spread) / (255 * count))
+    return tuple(means), tuple(stds)
 
 
 def _interpolation(scale: float) -> int:

@@ -1,7 +1,6 @@
 """Resizes and crops every image into the image store of its split, and measures the training images."""
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from retinue.artifacts import SPLITS, Dataset, RawImage, Sample
 from retinue.config import Settings
 from retinue.errors import DataError, SettingsError, unknown
 from retinue.images.loading import Batches
-from retinue.images.preprocessing import Preprocessing
+from retinue.images.preprocessing import Preprocessing, channel_histograms, mean_and_std
 from retinue.images.splitting import Candidate, split
 from retinue.images.store import ImageStore
 from retinue.images.writing import StoreWriter
@@ -139,7 +138,7 @@ class SourceImages(data.Dataset[dict[str, Any]]):
         return {
             "images": torch.from_numpy(images),
             "index": torch.from_numpy(index),
-            "histograms": torch.from_numpy(_histograms(images[self._is_train[index]])),
+            "histograms": torch.from_numpy(channel_histograms(images[self._is_train[index]])),
             "problem": "",
         }
 
@@ -191,35 +190,6 @@ class Preprocess(L.LightningModule):
 
     def on_predict_end(self) -> None:
         self.histograms = self.trainer.strategy.reduce(self.histograms, reduce_op="sum")
-
-
-def _histograms(images: np.ndarray) -> np.ndarray:
-    channels = images.shape[-1]
-    return np.stack([np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(channels)])
-
-
-def mean_and_std(histograms: Sequence[Sequence[int]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation (of the population) of each channel, of pixel values scaled to [0, 1].
-
-    Args:
-        histograms: of each channel, how often each of the values 0 to 255 occurs.
-
-    Raises:
-        DataError: all pixels of a channel are equal.
-
-    >>> mean_and_std([[1, *[0] * 254, 1]])
-    ((0.5,), (0.5,))
-    """
-    means, stds = [], []
-    for histogram in histograms:
-        count = sum(histogram)
-        total = sum(value * n for value, n in enumerate(histogram))
-        spread = count * sum(value * value * n for value, n in enumerate(histogram)) - total * total
-        if spread == 0:
-            raise DataError("all training images are of one single colour; there is nothing to learn from.")
-        means.append(total / (255 * count))
-        stds.append(math.sqrt(spread) / (255 * count))
-    return tuple(means), tuple(stds)
 
 
 def run(settings: Settings, tracker: Tracker) -> None:

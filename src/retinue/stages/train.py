@@ -294,7 +294,7 @@ def _fit(
         gradient_clip_val=own.gradient_clip_norm,
         enable_checkpointing=True,
         plugins=[AtomicCheckpointIO()],
-        log_every_n_steps=1_000_000_000,  # metrics are logged per epoch
+        log_every_n_steps=1,  # nothing is logged per step; a larger number makes Lightning warn of short epochs
     )
     last = resume / "last.ckpt"
     checkpoint = load_checkpoint(last) if last.exists() else None

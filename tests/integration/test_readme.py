@@ -1,0 +1,98 @@
+"""The README's commands: each is run here, or stands in the list of those that cost too much for a test."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from project import ROOT, Project
+
+README = (ROOT / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+COMMANDS = [
+    line.split(" #")[0].strip()
+    for line in [*"\n".join(BLOCKS).splitlines(), *re.findall(r"`([^`\n]+)`", README)]
+    if line.startswith(("retinue ", "dvc ", "make ", "git ", "source .", "PYTHONPATH="))
+]
+ELSEWHERE = {
+    "git clone URL retinue && cd retinue": "continuous integration starts from a clone",
+    "make run": "continuous integration runs it",
+    "make test": "is what runs this test",
+    "source .venv/bin/activate": "made by make",
+    "dvc repro": "tests/integration/test_pipeline.py",
+}
+
+
+def substituted(command: str) -> list[str]:
+    return shlex.split(command.replace("PATH ", "photos ").replace("PYTHONPATH=src ", ""))
+
+
+def test_the_readme_has_commands() -> None:
+    assert len(COMMANDS) >= 12
+
+
+@pytest.mark.parametrize("command", [c for c in dict.fromkeys(COMMANDS) if c.startswith("retinue compose ")])
+def test_compose_commands(command: str, project: Project) -> None:
+    project.run(sys.executable, "-m", "retinue.cli", *substituted(command)[1:])
+    composed = yaml.safe_load((project.path / "params.yaml").read_text())
+    for override in substituted(command)[2:]:
+        key, value = override.split("=")
+        if "." in key:
+            node = composed
+            for part in key.split("."):
+                node = node[part]
+            assert str(node) == str(yaml.safe_load(value))
+
+
+def test_retinue_compose_alone_changes_nothing(project: Project) -> None:
+    project.compose()
+    assert project.run("git", "status", "--porcelain").stdout == ""
+
+
+@pytest.mark.parametrize("command", ["dvc exp show", "dvc metrics show", "dvc metrics diff", "dvc plots show"])
+def test_dvc_commands(command: str, finished: Project, tmp_path: Path) -> None:
+    from retinue.plots_page import write_template
+
+    project = finished.copy(tmp_path / "project")
+    write_template(project.path / ".dvc/tmp/plots.html")
+    output = project.run(sys.executable, "-m", *shlex.split(command)).stdout
+    if command == "dvc exp show":
+        assert "accuracy_score" in output or "workspace" in output
+    if command == "dvc plots show":
+        page = (project.path / "dvc_plots/index.html").read_text("utf-8")
+        assert "vegaEmbed" in page
+        assert not re.search(r"<(script|link)[^>]+(src|href)=.?https?:", page)
+
+
+def test_a_stage_by_hand(finished: Project, tmp_path: Path) -> None:
+    (command,) = {c for c in COMMANDS if c.startswith("PYTHONPATH=src python -m retinue.stages")}
+    project = finished.copy(tmp_path / "project")
+    project.run(sys.executable, *substituted(command)[1:], "tracking=off")
+
+
+@pytest.mark.slow
+def test_an_experiment(finished: Project, tmp_path: Path) -> None:
+    (command,) = {c for c in COMMANDS if c.startswith("dvc exp run")}
+    project = finished.copy(tmp_path / "project")
+    project.commit("settings")
+    arguments = [*substituted(command)[1:], "-S", "tracking=off", "-S", "train.max_epochs=1"]
+    project.run(sys.executable, "-m", "dvc", *arguments)
+    assert yaml.safe_load((project.path / "params.yaml").read_text())["model"]["name"] == "resnet18"
+    shown = project.run(sys.executable, "-m", "dvc", "exp", "show", "--csv").stdout
+    assert "resnet18" in shown
+
+
+def test_every_command_is_accounted_for() -> None:
+    tested = ("retinue compose", "dvc exp", "dvc metrics", "dvc plots", "PYTHONPATH=src python -m retinue.stages")
+    unknown = [c for c in COMMANDS if c not in ELSEWHERE and not c.startswith(tested)]
+    assert unknown == []
+
+
+def test_links_lead_somewhere() -> None:
+    for document in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text("utf-8")):
+            if not target.startswith("http"):
+                assert (document.parent / target).exists(), f"{document}: {target}"
