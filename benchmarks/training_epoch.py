@@ -21,13 +21,13 @@ from retinue.stages.train import Classifier, TrainSettings
 from retinue.trainer import TrainerSettings, make_trainer
 from retinue.training.losses import cross_entropy
 
-IMAGES = 1024
+IMAGES = 512
 CLASSES = 10
 
 
-def measure(pairs: int = 5) -> list[Row]:
+def measure(pairs: int = 3) -> list[Row]:
     """Rows for a small and a large network, without augmentation, and with the default one."""
-    cases = [("resnet18", 64, "none", "≥ 0.9"), ("resnet18", 64, "light", ""), ("lenet5", 32, "light", "")]
+    cases = [("resnet18", 96, "none", "≥ 0.9"), ("resnet18", 96, "light", ""), ("lenet5", 32, "light", "")]
     return [_compare(model, size, augment, goal, pairs) for model, size, augment, goal in cases]
 
 
@@ -64,7 +64,7 @@ class _EpochTime(L.Callback):
 def _stage_epoch(settings: dict[str, Any], dataset: Dataset, store: ImageStore, labels: np.ndarray) -> float:
     own = TrainSettings(**{**settings["train"], "max_epochs": 2})
     trainer_settings = TrainerSettings(**{**settings["trainer"], "progress_bar": False})
-    policy = Policy.from_settings(settings["augment"]["transforms"], seed=0)
+    policy = Policy(settings["augment"]["transforms"], seed=0)
     classifier = Classifier(
         build_network(settings["model"], dataset),
         Preprocessing.from_dataset(dataset),
@@ -81,7 +81,7 @@ def _stage_epoch(settings: dict[str, Any], dataset: Dataset, store: ImageStore, 
             StoredImages([few], labels[:CLASSES]),
             StoredImages([store], labels, None if policy.is_empty else policy),
             batch_size=own.batch_size,
-            num_workers=trainer_settings.num_workers,
+            num_workers=trainer_settings.train_workers,
         )
         clock = _EpochTime()
         trainer = make_trainer(trainer_settings, seed=0, max_epochs=2, precision=own.precision, callbacks=[clock])

@@ -4,10 +4,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from project import Project
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# A shared machine has no fixed speed, so no deadline; continuous integration must not fail by chance.
+settings.register_profile("here", deadline=None, derandomize=os.environ.get("CI") == "true")
+settings.load_profile("here")
 
 
 @pytest.fixture(scope="session")

@@ -175,7 +175,7 @@ def track(stage: str, settings: Settings) -> Iterator[Tracker]:
 
     Its config holds all settings and, under `lineage`, the git revision, the settings' fingerprint and the DVC hash of
     every dependency; its summary holds, under `outs`, the DVC hash of every out. An upload that breaks off or takes
-    too long costs nothing: it is told in a warning, the run is complete on disk, and `wandb sync` sends it.
+    too long does not fail the stage: a warning tells it, and how to send the run (without artifacts) from disk.
 
     Raises:
         SettingsError: the section tracking is wrong.

@@ -1,5 +1,7 @@
 """The README's commands: each is run here, or stands in the list of those that cost too much for a test."""
 
+import json
+import math
 import re
 import shlex
 import sys
@@ -89,6 +91,18 @@ def test_every_command_is_accounted_for() -> None:
     tested = ("retinue compose", "dvc exp", "dvc metrics", "dvc plots", "PYTHONPATH=src python -m retinue.stages")
     unknown = [c for c in COMMANDS if c not in ELSEWHERE and not c.startswith(tested)]
     assert unknown == []
+
+
+def test_the_results_are_those_committed() -> None:
+    metrics = json.loads((ROOT / "evaluation/metrics.json").read_text("utf-8"))
+    images = metrics["num_images"]
+    assert f"{round(metrics['accuracy_score'] * images)} of {images}" in README
+    shown = re.search(r"\| (0\.\d+) \(.*\), macro", README)
+    assert shown
+    digits = len(shown[1]) - 2
+    assert shown[1] == f"{math.floor(metrics['auc_score'] * 10**digits) / 10**digits:.{digits}f}"
+    assert metrics["accuracy_score"] >= 0.98
+    assert metrics["auc_score"] >= 0.999
 
 
 def test_links_lead_somewhere() -> None:

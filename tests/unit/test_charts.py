@@ -187,3 +187,8 @@ def test_the_same_numbers_give_the_same_bytes():
 
 def test_a_tag_escapes_everything_but_markup():
     assert tag("a", "<b>", Markup("<c/>"), class_='"') == '<a class="&#34;">&lt;b&gt;<c/></a>'
+
+
+def test_an_axis_of_next_to_nothing_is_an_axis() -> None:
+    axis = Axis.around("x", [5e-324], within=(0.0, 1.0))
+    assert axis.low == 0 < axis.high <= 1

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 LOG_FACTOR = 30
 """From this ratio of the largest to the smallest value an axis that may be logarithmic is."""
 
+_NOTHING = 1e-290  # below it a tenth of a step underflows to zero
+
 _EQUAL = 1e-6  # of their size: values as close as this are shown as one
 
 
@@ -46,7 +48,7 @@ class Axis:
             whole: ticks at integers only.
             may_be_log: logarithmic where all values are positive and span more than a factor of 30.
         """
-        finite = [float(v) for v in values if math.isfinite(v)] or [0.0, 1.0]
+        finite = [float(v) if abs(v) > _NOTHING else 0.0 for v in values if math.isfinite(v)] or [0.0, 1.0]
         low, high = min(finite), max(finite)
         if may_be_log and low > 0 and high > LOG_FACTOR * low:
             return cls._decades(name, low, high)

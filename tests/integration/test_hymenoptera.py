@@ -1,0 +1,28 @@
+"""The recipe experiment=hymenoptera on real photographs with published weights; skips where they are not."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from project import Project
+
+
+@pytest.mark.slow
+def test_a_frozen_squeezenet_tells_ants_from_bees(project: Project, extras: Path) -> None:
+    photos, weights = extras / "data/hymenoptera", extras / "weights/squeezenet1_0_imagenet.pth"
+    project.compose("experiment=hymenoptera", f"source.path={photos}", f"transfer.weights={weights}", "tracking=off")
+    project.repro()
+    metrics = json.loads((project.path / "evaluation/metrics.json").read_text())
+    assert metrics["num_images"] == 153  # the val folder, used as test
+    assert metrics["auc_score"] >= 0.94
+    (bad,) = json.loads((project.path / "data/raw/quarantine.json").read_text())
+    assert bad["image_id"] == "train/ants/imageNotFound.gif"
+    assert "GIF" in bad["reason"]
+    assert bad["image_id"] in (project.path / "report/index.html").read_text("utf-8")
+    gallery = json.loads((project.path / "explanations/gallery.json").read_text())
+    maps = np.load(project.path / "explanations/maps.npy", allow_pickle=False)
+    assert gallery["applicable"]
+    assert len(maps) == len(gallery["images"]) >= 12
+    assert (maps.max(axis=(1, 2)) > 0.5).all()
