@@ -28,7 +28,7 @@ class TrainerSettings:
         num_threads: threads per process of one operation on the CPU, part of the result; None: all cores.
         num_workers: DataLoader processes per device of the stages that decode files, >= 0; never changes a result.
         train_workers: the same while training, where images are decoded already, >= 0.
-        progress_bar: a bar on a terminal, a line per epoch elsewhere; false: neither.
+        progress_bar: a line per epoch and, on a terminal, a bar; false: neither.
     """
 
     name: str
@@ -78,7 +78,7 @@ def make_trainer(
     on_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     display: list[L.Callback] = []
     if settings.progress_bar:
-        display = [RateBar() if on_terminal else EpochLines()]
+        display = [EpochLines(), RateBar()] if on_terminal else [EpochLines()]
     try:
         return L.Trainer(
             accelerator=settings.accelerator,

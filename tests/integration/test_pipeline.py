@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -70,6 +71,22 @@ def test_a_python_file_reruns_the_stages_that_import_it(finished: Project, tmp_p
     with (project.path / "src/retinue/explainers/gradcam.py").open("a") as file:
         file.write("\n# changed\n")
     assert would_run(project)[0] == "explain"
+
+
+def test_a_change_in_a_source_folder_makes_acquire_stale(project: Project) -> None:
+    import cv2
+
+    for label in ("dark", "light"):
+        (project.path / "photos" / label).mkdir(parents=True)
+        for i in range(3):
+            image = np.full((20, 24, 3), 40 * i + 100 * (label == "light"), np.uint8)
+            cv2.imwrite(str(project.path / "photos" / label / f"{i}.png"), image)
+    project.compose("source=image_folder", "source.path=photos", "tracking=off")
+    project.repro("acquire")
+    status = (sys.executable, "-m", "dvc", "status", "--json", "acquire")
+    assert json.loads(project.run(*status).stdout) == {}
+    (project.path / "photos/dark/new.png").write_bytes((project.path / "photos/light/2.png").read_bytes())
+    assert json.loads(project.run(*status).stdout)["acquire"] == [{"changed deps": {"photos": "modified"}}]
 
 
 def test_two_clones_give_the_same_bytes(finished: Project, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as L
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
 from retinue import artifacts
@@ -255,7 +256,8 @@ def _make_classifier(
     network = build_network(settings.plain("model"), dataset)
     transfer = settings.section("transfer", TransferSettings)
     if transfer.weights is not None:
-        print(f"{transfer.weights}: {load_weights(network, transfer.weights)}")
+        report = load_weights(network, transfer.weights)
+        rank_zero_only(print)(f"{transfer.weights}: {report}")
     freeze(network, transfer)
     if own.channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -302,7 +304,7 @@ def _fit(
         classifier.on_load_checkpoint(checkpoint)
         return trainer.is_global_zero
     if checkpoint is not None:
-        print(f"resuming after epoch {checkpoint['epoch'] + 1} from {last}")
+        rank_zero_only(print)(f"resuming after epoch {checkpoint['epoch'] + 1} from {last}")
     trainer.fit(classifier, batches, ckpt_path=last if checkpoint is not None else None, weights_only=True)
     return trainer.is_global_zero
 

@@ -1,11 +1,10 @@
-"""What a person sees while a stage runs: a bar with rates on a terminal, a line per epoch in a log."""
+"""What a person sees while a stage runs: a line per epoch and, on a terminal, a bar with rates."""
 
 import time
 from typing import Any
 
 import pytorch_lightning as L
 from pytorch_lightning.callbacks import TQDMProgressBar
-from pytorch_lightning.utilities import rank_zero_only
 
 
 class RateBar(TQDMProgressBar):
@@ -32,7 +31,7 @@ class RateBar(TQDMProgressBar):
 
 
 class EpochLines(L.Callback):
-    """One line per epoch: for logs, where a bar would be noise."""
+    """One line per epoch, which stays, above the bar where there is one."""
 
     def __init__(self) -> None:
         self._clock = _Clock()
@@ -45,11 +44,12 @@ class EpochLines(L.Callback):
     ) -> None:
         self._clock.count(batch, trainer.world_size)
 
-    @rank_zero_only
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         metrics = sorted(trainer.callback_metrics.items())
         shown = "  ".join(f"{name} {float(value):.4f}" for name, value in metrics)
-        print(f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}  {shown}  {self._clock.rate():.0f} images/s")
+        module.print(
+            f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}  {shown}  {self._clock.rate():.0f} images/s"
+        )
 
 
 class _Clock:
