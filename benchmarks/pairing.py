@@ -43,26 +43,12 @@ def in_turn(ours: Callable[[], float], peer: Callable[[], float], pairs: int) ->
 def rate_row(what: str, images: int, ours: list[float], peer: list[float], goal: str) -> Row:
     """A row of images per second, ratio ours / peer (higher is better), of seconds for `images` images."""
     ratios = [b / a for a, b in zip(ours, peer, strict=True)]
-    return Row(
-        what,
-        f"{images / statistics.median(ours):.0f} images/s",
-        f"{images / statistics.median(peer):.0f} images/s",
-        statistics.median(ratios),
-        min(ratios),
-        max(ratios),
-        goal,
-    )
+    shown = [f"{images / statistics.median(seconds):.0f} images/s" for seconds in (ours, peer)]
+    return Row(what, *shown, statistics.median(ratios), min(ratios), max(ratios), goal)
 
 
 def time_row(what: str, ours: list[float], peer: list[float], goal: str) -> Row:
     """A row of milliseconds, ratio ours / peer (lower is better)."""
     ratios = [a / b for a, b in zip(ours, peer, strict=True)]
-    return Row(
-        what,
-        f"{statistics.median(ours) * 1e3:.1f} ms",
-        f"{statistics.median(peer) * 1e3:.1f} ms",
-        statistics.median(ratios),
-        min(ratios),
-        max(ratios),
-        goal,
-    )
+    shown = [f"{statistics.median(seconds) * 1e3:.1f} ms" for seconds in (ours, peer)]
+    return Row(what, *shown, statistics.median(ratios), min(ratios), max(ratios), goal)

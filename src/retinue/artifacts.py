@@ -5,6 +5,7 @@ are JSON with sorted keys, arrays are .npy; all are functions of their content a
 """
 
 import csv
+import hashlib
 import json
 import shutil
 import typing
@@ -107,6 +108,16 @@ class Dataset:
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "Dataset":
+        """What JSON made of a `Dataset`, with its lists as tuples again.
+
+        Raises:
+            KeyError, TypeError: the document is something else.
+        """
+        tuples = {key: tuple(document[key]) for key in ("classes", "mean", "std")}
+        return cls(**{**document, **tuples})
 
 
 @dataclass(frozen=True)
@@ -308,9 +319,7 @@ def write_dataset(path: Path, dataset: Dataset) -> None:
 
 def read_dataset(path: Path = PROCESSED / "dataset.json") -> Dataset:
     """Reads dataset.json."""
-    document = read_json(path)
-    tuples = {key: tuple(document[key]) for key in ("classes", "mean", "std")}
-    return Dataset(**{**document, **tuples})
+    return Dataset.from_document(read_json(path))
 
 
 @contextmanager
@@ -338,6 +347,19 @@ def replacing(folder: Path, *, leader: bool = True) -> Iterator[Path]:
     if folder.exists():
         shutil.rmtree(folder)
     partial.replace(folder)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal.
+
+    Raises:
+        DataError: it is missing.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise DataError(_missing(path)) from error
 
 
 def counts_of(labels: Iterable[int], classes: tuple[str, ...]) -> dict[str, int]:

@@ -101,8 +101,7 @@ class Bundle:
         try:
             if document["format"] != FORMAT:
                 raise ModelError(f"{folder}: bundle format {document['format']}, this version reads {FORMAT}.")
-            fields = document["dataset"]
-            dataset = Dataset(**{**fields, **{key: tuple(fields[key]) for key in ("classes", "mean", "std")}})
+            dataset = Dataset.from_document(document["dataset"])
             model, training = document["model"], document["training"]
         except (KeyError, TypeError) as error:
             raise ModelError(f"{folder / 'bundle.json'}: not a model bundle ({error}). Train it again.") from error

@@ -1,9 +1,7 @@
 """What a report is made of: the artifacts of all stages, read into one place."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,7 +85,7 @@ class Evidence:
             confusion=confusion_matrix(cells, dataset.classes),
             calibration=artifacts.read_table(artifacts.CURVES / "calibration.csv", CalibrationBin),
             gallery={**gallery, "images": [Explanation(**entry) for entry in gallery["images"]]},
-            hashes={path.as_posix(): sha256(path) for path in INPUTS},
+            hashes={path.as_posix(): artifacts.sha256(path) for path in INPUTS},
         )
 
 
@@ -107,16 +105,3 @@ def confusion_matrix(cells: Sequence[ConfusionCell], classes: Sequence[str]) -> 
             )
         matrix[index[cell.actual], index[cell.predicted]] += cell.num_images
     return matrix
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal.
-
-    Raises:
-        DataError: it is missing.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file. The stage that writes it has not run; run `dvc repro`.") from error

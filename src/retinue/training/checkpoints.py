@@ -1,6 +1,5 @@
 """Where an interrupted training is picked up: checkpoints at epoch boundaries, keyed by all that shapes the result."""
 
-import hashlib
 import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from retinue.artifacts import CACHE
+from retinue.artifacts import CACHE, sha256
 from retinue.config import fingerprint
 from retinue.errors import TrainingError
 
@@ -34,7 +33,7 @@ def resume_folder(settings: Mapping[str, Any], files: Iterable[Path]) -> Path:
         files: what training reads, in a fixed order.
     """
     code = sorted(Path(__file__).resolve().parents[1].rglob("*.py"))
-    digests = [_sha256(path) for path in (*code, *files)]
+    digests = [sha256(path) for path in (*code, *files)]
     return CACHE / "train" / fingerprint({"settings": settings, "inputs": digests})
 
 
@@ -83,8 +82,3 @@ def has_ended(checkpoint: Mapping[str, Any], max_epochs: int, patience: int | No
         return True
     waits = [s["wait_count"] for name, s in checkpoint["callbacks"].items() if name.startswith("EarlyStopping")]
     return patience is not None and any(wait >= patience for wait in waits)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
