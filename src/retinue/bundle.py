@@ -21,13 +21,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
-from torch import nn
 
 from retinue.artifacts import MODEL, Dataset, read_json, write_json
 from retinue.config import build
 from retinue.errors import ModelError
 from retinue.images.preprocessing import Preprocessing
 from retinue.metrics.probabilities import decide, to_probs
+from retinue.models.network import Network
 
 FORMAT = 1
 _OWN_MODEL = re.compile(r"retinue\.models\.[a-z]\w*\.[A-Za-z]\w*")
@@ -57,10 +57,10 @@ class Bundle:
         network: in eval mode, on the CPU after loading.
         model: section `model` of the settings: name, module, _target_ and the arguments.
         dataset: class names, preprocessing and counts of the data it was trained on.
-        training: what the training says of itself: best_epoch, monitor, value.
+        training: what the training says of itself: best_epoch, monitor, value, initial_weights.
     """
 
-    network: nn.Module
+    network: Network
     model: Mapping[str, Any]
     dataset: Dataset
     training: Mapping[str, Any]
@@ -142,7 +142,7 @@ class Bundle:
             yield torch.from_numpy(np.stack(loaded))
 
 
-def build_network(model: Mapping[str, Any], dataset: Dataset) -> nn.Module:
+def build_network(model: Mapping[str, Any], dataset: Dataset) -> Network:
     """The untrained network of section `model` for the images and classes of `dataset`.
 
     Raises:
@@ -152,16 +152,19 @@ def build_network(model: Mapping[str, Any], dataset: Dataset) -> nn.Module:
     target = str(model.get("_target_"))
     if not _OWN_MODEL.fullmatch(target):
         raise ModelError(f"model._target_: {target!r} is not one of retinue.models; nothing else is loaded.")
-    return build(
+    network = build(
         model,
         where="model",
         in_channels=dataset.channels,
         num_classes=1 if len(dataset.classes) == 2 else len(dataset.classes),
         image_size=dataset.image_size,
     )
+    if not isinstance(network, Network):
+        raise ModelError(f"model._target_: {target!r} is no architecture (a subclass of Network); nothing is loaded.")
+    return network
 
 
-def _load_state(network: nn.Module, path: Path) -> None:
+def _load_state(network: Network, path: Path) -> None:
     try:
         state = load_file(path)
         network.load_state_dict(state)

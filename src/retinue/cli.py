@@ -51,6 +51,31 @@ def plots_page(target: Path) -> None:
 
 
 @main.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--bundle", default=artifacts.MODEL, show_default=True, type=click.Path(path_type=Path))
+@click.option("--shorter-side", type=int, help="Size of the images, px.  [default: 12/7 of the training size]")
+@click.option("--stride", type=int, help="Px from one position to the next.  [default: the network's]")
+@click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Folder for class maps and overlays.")
+@click.option("--compare", is_flag=True, help="Score single crops, too: the time they take, and the difference.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def dense(
+    images: tuple[Path, ...],
+    bundle: Path,
+    shorter_side: int | None,
+    stride: int | None,
+    output: Path | None,
+    compare: bool,
+    as_json: bool,
+) -> None:
+    """Score IMAGES larger than those of the training, each at all its positions in one pass (docs/dense.md)."""
+    from retinue.dense.command import Dense, run
+
+    with explained("dense"):
+        scorer = Dense.create(bundle, shorter_side=shorter_side, stride=stride, output=output, crops=compare)
+        run(scorer, images, as_json=as_json)
+
+
+@main.command()
 def where() -> None:
     """Print where the results of the last run are."""
     with explained("where"):

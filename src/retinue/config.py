@@ -23,7 +23,7 @@ EXECUTION_SECTIONS = ("trainer", "tracking")
 """How a stage is run and watched. Any stage may read them without declaring them in dvc.yaml; the stages whose
 numbers depend on the trainer (train, evaluate, explain) declare it all the same."""
 
-_DESCRIPTIVE_KEYS = ("name", "module")
+_DESCRIPTIVE_KEYS = ("name", "module", "imagenet")
 
 T = TypeVar("T")
 
@@ -123,7 +123,7 @@ def build(section: Mapping[str, Any], *args: Any, where: str, **runtime: Any) ->
     """Calls the `_target_` of `section` with the section's other keys and `runtime` as keyword arguments.
 
     A dataclass target is loaded with `strict`; any other callable has its keywords checked against its signature.
-    The descriptive keys `name` and `module` are passed only to targets that take them.
+    The descriptive keys (`name`, `module`, `imagenet`) are passed only to targets that take them.
 
     Raises:
         SettingsError: no such target, an unknown key (with the near match) or a value the target refuses.
@@ -194,9 +194,18 @@ def compose_to(target: Path, overrides: Sequence[str] = ()) -> None:
 
     root = project_root()
     try:
-        compose_and_dump(target, str(root / "conf"), None, "config", str(root), list(overrides))
+        compose_and_dump(target, str(root / "conf"), None, "config", str(root), [_quoted(o) for o in overrides])
     except (HydraException, OmegaConfBaseException) as error:
         raise SettingsError(_explain(error, root / "conf")) from error
+
+
+def _quoted(override: str) -> str:
+    """`override` as Hydra can read it: the arrows of a layer pattern are no part of its grammar unless quoted."""
+    key, _, value = override.partition("=")
+    if "=>" not in value or value[:1] in "'\"":
+        return override
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{key}="{escaped}"'
 
 
 def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -231,6 +240,11 @@ def _explain(error: Exception, conf: Path) -> str:
     if choice:
         group, name = choice.groups()
         return unknown(group, name, (p.stem for p in (conf / group).glob("*.yaml")))
+    reference = re.search(r"Error trying to access ([\w.]+):|Interpolation key '([\w.]+)' not found", text)
+    if reference:
+        source = reference[1] or reference[2]
+        group = source.split(".")[0]
+        return f"A setting refers to {source}, which this choice of {group} does not have; see conf/{group}/."
     override = re.search(r"Could not override '([\w.]+)'", text)
     if override:
         *parents, key = str(override[1]).split(".")

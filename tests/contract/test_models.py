@@ -7,30 +7,37 @@ import pytest
 import torch
 from torch import nn
 
+from retinue.artifacts import Dataset
+from retinue.bundle import Bundle, build_network
 from retinue.config import build, compose
 from retinue.errors import SettingsError
 from retinue.explainers.explainer import NotApplicable
 from retinue.explainers.gradcam import GradCAM
+from retinue.models.network import Network
+from retinue.training.losses import main_logits, training_loss
 
 MODELS = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "conf" / "model").glob("*.yaml"))
-PREPROCESSING = ("gray32", "rgb224")
+IMAGES = (["preprocess=gray32"], ["preprocess=rgb224"], ["preprocess=rgb224", "preprocess.image_size=227"])
 
 
 @pytest.fixture(scope="module", params=MODELS)
 def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
     """The composition with the model and the first preprocessing whose images it takes."""
-    for preprocess in PREPROCESSING:
-        composed = compose([f"model={request.param}", f"preprocess={preprocess}"])
+    if request.param == "timm":
+        pytest.importorskip("timm", exc_type=ImportError)
+    for images in IMAGES:
+        composed = compose([f"model={request.param}", *images])
         try:
-            make(composed, num_classes=2)
+            with torch.device("meta"):
+                make(composed, num_classes=2)
         except SettingsError as error:
             refusal = error
         else:
             return composed
-    raise AssertionError(f"{request.param} takes no images of {PREPROCESSING}: {refusal}")
+    raise AssertionError(f"{request.param} takes no images of {IMAGES}: {refusal}")
 
 
-def make(settings: dict[str, Any], num_classes: int, **changes: Any) -> nn.Module:
+def make(settings: dict[str, Any], num_classes: int, **changes: Any) -> Network:
     torch.manual_seed(0)
     preprocess = settings["preprocess"]
     return build(
@@ -52,13 +59,9 @@ def some_images(settings: dict[str, Any], count: int = 4) -> torch.Tensor:
 def test_a_training_step_reaches_every_parameter(settings: dict[str, Any], num_classes: int) -> None:
     network = make(settings, num_classes).train()
     images = some_images(settings)
-    logits = network(images)
-    assert logits.shape == (len(images), num_classes)
-    labels = torch.arange(len(images)) % max(num_classes, 2)
-    if num_classes == 1:
-        loss = nn.functional.binary_cross_entropy_with_logits(logits[:, 0], labels.float())
-    else:
-        loss = nn.functional.cross_entropy(logits, labels)
+    outputs = network(images)
+    assert main_logits(outputs).shape == (len(images), num_classes)
+    loss = training_loss(outputs, torch.arange(len(images)) % max(num_classes, 2))
     assert loss.isfinite()
     loss.backward()
     without = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
@@ -78,6 +81,30 @@ def test_gradcam_shows_something_or_says_why_not(settings: dict[str, Any]) -> No
     assert 0 <= explained.maps.min() <= explained.maps.max() <= 1
     with torch.no_grad():
         assert torch.allclose(explained.logits, network(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [("a", "b"), ("a", "b", "c")])
+def test_a_bundle_gives_back_the_network(settings: dict[str, Any], classes: tuple[str, ...], tmp_path: Path) -> None:
+    preprocess = settings["preprocess"]
+    dataset = Dataset(
+        name="test",
+        classes=classes,
+        image_size=preprocess["image_size"],
+        resize=preprocess["image_size"],
+        channels=preprocess["channels"],
+        mean=(0.5,) * preprocess["channels"],
+        std=(0.25,) * preprocess["channels"],
+        counts={},
+    )
+    torch.manual_seed(0)
+    network = build_network(settings["model"], dataset).train()
+    images = some_images(settings, 2)
+    network(images)  # moves the statistics of batch norm, which must travel, too
+    Bundle(network, settings["model"], dataset, {}).save(tmp_path)
+    loaded = Bundle.load(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(loaded.network(images), network.eval()(images))
+    assert loaded.network(images).shape == (2, 1 if len(classes) == 2 else 3)
 
 
 def test_an_image_is_judged_alone(settings: dict[str, Any]) -> None:

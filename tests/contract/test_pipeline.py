@@ -77,7 +77,7 @@ CHOICES = [
     *([f"schedule={path.stem}"] for path in sorted((ROOT / "conf" / "schedule").glob("*.yaml"))),
     *([f"explain={path.stem}"] for path in sorted((ROOT / "conf" / "explain").glob("*.yaml"))),
     ["source=image_folder", "source.path=photos"],
-    ["transfer=small_similar", "transfer.weights=weights.pth"],
+    ["transfer=small_similar", "weights=file", "weights.path=weights.pth"],
 ]
 
 

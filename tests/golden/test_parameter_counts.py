@@ -1,38 +1,59 @@
 """The published numbers of parameters, to the last one."""
 
+from typing import Any
+
 import pytest
-from torch import nn
 
-from retinue.models.lenet5 import LeNet5
-from retinue.models.resnet import ResNet
-from retinue.models.squeezenet import SqueezeNet
+from networks import count_parameters
 
+IMAGENET = (3, 1000, 224)
 
-def parameters(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def test_lenet5() -> None:
+COUNTS: list[tuple[str, tuple[int, int, int], dict[str, Any], int]] = [
+    # 512·(224·224·3 + 1) + 128·(512 + 1) + 1·(128 + 1)
+    ("mlp", (3, 1, 224), {}, 77_136_641),
+    # 28·(9 + 1) + 128·(13·13·28 + 1) + 10·(128 + 1)
+    ("mnist_cnn", (1, 10, 28), {}, 607_394),
+    # 32·28 + 64·289 + 128·577 + 128·1153 + 512·(7·7·128 + 1) + 513
+    ("binary_cnn", (3, 1, 150), {}, 3_453_121),
     # 6·(25 + 1) + 16·(150 + 1) + 120·(400 + 1) + 84·(120 + 1) + 10·(84 + 1)
-    assert parameters(LeNet5(in_channels=1, num_classes=10, image_size=32)) == 61_706
+    ("lenet5", (1, 10, 32), {}, 61_706),
+    ("alexnet", (3, 1000, 227), {"variant": "paper"}, 60_965_224),
+    ("alexnet", IMAGENET, {"variant": "single_tower"}, 61_100_840),
+    # 96·148 + 256·2401 + 384·2305 + 384·3457 + 256·3457 + 4096·9217 + 4096·4097 + 1000·4097
+    ("zfnet", IMAGENET, {}, 62_357_608),
+    ("vgg16", IMAGENET, {}, 138_357_544),
+    ("vgg19", IMAGENET, {}, 143_667_240),
+    ("googlenet", IMAGENET, {"variant": "paper", "auxiliary": False}, 6_998_552),
+    ("googlenet", IMAGENET, {"variant": "batch_norm", "auxiliary": False}, 6_624_904),
+    ("googlenet", IMAGENET, {"variant": "batch_norm", "auxiliary": True}, 13_004_888),
+    ("resnet18", IMAGENET, {}, 11_689_512),
+    ("resnet34", IMAGENET, {}, 21_797_672),
+    ("resnet50", IMAGENET, {}, 25_557_032),
+    ("resnet101", IMAGENET, {}, 44_549_160),
+    ("resnet152", IMAGENET, {}, 60_192_808),
+    ("squeezenet1_0", IMAGENET, {}, 1_248_424),
+    ("squeezenet1_1", IMAGENET, {}, 1_235_496),
+    ("mobilenet_v1", IMAGENET, {}, 4_231_976),
+    ("mobilenet_v2", IMAGENET, {}, 3_504_872),
+    ("densenet121", IMAGENET, {}, 7_978_856),
+    ("xception", (3, 1000, 299), {}, 22_855_952),
+    ("efficientnet_b0", IMAGENET, {}, 5_288_548),
+]
 
 
 @pytest.mark.parametrize(
-    ("depth", "count"),
-    [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032), (101, 44_549_160), (152, 60_192_808)],
+    ("name", "shape", "changes", "count"),
+    COUNTS,
+    ids=[" ".join([name, *(f"{k}={v}" for k, v in changes.items())]) for name, _, changes, _ in COUNTS],
 )
-def test_resnet(depth: int, count: int) -> None:
-    assert parameters(ResNet(depth=depth)) == count
-
-
-@pytest.mark.parametrize(("version", "count"), [("1.0", 1_248_424), ("1.1", 1_235_496)])
-def test_squeezenet(version: str, count: int) -> None:
-    assert parameters(SqueezeNet(version=version)) == count
+def test_parameters(name: str, shape: tuple[int, int, int], changes: dict[str, Any], count: int) -> None:
+    assert count_parameters(name, *shape, **changes) == count
 
 
 @pytest.mark.parametrize(
-    ("network", "per_class"),
-    [(LeNet5, 84 + 1), (ResNet, 512 + 1), (SqueezeNet, 512 + 1)],
+    ("name", "shape", "per_class"),
+    [("lenet5", (1, 32), 84 + 1), ("resnet18", (3, 224), 512 + 1), ("squeezenet1_0", (3, 224), 512 + 1)],
 )
-def test_another_class_costs_one_row_of_the_head(network: type[nn.Module], per_class: int) -> None:
-    assert parameters(network(num_classes=8)) - parameters(network(num_classes=7)) == per_class
+def test_another_class_costs_one_row_of_the_head(name: str, shape: tuple[int, int], per_class: int) -> None:
+    channels, side = shape
+    assert count_parameters(name, channels, 8, side) - count_parameters(name, channels, 7, side) == per_class

@@ -86,7 +86,7 @@ def test_code_of_another_checkout_is_refused(project: Project, tmp_path: Path) -
         ("evaluate", ["evaluate.threshold=1.5"], "evaluate.threshold: expected a fraction in (0, 1), got 1.5"),
         ("explain", ["explain.opacity=7"], "explain.opacity"),
         ("explain", ["explain.explainer.target_layer=conv9"], "Unknown layer 'conv9'"),
-        ("train", ["transfer=small_similar", "transfer.weights=nowhere.pth"], "nowhere.pth"),
+        ("train", ["transfer=small_similar", "weights=file", "weights.path=nowhere.pth"], "nowhere.pth"),
         ("augment", ["augment.transforms=[{name: HorizontalFlop}]"], "Did you mean 'HorizontalFlip'?"),
         ("report", ["report.gallery_columns=0"], "report.gallery_columns"),
         ("train", ["tracking.mode=sometimes"], "tracking.mode: Unknown mode 'sometimes'"),

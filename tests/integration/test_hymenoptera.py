@@ -12,7 +12,8 @@ from project import Project
 @pytest.mark.slow
 def test_a_frozen_squeezenet_tells_ants_from_bees(project: Project, extras: Path) -> None:
     photos, weights = extras / "data/hymenoptera", extras / "weights/squeezenet1_0_imagenet.pth"
-    project.compose("experiment=hymenoptera", f"source.path={photos}", f"transfer.weights={weights}", "tracking=off")
+    start = ("weights=file", f"weights.path={weights}")
+    project.compose("experiment=hymenoptera", f"source.path={photos}", *start, "tracking=off")
     project.repro()
     metrics = json.loads((project.path / "evaluation/metrics.json").read_text())
     assert metrics["num_images"] == 153  # the val folder, used as test

@@ -106,3 +106,16 @@ def test_fingerprint_is_the_sha256_of_canonical_json() -> None:
 def test_load_params_names_the_missing_file(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"params\.yaml: no such file\. `retinue compose` writes it"):
         load_params(tmp_path / "params.yaml")
+
+
+def test_a_layer_pattern_needs_no_quotes_of_its_own() -> None:
+    pattern = "INPUT => [CONV(64, kernel=3) => RELU]*2 => POOL? => FC"
+    assert compose([f"+model.pattern={pattern}"])["model"]["pattern"] == pattern
+    assert compose([f'+model.pattern="{pattern}"'])["model"]["pattern"] == pattern
+
+
+def test_weights_by_name_are_refused_where_none_are_published() -> None:
+    with pytest.raises(
+        SettingsError, match=r"refers to model\.imagenet\.url, which this choice of model does not have"
+    ):
+        compose(["model=lenet5", "weights=imagenet"])

@@ -12,7 +12,7 @@ from retinue.errors import SettingsError
 from retinue.models.lenet5 import LeNet5
 from retinue.models.resnet import BasicBlock, Bottleneck, ResNet
 from retinue.models.squeezenet import SqueezeNet
-from retinue.transfer import load_weights
+from retinue.weights import load_weights
 
 
 def output_shapes(network: nn.Module, images: torch.Tensor) -> dict[str, tuple[int, ...]]:

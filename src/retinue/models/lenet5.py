@@ -5,13 +5,13 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from retinue.errors import SettingsError
+from retinue.models.network import Network, check_side
 
 SMALLEST_IMAGE = 16
 """px; below it nothing is left after the second subsampling."""
 
 
-class LeNet5(nn.Module):
+class LeNet5(Network):
     """The first convolutional network in wide use: 61,706 parameters at 32 × 32 × 1 and 10 classes.
 
     Deviations from the paper, all of them today's usual reading of it: every map of C3 sees all six maps of S2 (the
@@ -33,11 +33,7 @@ class LeNet5(nn.Module):
 
     def __init__(self, in_channels: int = 1, num_classes: int = 10, image_size: int = 32):
         super().__init__()
-        if image_size < SMALLEST_IMAGE:
-            raise SettingsError(
-                f"model lenet5: expected images of at least {SMALLEST_IMAGE} px, got {image_size}. "
-                "Raise preprocess.image_size; the paper's is 32."
-            )
+        check_side("lenet5", image_size, smallest=SMALLEST_IMAGE, usual=32)
         side = ((image_size - 4) // 2 - 4) // 2
         # Sides in the comments are those of 32 px images.
         self.features = nn.Sequential(

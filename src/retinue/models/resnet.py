@@ -3,14 +3,10 @@
 import torch
 from torch import nn
 
-from retinue.errors import SettingsError, unknown
+from retinue.models.network import Network, check_choice, uses_small_stem
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 """Depth -> residual blocks of conv2_x, conv3_x, conv4_x and conv5_x."""
-
-STEMS = ("auto", "imagenet", "small")
-LARGEST_SMALL_IMAGE = 64
-"""px; up to this side stem="auto" is the small one, which keeps the resolution."""
 
 
 class BasicBlock(nn.Module):
@@ -67,7 +63,7 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
 
 
-class ResNet(nn.Module):
+class ResNet(Network):
     """The residual networks of the paper: at 1000 classes ResNet-18 has 11,689,512 parameters.
 
     Names and shapes of the parameters are those torchvision publishes weights for. Initialisation as in the paper
@@ -97,13 +93,10 @@ class ResNet(nn.Module):
         stem: str = "auto",
     ):
         super().__init__()
-        if depth not in BLOCKS:
-            raise SettingsError(f"model.depth: expected one of {', '.join(map(str, BLOCKS))}, got {depth!r}.")
-        if stem not in STEMS:
-            raise SettingsError(f"model.stem: {unknown('stem', str(stem), STEMS)}")
+        check_choice("depth", depth, BLOCKS)
         block = BasicBlock if depth < 50 else Bottleneck
         # Sides in the comments are those of 224 px images and the stem "imagenet".
-        if stem == "small" or (stem == "auto" and image_size <= LARGEST_SMALL_IMAGE):
+        if uses_small_stem(stem, image_size):
             self.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
             self.maxpool: nn.Module = nn.Identity()
         else:

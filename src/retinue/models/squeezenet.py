@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from retinue.errors import SettingsError, unknown
+from retinue.models.network import Network, check_choice, check_probability, check_side
 
 SMALLEST_IMAGE = {"1.0": 21, "1.1": 17}
 """Version -> px; below it nothing is left after the last pool."""
@@ -24,7 +24,7 @@ class Fire(nn.Module):
         return self.relu(torch.cat([self.expand1x1(x), self.expand3x3(x)], dim=1))
 
 
-class SqueezeNet(nn.Module):
+class SqueezeNet(Network):
     """Fire modules and no fully connected layer: 1,248,424 (1.0) and 1,235,496 (1.1) parameters at 1000 classes.
 
     Names and shapes of the parameters are those torchvision publishes weights for, as are its pools (partial windows
@@ -54,15 +54,9 @@ class SqueezeNet(nn.Module):
         dropout: float = 0.5,
     ):
         super().__init__()
-        if version not in SMALLEST_IMAGE:
-            raise SettingsError(f"model.version: {unknown('version', str(version), SMALLEST_IMAGE)}")
-        if image_size < SMALLEST_IMAGE[version]:
-            raise SettingsError(
-                f"model squeezenet {version}: expected images of at least {SMALLEST_IMAGE[version]} px, "
-                f"got {image_size}. Raise preprocess.image_size."
-            )
-        if not 0 <= dropout < 1:
-            raise SettingsError(f"model.dropout: expected a probability in [0, 1), got {dropout}.")
+        check_choice("version", version, SMALLEST_IMAGE)
+        check_side(f"squeezenet {version}", image_size, smallest=SMALLEST_IMAGE[version], usual=224)
+        check_probability("dropout", dropout)
         self.features = _features_1_0(in_channels) if version == "1.0" else _features_1_1(in_channels)
         self.classifier = nn.Sequential(
             nn.Dropout(dropout),

@@ -17,6 +17,7 @@ SECTIONS = (
     "preprocess",
     "augment",
     "model",
+    "weights",
     "transfer",
     "optimizer",
     "schedule",

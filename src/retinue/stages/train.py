@@ -11,7 +11,6 @@ import numpy as np
 import pytorch_lightning as L
 import torch
 from pytorch_lightning.utilities import rank_zero_only
-from torch import nn
 
 from retinue import artifacts
 from retinue.artifacts import Dataset, Epoch, Sample
@@ -22,6 +21,7 @@ from retinue.images.augmentation import Policy
 from retinue.images.loading import Batches, StoredImages
 from retinue.images.preprocessing import Preprocessing
 from retinue.images.store import ImageStore
+from retinue.models.network import Network, TrainingOutputs
 from retinue.reproducibility import draw_seed, seed_everything
 from retinue.stage import main
 from retinue.tracking import Tracker
@@ -34,11 +34,12 @@ from retinue.training.checkpoints import (
     load_checkpoint,
     resume_folder,
 )
-from retinue.training.losses import balanced_weights, cross_entropy, predicted_classes
+from retinue.training.losses import balanced_weights, main_logits, predicted_classes, training_loss
 from retinue.training.validation import MONITORS, validation_metrics
-from retinue.transfer import TransferSettings, freeze, keep_frozen_in_eval, load_weights
+from retinue.transfer import TransferSettings, freeze, keep_frozen_in_eval
+from retinue.weights import WeightsSettings, load_weights
 
-SECTIONS = ("seed", "model", "transfer", "optimizer", "schedule", "train", "trainer")
+SECTIONS = ("seed", "model", "weights", "transfer", "optimizer", "schedule", "train", "trainer")
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 
@@ -108,7 +109,7 @@ class Classifier(L.LightningModule):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         preprocessing: Preprocessing,
         settings: TrainSettings,
         *,
@@ -129,8 +130,8 @@ class Classifier(L.LightningModule):
         self._sums = torch.zeros(3, dtype=torch.float64)  # of loss, of correct, of images
         self._val_logits = torch.empty(0)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images uint8 (N, H, W, C) -> logits."""
+    def forward(self, images: torch.Tensor) -> torch.Tensor | TrainingOutputs:
+        """Images uint8 (N, H, W, C) -> logits, with those of auxiliary heads while these are in training mode."""
         normalised = self._preprocessing.normalise(images)
         if not self._train_settings.channels_last:
             normalised = normalised.contiguous()
@@ -147,11 +148,10 @@ class Classifier(L.LightningModule):
         self._sums = torch.zeros(3, dtype=torch.float64, device="cpu" if self.device.type == "mps" else self.device)
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        logits, labels = self(batch["images"]), batch["labels"]
-        weights = self._class_weights
-        loss = cross_entropy(logits, labels, weights, self._train_settings.label_smoothing)
+        outputs, labels = self(batch["images"]), batch["labels"]
+        loss = training_loss(outputs, labels, self._class_weights, self._train_settings.label_smoothing)
         with torch.no_grad():
-            correct = (predicted_classes(logits) == labels).sum()
+            correct = (predicted_classes(main_logits(outputs)) == labels).sum()
             self._sums += torch.stack(
                 [loss.detach().double() * len(labels), correct.double(), correct * 0 + len(labels)]
             )
@@ -221,18 +221,19 @@ def run(settings: Settings, tracker: Tracker) -> None:
         num_workers=settings.section("trainer", TrainerSettings).train_workers,
         seed=settings.seed,
     )
-    classifier = _make_classifier(settings, own, dataset, labels, val_labels)
+    network, start = _initial_network(settings, dataset)
+    classifier = _make_classifier(settings, own, dataset, network, labels, val_labels)
     resume = resume_folder(_shaping_sections(settings), _input_files(settings))
     leader = _fit(settings, own, tracker, classifier, batches, resume)
     if not leader:
         return
     best = _take_best(classifier, own, resume)
-    bundle = Bundle(classifier.network, settings.plain("model"), dataset, best)
+    bundle = Bundle(network, settings.plain("model"), dataset, {**best, "initial_weights": start})
     with artifacts.replacing(artifacts.MODEL) as folder:
         bundle.save(folder)
         artifacts.write_table(folder / "history.csv", Epoch, [Epoch(**row) for row in classifier.history])
     shutil.rmtree(resume)
-    tracker.summary({f"best/{key}": value for key, value in best.items()})
+    tracker.summary({f"best/{key}": value for key, value in best.items()} | {"initial_weights": start})
     tracker.artifact(artifacts.MODEL, "model")
     print(f"best epoch {best['best_epoch'] + 1} of {len(classifier.history)}: {own.monitor} {best['value']:.4f}")
 
@@ -249,16 +250,35 @@ def _labels(folder: Path) -> np.ndarray:
     return np.array([s.label for s in artifacts.iterate_table(folder / "manifest.csv", Sample)], np.int64)
 
 
-def _make_classifier(
-    settings: Settings, own: TrainSettings, dataset: Dataset, labels: np.ndarray, val_labels: np.ndarray
-) -> Classifier:
+def _initial_network(settings: Settings, dataset: Dataset) -> tuple[Network, dict[str, Any]]:
+    """The network before training, its frozen parts frozen, and what the bundle says of its initial weights."""
     seed_everything(settings.seed)
     network = build_network(settings.plain("model"), dataset)
+    weights = settings.section("weights", WeightsSettings)
     transfer = settings.section("transfer", TransferSettings)
-    if transfer.weights is not None:
-        report = load_weights(network, transfer.weights)
-        rank_zero_only(print)(f"{transfer.weights}: {report}")
+    start: dict[str, Any] = {"name": weights.name}
+    if weights.given:
+        path = weights.fetch()
+        report = load_weights(network, path)
+        rank_zero_only(print)(f"{path}: {report}")
+        start.update(sha256=artifacts.sha256(path), **report.document())
+    elif transfer.frozen != "none":
+        raise SettingsError(
+            f"transfer.frozen: {transfer.frozen!r} without initial weights would freeze random ones. "
+            "Give weights=imagenet or weights=file weights.path=PATH, or transfer=scratch."
+        )
     freeze(network, transfer)
+    return network, start
+
+
+def _make_classifier(
+    settings: Settings,
+    own: TrainSettings,
+    dataset: Dataset,
+    network: Network,
+    labels: np.ndarray,
+    val_labels: np.ndarray,
+) -> Classifier:
     if own.channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     counts = np.bincount(labels, minlength=len(dataset.classes)).tolist()
@@ -334,7 +354,7 @@ def _shaping_sections(settings: Settings) -> dict[str, Any]:
 def _input_files(settings: Settings) -> list[Path]:
     folders = (artifacts.PROCESSED / "train", artifacts.PROCESSED / "val", artifacts.AUGMENTED)
     files = [path for folder in folders for path in sorted(folder.iterdir())]
-    weights = settings.section("transfer", TransferSettings).weights
+    weights = settings.section("weights", WeightsSettings).path
     return [artifacts.PROCESSED / "dataset.json", *files, *([Path(weights)] if weights else [])]
 
 

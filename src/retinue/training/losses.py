@@ -3,6 +3,36 @@
 import torch
 import torch.nn.functional as F
 
+from retinue.models.network import TrainingOutputs
+
+
+def training_loss(
+    outputs: torch.Tensor | TrainingOutputs,
+    labels: torch.Tensor,
+    class_weights: torch.Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> torch.Tensor:
+    """Cross-entropy of a network's outputs in training mode: that of its logits, and its auxiliary heads' share.
+
+    Args:
+        outputs: logits, or logits with those of auxiliary heads, each float (N, K), or (N, 1) for two classes.
+        labels, class_weights, label_smoothing: see `cross_entropy`.
+
+    Returns:
+        A scalar >= 0: the loss of the logits + auxiliary_weight · the sum of the auxiliary heads' losses (Szegedy et
+        al. 2015, section 5).
+    """
+    loss = cross_entropy(main_logits(outputs), labels, class_weights, label_smoothing)
+    if isinstance(outputs, TrainingOutputs):
+        for auxiliary in outputs.auxiliary:
+            loss = loss + outputs.auxiliary_weight * cross_entropy(auxiliary, labels, class_weights, label_smoothing)
+    return loss
+
+
+def main_logits(outputs: torch.Tensor | TrainingOutputs) -> torch.Tensor:
+    """The logits that count in prediction, float (N, K)."""
+    return outputs.logits if isinstance(outputs, TrainingOutputs) else outputs
+
 
 def cross_entropy(
     logits: torch.Tensor,

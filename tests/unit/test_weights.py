@@ -1,0 +1,376 @@
+"""Initial weights into networks: what is taken over, adapted, skipped and refused; files, addresses, digests."""
+
+import contextlib
+import hashlib
+import http.server
+import pickle
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import nn
+
+from networks import Small
+from retinue.errors import ModelError, SettingsError
+from retinue.models.resnet import ResNet
+from retinue.models.squeezenet import SqueezeNet
+from retinue.weights import WeightsSettings, load_weights
+
+
+@pytest.fixture
+def published() -> Small:
+    torch.manual_seed(1)
+    return Small()
+
+
+def state_without(network: nn.Module, *names: str) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in network.state_dict().items() if name not in names}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
+def test_a_state_dict_is_taken_over_whole(published: Small, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"weights{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(published.state_dict(), path)
+    network = Small()
+    report = load_weights(network, path)
+    assert report.loaded == list(published.state_dict())
+    assert report.adapted == report.skipped == []
+    images = torch.randn(2, 3, 9, 9)
+    assert torch.equal(network.eval()(images), published.eval()(images))
+
+
+def test_a_head_for_other_classes_stays_fresh(published: Small, tmp_path: Path) -> None:
+    torch.save(published.state_dict(), tmp_path / "w.pth")
+    network = Small(num_classes=2)
+    fresh = network.classifier[1].weight.clone()
+    report = load_weights(network, tmp_path / "w.pth")
+    assert report.skipped == ["classifier.1.weight", "classifier.1.bias"]
+    assert torch.equal(network.classifier[1].weight, fresh)
+    assert torch.equal(network.features[4].weight, published.features[4].weight)
+    assert str(report) == "8 tensors loaded; skipped: classifier.1.weight, classifier.1.bias"
+
+
+def test_gray_images_through_rgb_weights_are_rgb_images_with_equal_channels(published: Small, tmp_path: Path) -> None:
+    torch.save(published.state_dict(), tmp_path / "w.pth")
+    network = Small(in_channels=1)
+    assert load_weights(network, tmp_path / "w.pth").adapted == ["features.0.weight"]
+    gray = torch.randn(2, 1, 9, 9)
+    torch.testing.assert_close(network.eval()(gray), published.eval()(gray.expand(2, 3, 9, 9)))
+
+
+def test_rgb_images_through_gray_weights_are_their_mean(tmp_path: Path) -> None:
+    published, network = Small(in_channels=1), Small(in_channels=3)
+    torch.save(published.state_dict(), tmp_path / "w.pth")
+    assert load_weights(network, tmp_path / "w.pth").adapted == ["features.0.weight"]
+    images = torch.randn(2, 3, 9, 9)
+    torch.testing.assert_close(network.eval()(images), published.eval()(images.mean(dim=1, keepdim=True)))
+
+
+def test_half_precision_weights_become_the_networks(published: Small, tmp_path: Path) -> None:
+    torch.save(
+        {k: v.half() if v.is_floating_point() else v for k, v in published.state_dict().items()}, tmp_path / "w.pth"
+    )
+    network = Small()
+    load_weights(network, tmp_path / "w.pth")
+    assert network.features[0].weight.dtype == torch.float32
+    assert torch.equal(network.features[0].weight, published.features[0].weight.half().float())
+
+
+def test_old_files_without_counters_of_batch_norm(published: Small, tmp_path: Path) -> None:
+    torch.save(state_without(published, "features.1.num_batches_tracked"), tmp_path / "w.pth")
+    assert len(load_weights(Small(), tmp_path / "w.pth").loaded) == len(published.state_dict()) - 1
+
+
+def missing(state: dict[str, Any]) -> None:
+    del state["features.4.bias"]
+
+
+def without_head_bias(state: dict[str, Any]) -> None:
+    del state["classifier.1.bias"]
+
+
+def unexpected(state: dict[str, Any]) -> None:
+    state["layer9.weight"] = torch.zeros(2)
+
+
+def misshapen(state: dict[str, Any]) -> None:
+    state["features.4.weight"] = torch.zeros(6, 5, 5, 5)
+
+
+def other_channels(state: dict[str, Any]) -> None:
+    state["features.0.weight"] = torch.zeros(5, 4, 3, 3)  # which of the four is the network to forget?
+
+
+def not_finite(state: dict[str, Any]) -> None:
+    state["features.4.weight"][0] = torch.nan
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (missing, r"do not fit Small: missing features\.4\.bias \(6,\)"),
+        (without_head_bias, r"missing classifier\.1\.bias"),
+        (unexpected, r"unexpected layer9\.weight \(2,\)"),
+        (misshapen, r"features\.4\.weight is \(6, 5, 5, 5\), the network's is \(6, 5, 3, 3\)"),
+        (other_channels, r"features\.0\.weight is \(5, 4, 3, 3\), the network's is \(5, 3, 3, 3\)"),
+        (not_finite, r"features\.4\.weight holds NaN or infinite values"),
+    ],
+)
+@pytest.mark.parametrize("num_classes", [4, 2])
+def test_weights_that_do_not_fit_are_refused_by_name_and_change_nothing(
+    damage: Callable[[dict[str, Any]], None], message: str, num_classes: int, published: Small, tmp_path: Path
+) -> None:
+    state = {name: tensor.clone() for name, tensor in published.state_dict().items()}
+    damage(state)
+    torch.save(state, tmp_path / "w.pth")
+    network = Small(num_classes=num_classes)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with pytest.raises(ModelError, match=message):
+        load_weights(network, tmp_path / "w.pth")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_the_small_stem_refuses_the_published_one(tmp_path: Path) -> None:
+    torch.save(ResNet(stem="imagenet", num_classes=2).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=r"conv1\.weight is \(64, 3, 7, 7\), the network's is \(64, 3, 3, 3\).*stem"):
+        load_weights(ResNet(stem="small", num_classes=2), tmp_path / "w.pth")
+
+
+class Planted:
+    """Unpickled, it would leave a file behind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
+@pytest.mark.parametrize("form", ["torch", "pickle"])
+def test_code_in_a_file_is_not_executed(form: str, suffix: str, tmp_path: Path) -> None:
+    path, trace = tmp_path / f"w{suffix}", tmp_path / "executed"
+    if form == "torch":
+        torch.save({"weight": Planted(trace)}, path)
+    else:
+        path.write_bytes(pickle.dumps({"weight": Planted(trace)}))
+    with pytest.raises(ModelError, match="Nothing in it was executed"):
+        load_weights(Small(), path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"<!DOCTYPE html><html>404</html>",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
+        b"\0" * 64,
+    ],
+    ids=["empty", "html", "git-lfs", "zeros"],
+)
+def test_what_is_no_file_of_tensors(content: bytes, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"w{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="not a file of tensors, or cut off"):
+        load_weights(Small(), path)
+
+
+def saved(tmp: Path, form: str) -> bytes:
+    torch.manual_seed(0)
+    state, path = Small().state_dict(), tmp / "whole"
+    if form == "safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=form == "zip")
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("whole")
+    return {form: saved(folder, form) for form in ("zip", "legacy", "safetensors")}
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("scratch")
+
+
+@given(form=st.sampled_from(["zip", "legacy", "safetensors"]), fraction=st.floats(0, 0.999))
+@settings(max_examples=150, deadline=None)
+def test_a_file_cut_off_anywhere_is_refused(form: str, fraction: float, whole: dict[str, bytes], scratch: Path) -> None:
+    path = scratch / ("w.safetensors" if form == "safetensors" else "w.pth")
+    path.write_bytes(whole[form][: int(len(whole[form]) * fraction)])
+    with pytest.raises(ModelError):
+        load_weights(Small(), path)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@given(form=st.sampled_from(["zip", "legacy", "safetensors"]), data=st.data())
+@settings(max_examples=300, deadline=None)
+def test_a_damaged_file_is_refused_or_read_never_a_crash(
+    form: str, data: st.DataObject, whole: dict[str, bytes], scratch: Path
+) -> None:
+    content = bytearray(whole[form])
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, min(len(content) - 1, 1500)))] = data.draw(st.integers(0, 255))
+    path = scratch / ("w.safetensors" if form == "safetensors" else "w.pth")
+    path.write_bytes(content)
+    with contextlib.suppress(ModelError):
+        load_weights(Small(), path)
+
+
+def test_a_training_checkpoint_is_no_state_dict(published: Small, tmp_path: Path) -> None:
+    torch.save({"epoch": 3, "state_dict": published.state_dict()}, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=r"flat dict of names and tensors, found a dict with the keys \['epoch'"):
+        load_weights(Small(), tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("none.pth", "no such file of weights"), ("w.bin", "got the suffix '.bin'"), ("", "suffix")]
+)
+def test_a_path_that_cannot_be_weights(name: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=message):
+        load_weights(Small(), tmp_path / name)
+
+
+def test_published_weights_for_other_classes(extras: Path) -> None:
+    weights = extras / "weights" / "squeezenet1_0_imagenet.pth"
+    network = SqueezeNet(num_classes=1, in_channels=1)
+    report = load_weights(network, weights)
+    assert (len(report.loaded), report.adapted) == (49, ["features.0.weight"])
+    assert report.skipped == ["classifier.1.weight", "classifier.1.bias"]
+    with pytest.raises(ModelError, match="do not fit SqueezeNet"):
+        load_weights(SqueezeNet(version="1.1"), weights)
+
+
+def test_more_input_channels_than_published_keep_the_size_of_the_sums(published: Small, tmp_path: Path) -> None:
+    torch.save(published.state_dict(), tmp_path / "w.pth")
+    network = Small(in_channels=6)
+    assert load_weights(network, tmp_path / "w.pth").adapted == ["features.0.weight"]
+    images = torch.randn(2, 3, 9, 9)
+    torch.testing.assert_close(network.eval()(images.repeat(1, 2, 1, 1)), published.eval()(images))
+
+
+class Variant(Small):
+    """A network with an auxiliary head, or a variant of it without."""
+
+    auxiliary_heads = ("auxiliary",)
+    dispensable = ("auxiliary.",)
+
+    def __init__(self, num_classes: int = 4, *, auxiliary: bool = True) -> None:
+        super().__init__(num_classes=num_classes)
+        if auxiliary:
+            self.auxiliary = nn.Linear(6, num_classes)
+
+    def adopt(self, published: Any) -> dict[str, torch.Tensor]:
+        return {name.removeprefix("module."): tensor for name, tensor in published.items()}
+
+
+def test_auxiliary_heads_are_adapted_like_the_head_or_left_out(tmp_path: Path) -> None:
+    torch.save({f"module.{name}": tensor for name, tensor in Variant().state_dict().items()}, tmp_path / "w.pth")
+    others = {"auxiliary.weight", "auxiliary.bias"}
+    assert load_weights(Variant(), tmp_path / "w.pth").skipped == []
+    assert set(load_weights(Variant(auxiliary=False), tmp_path / "w.pth").skipped) == others
+    heads = others | {"classifier.1.weight", "classifier.1.bias"}
+    assert set(load_weights(Variant(num_classes=2), tmp_path / "w.pth").skipped) == heads
+    with pytest.raises(ModelError, match=r"unexpected module\.auxiliary"):
+        load_weights(Small(), tmp_path / "w.pth")
+
+
+class Server(http.server.SimpleHTTPRequestHandler):
+    """Serves one folder and counts what it is asked for."""
+
+    asked: list[str]
+
+    def log_message(self, *_: Any) -> None:
+        self.asked.append(self.path)
+
+
+@pytest.fixture
+def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Of a server for tmp_path/served; downloads go to tmp_path/cache."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    (tmp_path / "served").mkdir()
+    Server.asked = []
+
+    def handler(*arguments: Any) -> Server:
+        return Server(*arguments, directory=str(tmp_path / "served"))
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def from_url(url: str, digest: str) -> WeightsSettings:
+    return WeightsSettings(name="url", path=None, url=url, sha256=digest, inputs="x.py")
+
+
+@pytest.mark.parametrize("digits", [8, 64])
+def test_weights_from_an_address_are_downloaded_once(
+    published: Small, address: str, digits: int, tmp_path: Path
+) -> None:
+    torch.save(published.state_dict(), tmp_path / "served/w.pth")
+    digest = hashlib.sha256((tmp_path / "served/w.pth").read_bytes()).hexdigest()
+    path = from_url(f"{address}/w.pth?download=true", digest[:digits].upper()).fetch()
+    assert len(load_weights(Small(), path).loaded) == len(published.state_dict())
+    assert from_url(f"{address}/w.pth?download=true", digest[:digits]).fetch() == path
+    assert len(Server.asked) == 1
+    assert [file.name for file in path.parent.iterdir() if file.suffix == ".pth"] == [path.name]
+
+
+def test_a_download_with_another_digest_is_not_kept(address: str, tmp_path: Path) -> None:
+    (tmp_path / "served/w.pth").write_bytes(b"something else")
+    with pytest.raises(ModelError, match=r"its SHA-256 does not begin with 00000000\. Nothing was kept"):
+        from_url(f"{address}/w.pth", "0" * 8).fetch()
+    assert not list((tmp_path / "cache").rglob("*.pth"))
+
+
+def test_a_file_of_the_cache_that_was_changed_is_refused(published: Small, address: str, tmp_path: Path) -> None:
+    torch.save(published.state_dict(), tmp_path / "served/w.pth")
+    settings = from_url(f"{address}/w.pth", hashlib.sha256((tmp_path / "served/w.pth").read_bytes()).hexdigest())
+    path = settings.fetch()
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ModelError, match=r"its SHA-256 is .*, expected .*delete it and run again"):
+        settings.fetch()
+
+
+def test_an_address_without_the_file_says_what_to_do_instead(address: str) -> None:
+    with pytest.raises(ModelError, match=r"w\.pth: cannot be downloaded \(HTTP Error 404.*weights=file weights\.path"):
+        from_url(f"{address}/w.pth", "0" * 64).fetch()
+    with pytest.raises(ModelError, match=r"cannot be downloaded \(<urlopen error"):
+        from_url("http://127.0.0.1:9/w.pth", "0" * 64).fetch()
+    with pytest.raises(ModelError, match=r"an address that ends in \.pth"):
+        from_url(f"{address}/weights", "0" * 64).fetch()
+
+
+def test_a_file_may_be_checked_by_its_digest_too(published: Small, tmp_path: Path) -> None:
+    torch.save(published.state_dict(), tmp_path / "w.pth")
+    settings = WeightsSettings(name="file", path=str(tmp_path / "w.pth"), url=None, sha256="0" * 8, inputs="w.pth")
+    with pytest.raises(ModelError, match=r"expected 00000000….*correct weights\.sha256 or weights\.path"):
+        settings.fetch()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"url": "https://host/w.pth"}, r"weights\.sha256: a download is used only with its digest"),
+        ({"url": "file:///w.pth", "sha256": "0" * 64}, r"weights\.url: expected http:// or https://"),
+        ({"url": "https://host/w.pth", "sha256": "f00"}, r"8 to 64 hexadecimal digits, got 'f00'"),
+        ({"url": "https://host/w.pth", "sha256": "0" * 8, "path": "w.pth"}, "got both"),
+    ],
+)
+def test_weights_settings_are_checked(changes: dict[str, str], message: str) -> None:
+    values: dict[str, Any] = {"name": "x", "path": None, "url": None, "sha256": None, "inputs": "y"}
+    with pytest.raises(SettingsError, match=message):
+        WeightsSettings(**{**values, **changes})
