@@ -1,11 +1,14 @@
 # make run   the whole pipeline on the committed settings; make test   the tests. Both set up .venv first.
+# make test-parity   the networks against torchvision and timm, which are installed beside the environment.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := src
 
 READY := .venv/.ready
 
-.PHONY: run test test-slow check format compose benchmarks lock clean
+PARITY := .venv/parity
+
+.PHONY: run test test-slow test-parity check format compose benchmarks lock clean
 
 run: $(READY)
 	dvc repro
@@ -16,6 +19,14 @@ test: $(READY)
 
 test-slow: $(READY)
 	pytest -m slow
+
+test-parity: $(READY) $(PARITY)/.ready
+	RETINUE_PARITY=$(PARITY) pytest tests/parity
+
+# Not into the environment: the published torchvision does not import on the CPU build of torch, and breaks Lightning.
+$(PARITY)/.ready: tests/parity/requirements.txt | $(READY)
+	pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(PARITY) --requirement $<
+	touch $@
 
 check: $(READY)
 	ruff format --check .

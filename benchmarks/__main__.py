@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import torch
 
-NAMES = ("decoding", "training_epoch", "gradcam", "memory")
+NAMES = ("decoding", "training_epoch", "gradcam", "dense", "memory")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

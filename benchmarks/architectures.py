@@ -1,0 +1,117 @@
+"""Every small architecture from scratch at one budget: `python -m benchmarks.architectures`; writes docs/results.md.
+
+Each row is a DVC experiment: `dvc exp show` lists it, `dvc exp apply NAME` brings it back.
+"""
+
+import statistics
+import tempfile
+from pathlib import Path
+
+import click
+import torch
+
+from benchmarks import experiments
+from benchmarks.pairing import timed
+from retinue.bundle import Bundle
+from retinue.config import build, compose, project_root
+from retinue.errors import RetinueError, SettingsError
+from retinue.stage import explained
+
+LARGEST = 5_000_000
+"""Parameters, with ten classes; up to it an architecture is a small one."""
+
+BUDGET = ("transfer=scratch", "train.patience=null", "optimizer.lr=0.001", "explain.images_per_outcome=1")
+DIGITS = (*BUDGET, "source=digits", "preprocess=gray32", "train.max_epochs=10")
+PHOTOGRAPHS = (
+    *(*BUDGET, "source=image_folder", "source.val_folder=null", "source.test_folder=val"),
+    *("preprocess=rgb224", "preprocess.image_size=128", "preprocess.resize=146", "train.max_epochs=20"),
+)
+BATCH = 32
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--photos", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Ants and bees.")
+@click.argument("models", nargs=-1)
+def main(models: tuple[str, ...], photos: Path | None) -> None:
+    """Train MODELS (all small ones without any) on digits and, where their folder is given, on photographs."""
+    torch.set_num_threads(2)
+    with explained("architectures"):
+        names = models or _all_models()
+        for data, section, budget in (("digits", "digits", DIGITS), ("hymenoptera", "photographs", PHOTOGRAPHS)):
+            if data == "digits" or photos is not None:
+                overrides = (
+                    budget if photos is None or data == "digits" else (*budget, f"source.path={photos.resolve()}")
+                )
+                rows = [row for name in names if (row := _row(data, name, overrides)) is not None]
+                table = experiments.markdown(
+                    (
+                        "model",
+                        "accuracy (95 %)",
+                        "AUC (95 %)",
+                        "parameters",
+                        "multiply-adds",
+                        "ms per image",
+                        "training",
+                    ),
+                    rows,
+                )
+                experiments.write_section(project_root() / "docs" / "results.md", section, table)
+
+
+def _all_models() -> list[str]:
+    found = sorted(path.stem for path in (project_root() / "conf" / "model").glob("*.yaml"))
+    return [name for name in found if name != "timm"]  # another library's
+
+
+def _row(data: str, model: str, overrides: tuple[str, ...]) -> tuple[str, ...] | None:
+    """A line of the table; None for a network that is large or that refuses images of this size."""
+    settings = [f"model={model}", *overrides]
+    composed = compose(settings)
+    images = composed["preprocess"]
+    try:
+        with torch.device("meta"):
+            network = build(
+                composed["model"],
+                where="model",
+                in_channels=images["channels"],
+                num_classes=10,
+                image_size=images["image_size"],
+            )
+    except SettingsError as error:
+        print(f"{data}-{model}: {error}")
+        return None
+    if sum(parameter.numel() for parameter in network.parameters()) > LARGEST:
+        return None
+    try:
+        experiment = experiments.run(f"{data}-{model.replace('_', '-')}", settings)
+    except RetinueError as error:
+        print(f" failed: {error}")
+        return (model, f"failed: {error}", *[""] * 5)
+    metrics, architecture = (
+        experiment.document("evaluation/metrics.json"),
+        experiment.document("models/architecture.json"),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Bundle.load(experiment.fetch("models", Path(folder, "models")))
+    return (
+        model,
+        experiments.with_interval(metrics, "accuracy_score"),
+        experiments.with_interval(metrics, "auc_score"),
+        f"{architecture['parameters']:,}",
+        f"{architecture['multiply_adds']:,}",
+        experiments.cut_off(_milliseconds(bundle), 2),
+        f"{experiment.seconds:.0f} s",
+    )
+
+
+def _milliseconds(bundle: Bundle) -> float:
+    """Median time of a forward pass, per image of a batch of `BATCH`."""
+    data = bundle.dataset
+    images = torch.rand(BATCH, data.channels, data.image_size, data.image_size)
+    with torch.inference_mode():
+        bundle.network(images)
+        return statistics.median(timed(lambda: bundle.network(images)) for _ in range(7)) / BATCH * 1e3
+
+
+if __name__ == "__main__":
+    main()

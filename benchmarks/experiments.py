@@ -1,0 +1,103 @@
+"""DVC experiments run one after another in checkouts of their own, and tables in docs/results.md made of them."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dvc.api import DVCFileSystem
+
+from retinue.config import project_root
+from retinue.errors import RetinueError
+
+
+class Experiment(NamedTuple):
+    """A finished DVC experiment.
+
+    Attributes:
+        name: as `dvc exp show` lists it.
+        revision: its commit.
+        seconds: it took, without what was up to date.
+    """
+
+    name: str
+    revision: str
+    seconds: float
+
+    def document(self, path: str) -> dict[str, Any]:
+        """A JSON output of the experiment."""
+        return json.loads(DVCFileSystem(str(project_root()), rev=self.revision).read_text(path))
+
+    def fetch(self, path: str, target: Path) -> Path:
+        """A copy of an output of the experiment at `target`."""
+        DVCFileSystem(str(project_root()), rev=self.revision).get(path, str(target), recursive=True)
+        return target
+
+
+def run(name: str, overrides: Sequence[str]) -> Experiment:
+    """Runs the pipeline with `overrides` of conf/ as the DVC experiment `name`, in a temporary checkout.
+
+    An earlier experiment of that name is replaced; what DVC has run before with the same settings is not run again.
+
+    Raises:
+        RetinueError: it failed, with the error of the stage.
+    """
+    print(f"{name} …", end="", flush=True)
+    begun = time.monotonic()
+    settings = [part for override in (*overrides, "tracking=off") for part in ("--set-param", override)]
+    finished = subprocess.run(
+        [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--force", "--name", name, *settings],
+        cwd=project_root(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    seconds = time.monotonic() - begun
+    if finished.returncode:
+        reasons = re.findall(r"^error: (.*)|^ERROR: (.*)", finished.stdout + finished.stderr, re.MULTILINE)
+        raise RetinueError(next((ours or dvcs for ours, dvcs in reasons), finished.stderr.strip()[-500:]))
+    print(f" {seconds:.0f} s")
+    listed = ["git", "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps"]
+    for line in subprocess.run(listed, cwd=project_root(), capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    ):
+        reference, _, revision = line.partition(" ")
+        if reference.endswith(f"/{name}"):
+            return Experiment(name, revision, seconds)
+    raise RetinueError(f"{name}: DVC ran the experiment and lists none of that name. See `dvc exp list`.")
+
+
+def cut_off(value: float, digits: int) -> str:
+    """`value` with `digits` decimals, not rounded up."""
+    scale = 10**digits
+    return f"{int(value * scale) / scale:.{digits}f}"
+
+
+def with_interval(metrics: dict[str, Any], name: str) -> str:
+    """A metric and its interval, of evaluation/metrics.json."""
+    low, high = metrics["intervals"][name]
+    return f"{cut_off(metrics[name], 4)} ({cut_off(low, 3)} to {cut_off(high, 3)})"
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write_section(document: Path, section: str, text: str) -> None:
+    """Puts `text` between the section's two marks in `document`.
+
+    Raises:
+        RetinueError: the document lacks them.
+    """
+    begin, end = f"<!-- {section}: made by its command -->", f"<!-- {section}: end -->"
+    content = document.read_text("utf-8")
+    if begin not in content or end not in content:
+        raise RetinueError(f"{document}: expected the marks {begin!r} and {end!r}.")
+    before, _, rest = content.partition(begin)
+    document.write_text(f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}", "utf-8")
