@@ -13,9 +13,9 @@ from retinue.dense.scoring import slide
 TRAINED, SIDE, CLASSES = 224, 384, 1000
 
 
-def measure(pairs: int = 5) -> list[Row]:
-    """A row for each network that takes photographs."""
-    return [_compare(model, pairs) for model in ("resnet18", "squeezenet1_0")]
+def measure(pairs: int = 3) -> list[Row]:
+    """A row for a network that ends in fully connected layers, and two that end in an average."""
+    return [_compare(model, pairs) for model in ("vgg16", "resnet18", "squeezenet1_0")]
 
 
 def _compare(model: str, pairs: int) -> Row:

@@ -16,9 +16,11 @@ from PIL import Image
 from retinue import artifacts
 from retinue.artifacts import Dataset, Epoch, Explanation, Quarantined, RawImage, Sample
 from retinue.config import load_params
+from retinue.description.describe import describe
 from retinue.images.store import ImageStore, RowFile
 from retinue.metrics import summary
 from retinue.metrics.probabilities import decide, to_probs
+from retinue.models.lenet5 import LeNet5
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS = tuple("0123456789")
@@ -186,7 +188,13 @@ def _model(rng: np.random.Generator, scene: Scene) -> None:
         )
     artifacts.write_table(artifacts.MODEL / "history.csv", Epoch, history)
     best = min(history, key=lambda row: row.val_log_loss)
-    training = {"best_epoch": best.epoch, "monitor": "val/log_loss", "value": best.val_log_loss}
+    training = {
+        **{"best_epoch": best.epoch, "monitor": "val/log_loss", "value": best.val_log_loss},
+        "initial_weights": {"name": "none"},
+    }
+    shape, values = (scene.channels, scene.image_size, scene.image_size), settings_values(scene)
+    network = LeNet5(scene.channels, 1 if len(scene.classes) == 2 else len(scene.classes), scene.image_size)
+    artifacts.write_json(artifacts.ARCHITECTURE, describe(network, shape, 32, values["optimizer"]).document())
     artifacts.write_json(artifacts.MODEL / "bundle.json", {"format": 1, "training": training})
 
 

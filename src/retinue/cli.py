@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from retinue import artifacts
+from retinue.config import compose as compose_settings
 from retinue.config import compose_to, project_root
 from retinue.errors import RetinueError
 from retinue.stage import explained
@@ -73,6 +74,36 @@ def dense(
     with explained("dense"):
         scorer = Dense.create(bundle, shorter_side=shorter_side, stride=stride, output=output, crops=compare)
         run(scorer, images, as_json=as_json)
+
+
+@main.command()
+@click.argument("overrides", nargs=-1)
+@click.option("--classes", type=int, default=10, show_default=True, help="Number of classes; two are one logit.")
+@click.option("--image-size", type=int, help="Side of the images, px.  [default: preprocess.image_size]")
+@click.option("--channels", type=int, help="1 (gray) or 3 (RGB).  [default: preprocess.channels]")
+@click.option("--batch-size", type=int, help="Images of a training step.  [default: train.batch_size]")
+@click.option("--measure", is_flag=True, help="Also train two steps in a process of their own: memory and time.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def describe(
+    overrides: tuple[str, ...],
+    classes: int,
+    image_size: int | None,
+    channels: int | None,
+    batch_size: int | None,
+    measure: bool,
+    as_json: bool,
+) -> None:
+    """Show a network layer by layer, with what it costs (docs/describe.md).
+
+    OVERRIDES are Hydra's, as for compose: model=resnet50 preprocess=rgb224 optimizer=sgd. Nothing is downloaded,
+    no data is read, and without --measure nothing is computed.
+    """
+    with explained("describe"):
+        composition = compose_settings(overrides)
+        from retinue.description.command import run
+
+        sizes = {"num_classes": classes, "channels": channels, "image_size": image_size, "batch_size": batch_size}
+        run(composition, sizes, with_measure=measure, as_json=as_json)
 
 
 @main.command()

@@ -10,6 +10,7 @@ from torch import nn
 
 from retinue.errors import SettingsError
 from retinue.models.lenet5 import LeNet5
+from retinue.models.mobilenet_v2 import MobileNetV2
 from retinue.models.resnet import BasicBlock, Bottleneck, ResNet
 from retinue.models.squeezenet import SqueezeNet
 from retinue.weights import load_weights
@@ -126,20 +127,24 @@ def test_squeezenet_says_what_it_offers() -> None:
         SqueezeNet(dropout=1.0)
 
 
-def test_published_squeezenet_knows_ants_and_bees(extras: Path) -> None:
-    network = SqueezeNet()
-    report = load_weights(network, extras / "weights" / "squeezenet1_0_imagenet.pth")
-    assert (len(report.loaded), report.adapted, report.skipped) == (52, [], [])
-    network.eval()
-    for parameter in network.parameters():
-        parameter.requires_grad_(False)
+@pytest.mark.parametrize(
+    ("network", "file", "tensors"),
+    [(SqueezeNet, "squeezenet1_0_imagenet.pth", 52), (MobileNetV2, "mobilenet_v2_imagenet.pth", 52 * 6 + 2)],
+)
+def test_published_weights_know_ants_and_bees(
+    network: type[SqueezeNet | MobileNetV2], file: str, tensors: int, extras: Path
+) -> None:
+    built = network()
+    report = load_weights(built, extras / "weights" / file)
+    assert (len(report.loaded), report.adapted, report.skipped) == (tensors, [], [])
+    built.eval().requires_grad_(False)
     found = []
     for name, imagenet_class in (("ants", 310), ("bees", 309)):
         photographs = [
             image for path in sorted((extras / "data/hymenoptera/val" / name).iterdir()) for image in photograph(path)
         ]
         for start in range(0, len(photographs), 32):
-            top = network(torch.stack(photographs[start : start + 32])).topk(5).indices
+            top = built(torch.stack(photographs[start : start + 32])).topk(5).indices
             found += (top == imagenet_class).any(dim=1).tolist()
     assert len(found) > 150
     assert np.mean(found) >= 0.85

@@ -98,13 +98,22 @@ class Preprocessing:
         # A strip is shortened first: 2 x 10,000 px, resized to 256, would be over a million px long.
         longest = _LONGEST_STRIP * min(height, width)
         image = _centre(image, min(height, longest), min(width, longest))
-        height, width = image.shape[:2]
-        scale = self.resize / min(height, width)
-        if scale != 1:
-            size = max(self.resize, round(width * scale)), max(self.resize, round(height * scale))
-            image = cv2.resize(image, size, interpolation=_interpolation(scale))
-        image = image.reshape(*image.shape[:2], self.channels)
+        image = resize_shorter_side(image, self.resize)
         return np.ascontiguousarray(_centre(image, self.image_size, self.image_size))
+
+
+def resize_shorter_side(image: np.ndarray, shorter_side: int) -> np.ndarray:
+    """`image` uint8 (H, W, C) with a shorter side of `shorter_side` px and the same aspect ratio."""
+    height, width, channels = image.shape
+    scale = shorter_side / min(height, width)
+    if scale == 1:
+        return image
+    size = max(shorter_side, round(width * scale)), max(shorter_side, round(height * scale))
+    # Not INTER_CUBIC, which rounds differently on another kind of processor; these two are exact everywhere. Down to
+    # one half, each result of INTER_LINEAR averages over the source px it stands for, at a sixth of INTER_AREA's
+    # time; beyond, it would leave px out.
+    method = cv2.INTER_LINEAR if scale >= 0.5 else cv2.INTER_AREA
+    return cv2.resize(image, size, interpolation=method).reshape(size[1], size[0], channels)
 
 
 def channel_histograms(images: np.ndarray) -> np.ndarray:
@@ -135,13 +144,6 @@ def mean_and_std(histograms: Sequence[Sequence[int]]) -> tuple[tuple[float, ...]
         means.append(total / (255 * count))
         stds.append(math.sqrt(spread) / (255 * count))
     return tuple(means), tuple(stds)
-
-
-def _interpolation(scale: float) -> int:
-    # Not INTER_CUBIC, which rounds differently on another kind of processor; these two are exact everywhere.
-    # Down to one half, each result of INTER_LINEAR averages over the source px it stands for, at a sixth of
-    # INTER_AREA's time; beyond, it would leave px out.
-    return cv2.INTER_LINEAR if scale >= 0.5 else cv2.INTER_AREA
 
 
 def _centre(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import Any
 
 from retinue import artifacts
 from retinue.reports import data_tables, plots, tables
+from retinue.reports.architecture import architecture
 from retinue.reports.embedding import picture
 from retinue.reports.evidence import Evidence
 from retinue.reports.gallery import explanations
@@ -33,6 +34,7 @@ def content(sections: Mapping[str, Any], fingerprint: str, evidence: Evidence) -
         "results": _results(sections, evidence),
         "explanations": explanations(evidence, columns=sections["report"]["gallery_columns"]),
         "training": _training(evidence),
+        "network": architecture(evidence.architecture, evidence.bundle["training"]["initial_weights"]),
         "data": _data(evidence),
         "quarantine": data_tables.quarantined(evidence.quarantine) if evidence.quarantine else None,
         "augmentation": _augmentation(sections["augment"], evidence.policy),

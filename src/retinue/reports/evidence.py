@@ -38,6 +38,7 @@ class Evidence:
         dataset: data/processed/dataset.json.
         policy: data/augmented/policy.json.
         bundle: models/bundle.json.
+        architecture: models/architecture.json.
         history: a row per epoch.
         metrics: evaluation/metrics.json.
         roc, precision_recall: points of all curves.
@@ -52,6 +53,7 @@ class Evidence:
     dataset: Dataset
     policy: Mapping[str, Any]
     bundle: Mapping[str, Any]
+    architecture: Mapping[str, Any]
     history: Sequence[Epoch]
     metrics: Mapping[str, Any]
     roc: Sequence[RocPoint]
@@ -78,6 +80,7 @@ class Evidence:
             dataset=dataset,
             policy=artifacts.read_json(artifacts.AUGMENTED / "policy.json"),
             bundle=artifacts.read_json(artifacts.MODEL / "bundle.json"),
+            architecture=artifacts.read_json(artifacts.ARCHITECTURE),
             history=artifacts.read_table(artifacts.MODEL / "history.csv", Epoch),
             metrics=artifacts.read_metrics(),
             roc=artifacts.read_table(artifacts.CURVES / "roc.csv", RocPoint),

@@ -16,6 +16,7 @@ from retinue import artifacts
 from retinue.artifacts import Dataset, Epoch, Sample
 from retinue.bundle import Bundle, build_network
 from retinue.config import Settings, build
+from retinue.description.describe import describe
 from retinue.errors import SettingsError, TrainingError, unknown
 from retinue.images.augmentation import Policy
 from retinue.images.loading import Batches, StoredImages
@@ -222,6 +223,8 @@ def run(settings: Settings, tracker: Tracker) -> None:
         seed=settings.seed,
     )
     network, start = _initial_network(settings, dataset)
+    shape = (dataset.channels, dataset.image_size, dataset.image_size)
+    description = describe(network, shape, own.batch_size, settings.plain("optimizer")).document()
     classifier = _make_classifier(settings, own, dataset, network, labels, val_labels)
     resume = resume_folder(_shaping_sections(settings), _input_files(settings))
     leader = _fit(settings, own, tracker, classifier, batches, resume)
@@ -231,9 +234,11 @@ def run(settings: Settings, tracker: Tracker) -> None:
     bundle = Bundle(network, settings.plain("model"), dataset, {**best, "initial_weights": start})
     with artifacts.replacing(artifacts.MODEL) as folder:
         bundle.save(folder)
+        artifacts.write_json(folder / artifacts.ARCHITECTURE.name, description)
         artifacts.write_table(folder / "history.csv", Epoch, [Epoch(**row) for row in classifier.history])
     shutil.rmtree(resume)
     tracker.summary({f"best/{key}": value for key, value in best.items()} | {"initial_weights": start})
+    tracker.summary({key: description[key] for key in ("parameters", "multiply_adds", "weight_bytes")})
     tracker.artifact(artifacts.MODEL, "model")
     print(f"best epoch {best['best_epoch'] + 1} of {len(classifier.history)}: {own.monitor} {best['value']:.4f}")
 

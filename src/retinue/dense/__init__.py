@@ -1,0 +1,1 @@
+"""Scoring larger images in one pass: fully connected layers as convolutions that slide over the image."""
