@@ -27,6 +27,7 @@ PHOTOGRAPHS = (
     *("preprocess=rgb224", "preprocess.image_size=128", "preprocess.resize=146", "train.max_epochs=20"),
 )
 BATCH = 32
+COLUMNS = ("model", "accuracy (95 %)", "AUC (95 %)", "parameters", "multiply-adds", "ms per image")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -37,25 +38,14 @@ def main(models: tuple[str, ...], photos: Path | None) -> None:
     torch.set_num_threads(2)
     with explained("architectures"):
         names = models or _all_models()
-        for data, section, budget in (("digits", "digits", DIGITS), ("hymenoptera", "photographs", PHOTOGRAPHS)):
-            if data == "digits" or photos is not None:
-                overrides = (
-                    budget if photos is None or data == "digits" else (*budget, f"source.path={photos.resolve()}")
-                )
-                rows = [row for name in names if (row := _row(data, name, overrides)) is not None]
-                table = experiments.markdown(
-                    (
-                        "model",
-                        "accuracy (95 %)",
-                        "AUC (95 %)",
-                        "parameters",
-                        "multiply-adds",
-                        "ms per image",
-                        "training",
-                    ),
-                    rows,
-                )
-                experiments.write_section(project_root() / "docs" / "results.md", section, table)
+        runs = [("digits", "digits", DIGITS)]
+        if photos is not None:
+            runs.append(("hymenoptera", "photographs", (*PHOTOGRAPHS, f"source.path={photos.resolve()}")))
+        for data, section, budget in runs:
+            rows = [row for name in names if (row := _row(data, name, budget)) is not None]
+            experiments.write_section(
+                project_root() / "docs" / "results.md", section, experiments.markdown(COLUMNS, rows)
+            )
 
 
 def _all_models() -> list[str]:
@@ -86,7 +76,7 @@ def _row(data: str, model: str, overrides: tuple[str, ...]) -> tuple[str, ...] |
         experiment = experiments.run(f"{data}-{model.replace('_', '-')}", settings)
     except RetinueError as error:
         print(f" failed: {error}")
-        return (model, f"failed: {error}", *[""] * 5)
+        return (model, f"failed: {error}", *[""] * (len(COLUMNS) - 2))
     metrics, architecture = (
         experiment.document("evaluation/metrics.json"),
         experiment.document("models/architecture.json"),
@@ -100,7 +90,6 @@ def _row(data: str, model: str, overrides: tuple[str, ...]) -> tuple[str, ...] |
         f"{architecture['parameters']:,}",
         f"{architecture['multiply_adds']:,}",
         experiments.cut_off(_milliseconds(bundle), 2),
-        f"{experiment.seconds:.0f} s",
     )
 
 

@@ -189,7 +189,9 @@ def _model(rng: np.random.Generator, scene: Scene) -> None:
     artifacts.write_table(artifacts.MODEL / "history.csv", Epoch, history)
     best = min(history, key=lambda row: row.val_log_loss)
     training = {
-        **{"best_epoch": best.epoch, "monitor": "val/log_loss", "value": best.val_log_loss},
+        "best_epoch": best.epoch,
+        "monitor": "val/log_loss",
+        "value": best.val_log_loss,
         "initial_weights": {"name": "none"},
     }
     shape, values = (scene.channels, scene.image_size, scene.image_size), settings_values(scene)

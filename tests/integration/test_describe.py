@@ -82,9 +82,9 @@ def test_nothing_is_written(project: Project) -> None:
 
 def test_measured_steps_take_about_the_memory_that_is_alive(capsys: pytest.CaptureFixture[str]) -> None:
     """The growth of the process: what is alive at once, and what the allocator and oneDNN keep besides."""
-    document = described(capsys, "model=resnet18", "--batch-size", "4", "optimizer=sgd", "--measure")
+    document = described(capsys, "model=lenet5", "--batch-size", "2048", "--measure")
     alive, growth = document["memory"]["peak_live_bytes"], document["measured"]["peak_growth_bytes"]
-    assert alive * 0.8 < growth < alive * 2.5
+    assert alive * 0.8 < growth < alive * 5
     assert 0 < document["measured"]["step_s"] < 600
     assert document["measured"]["threads"] >= 1
 

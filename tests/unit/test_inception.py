@@ -10,7 +10,7 @@ from torch import nn
 from retinue.errors import SettingsError
 from retinue.explainers.gradcam import find_target_layer
 from retinue.models.googlenet import AuxiliaryHead, GoogLeNet, Inception
-from retinue.models.network import TrainingOutputs
+from retinue.models.network import ResponseNorm, TrainingOutputs
 from retinue.training.losses import cross_entropy, training_loss
 from retinue.transfer import TransferSettings, freeze, keep_frozen_in_eval
 from retinue.weights import load_weights
@@ -90,7 +90,7 @@ def test_the_variant_paper_has_biases_and_local_response_normalisation_instead_o
     with torch.device("meta"):
         paper, published = GoogLeNet(variant="paper"), GoogLeNet()
     kinds = [[type(module) for module in network.modules()] for network in (paper, published)]
-    assert [kind.count(nn.LocalResponseNorm) for kind in kinds] == [2, 0]
+    assert [kind.count(ResponseNorm) for kind in kinds] == [2, 0]
     assert [nn.BatchNorm2d in kind for kind in kinds] == [False, True]
     convolutions = [[m for m in network.modules() if isinstance(m, nn.Conv2d)] for network in (paper, published)]
     assert all(convolution.bias is not None for convolution in convolutions[0])

@@ -1,54 +1,16 @@
 """AlexNet (Krizhevsky, Sutskever, Hinton 2012, "ImageNet Classification with Deep Convolutional Neural Networks")."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from retinue.errors import SettingsError
-from retinue.models.network import Network, check_choice, check_probability, check_side
+from retinue.models.network import AdaptivePool, Network, ResponseNorm, check_choice, check_probability, check_side
 
 SMALLEST_IMAGE = {"paper": 67, "single_tower": 63}
 """Variant -> px; below it nothing is left after the last pool."""
 
 POOLED_SIDE = 6
 """Side of the map that the classifier of the variant "single_tower" reads."""
-
-
-class AdaptivePool(nn.AdaptiveAvgPool2d):
-    """torch's adaptive average over maps of one known side, whose backward pass is deterministic on CUDA, too.
-
-    Rows, then columns, are multiplied by the matrix of the windows; maps of another side are refused by torch.
-
-    Args:
-        side: of the maps, >= 1.
-        output_side: of the result; a smaller map has its positions repeated.
-    """
-
-    windows: torch.Tensor
-
-    def __init__(self, side: int, output_side: int):
-        super().__init__(output_side)
-        windows = F.adaptive_avg_pool1d(torch.eye(side), output_side).T  # (output_side, side)
-        self.register_buffer("windows", windows.contiguous(), persistent=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.windows @ x @ self.windows.T
-
-
-class ResponseNorm(nn.LocalResponseNorm):
-    """Each value divided by (k + α · the sum of the squares in the n channels around it)^β (AlexNet, section 3.3).
-
-    k = 2, n = 5, α = 1e-4 and β = 0.75. Torch multiplies the mean by its alpha, the paper the sum; hence n · α here.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(size=5, alpha=5 * 1e-4, beta=0.75, k=2.0)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.training:
-            return super().forward(x)
-        # Of maps torch pools in three dimensions, which has no deterministic backward pass on CUDA; of rows in two.
-        return super().forward(x.flatten(2)).view_as(x)
 
 
 class AlexNet(Network):

@@ -80,8 +80,8 @@ class MBConv(nn.Module):
 class EfficientNet(Network):
     """Inverted bottlenecks scaled in width and depth together: the B0 has 5,288,548 parameters at 1000 classes.
 
-    Names and shapes of the parameters are those torchvision publishes weights for. Batch norm has torch's momentum and
-    epsilon, as torchvision's B0 to B4 have; the paper's momentum is 0.99, torch's 0.01, and its epsilon 0.001.
+    Names and shapes of the parameters are those torchvision publishes weights for. Deviation: batch norm has torch's
+    momentum, 0.1, and epsilon, 1e-5, as torchvision's B0 to B4 have; in the authors' code they are 0.01 and 1e-3.
     Initialisation as in the authors' code: normal with variance 2/fan_out for convolutions, where the fan-out of a
     depthwise one is that of a single channel, biases 0, scale 1 and shift 0 for batch norm; the last layer has torch's
     default, since a width of 1/√num_classes, as in that code, is too much for one logit.

@@ -9,6 +9,7 @@ from torch import nn
 from retinue.errors import SettingsError
 from retinue.models.network import (
     Network,
+    ResponseNorm,
     TrainingOutputs,
     check_choice,
     check_probability,
@@ -226,10 +227,10 @@ class GoogLeNet(Network):
         kernel, stride = (3, 1) if small else (7, 2)
         self.conv1 = Convolution(in_channels, 64, kernel, stride=stride, batch_norm=batch_norm)  # (N, 64, 112, 112)
         self.maxpool1 = nn.Identity() if small else _pool(3)  # (N, 64, 56, 56)
-        self.lrn1 = nn.Identity() if batch_norm else nn.LocalResponseNorm(5)
+        self.lrn1 = nn.Identity() if batch_norm else ResponseNorm(alpha=2e-5, k=1.0)
         self.conv2 = Convolution(64, 64, 1, batch_norm=batch_norm)
         self.conv3 = Convolution(64, 192, 3, batch_norm=batch_norm)  # (N, 192, 56, 56)
-        self.lrn2 = nn.Identity() if batch_norm else nn.LocalResponseNorm(5)
+        self.lrn2 = nn.Identity() if batch_norm else ResponseNorm(alpha=2e-5, k=1.0)
         self.maxpool2 = _pool(3)  # (N, 192, 28, 28)
 
     def _initialise(self, *, batch_norm: bool) -> None:

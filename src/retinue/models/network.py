@@ -1,9 +1,10 @@
-"""What every architecture is, and the checks of their arguments."""
+"""What every architecture is, the layers that several share, and the checks of their arguments."""
 
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from retinue.errors import SettingsError, unknown
@@ -45,6 +46,49 @@ class TrainingOutputs(NamedTuple):
     logits: torch.Tensor
     auxiliary: tuple[torch.Tensor, ...]
     auxiliary_weight: float
+
+
+class AdaptivePool(nn.AdaptiveAvgPool2d):
+    """torch's adaptive average over maps of one known side, whose backward pass is deterministic on CUDA, too.
+
+    Rows, then columns, are multiplied by the matrix of the windows; maps of another side are refused by torch.
+
+    Args:
+        side: of the maps, >= 1.
+        output_side: of the result; a smaller map has its positions repeated.
+    """
+
+    windows: torch.Tensor
+
+    def __init__(self, side: int, output_side: int):
+        super().__init__(output_side)
+        windows = F.adaptive_avg_pool1d(torch.eye(side), output_side).T  # (output_side, side)
+        self.register_buffer("windows", windows.contiguous(), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.windows @ x @ self.windows.T
+
+
+class ResponseNorm(nn.LocalResponseNorm):
+    """Each value divided by (k + α · the sum of the squares in the n channels around it)^β (AlexNet, section 3.3).
+
+    Its backward pass is deterministic on CUDA, too. The defaults are AlexNet's. Torch multiplies the mean of the
+    squares by its alpha, the paper their sum; hence n · α here.
+
+    Args:
+        alpha: α, of the sum.
+        beta, k: as above.
+        channels: n.
+    """
+
+    def __init__(self, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0, channels: int = 5):
+        super().__init__(size=channels, alpha=channels * alpha, beta=beta, k=k)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return super().forward(x)
+        # Of maps torch pools in three dimensions, which has no deterministic backward pass on CUDA; of rows in two.
+        return super().forward(x.flatten(2)).view_as(x)
 
 
 def uses_small_stem(stem: str, image_size: int) -> bool:

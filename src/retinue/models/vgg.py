@@ -1,10 +1,9 @@
 """VGG-16 and VGG-19 (Simonyan, Zisserman 2015, "Very Deep Convolutional Networks …", table 1, columns D and E)."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from retinue.models.network import Network, check_choice, check_probability, check_side
+from retinue.models.network import AdaptivePool, Network, check_choice, check_probability, check_side
 
 BLOCKS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 """Depth -> 3 × 3 convolutions of each block, of 64, 128, 256, 512 and 512 channels."""
@@ -14,27 +13,6 @@ SMALLEST_IMAGE = 32
 
 POOLED_SIDE = 7
 """Side of the map that the classifier reads."""
-
-
-class AdaptivePool(nn.AdaptiveAvgPool2d):
-    """torch's adaptive average over maps of one known side, whose backward pass is deterministic on CUDA, too.
-
-    Rows, then columns, are multiplied by the matrix of the windows; maps of another side are refused by torch.
-
-    Args:
-        side: of the maps, >= 1.
-        output_side: of the result; a smaller map has its positions repeated.
-    """
-
-    windows: torch.Tensor
-
-    def __init__(self, side: int, output_side: int):
-        super().__init__(output_side)
-        windows = F.adaptive_avg_pool1d(torch.eye(side), output_side).T  # (output_side, side)
-        self.register_buffer("windows", windows.contiguous(), persistent=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.windows @ x @ self.windows.T
 
 
 class VGG(Network):
@@ -93,6 +71,13 @@ class VGG(Network):
             nn.Dropout(dropout),
             nn.Linear(4096, num_classes),
         )
+        self._initialise()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits float (N, num_classes) of normalised `images` float (N, in_channels, image_size, image_size)."""
+        return self.classifier(self.avgpool(self.features(images)).flatten(1))
+
+    def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -101,10 +86,6 @@ class VGG(Network):
             if isinstance(module, nn.Conv2d | nn.Linear):
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits float (N, num_classes) of normalised `images` float (N, in_channels, image_size, image_size)."""
-        return self.classifier(self.avgpool(self.features(images)).flatten(1))
 
 
 def _block(in_channels: int, width: int, count: int) -> list[nn.Module]:

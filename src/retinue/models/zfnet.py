@@ -3,26 +3,10 @@
 import torch
 from torch import nn
 
-from retinue.models.network import Network, check_probability, check_side
+from retinue.models.network import Network, ResponseNorm, check_probability, check_side
 
 SMALLEST_IMAGE = 47
 """px; below it nothing is left after the last pool."""
-
-
-class ResponseNorm(nn.LocalResponseNorm):
-    """Each value divided by (k + α · the sum of the squares in the n channels around it)^β (AlexNet, section 3.3).
-
-    k = 2, n = 5, α = 1e-4 and β = 0.75. Torch multiplies the mean by its alpha, the paper the sum; hence n · α here.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(size=5, alpha=5 * 1e-4, beta=0.75, k=2.0)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.training:
-            return super().forward(x)
-        # Of maps torch pools in three dimensions, which has no deterministic backward pass on CUDA; of rows in two.
-        return super().forward(x.flatten(2)).view_as(x)
 
 
 class ZFNet(Network):
@@ -57,24 +41,7 @@ class ZFNet(Network):
         conv1 = (image_size - 7 + 2) // 2 + 1
         conv2 = (_pooled(conv1) - 5) // 2 + 1
         side = _pooled(_pooled(conv2))
-        # Sides in the comments are those of 224 px images.
-        self.features = nn.Sequential(
-            nn.Conv2d(in_channels, 96, 7, stride=2, padding=1),  # (N, 96, 110, 110)
-            nn.ReLU(inplace=True),
-            _pool(),  # (N, 96, 55, 55)
-            ResponseNorm(),
-            nn.Conv2d(96, 256, 5, stride=2),  # (N, 256, 26, 26)
-            nn.ReLU(inplace=True),
-            _pool(),  # (N, 256, 13, 13)
-            ResponseNorm(),
-            nn.Conv2d(256, 384, 3, padding=1),  # (N, 384, 13, 13)
-            nn.ReLU(inplace=True),
-            nn.Conv2d(384, 384, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(384, 256, 3, padding=1),  # (N, 256, 13, 13)
-            nn.ReLU(inplace=True),
-            _pool(),  # (N, 256, 6, 6)
-        )
+        self.features = _features(in_channels)  # (N, 256, 6, 6) for 224 px images
         self.classifier = nn.Sequential(
             nn.Linear(256 * side**2, 4096),
             nn.ReLU(inplace=True),
@@ -93,6 +60,26 @@ class ZFNet(Network):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits float (N, num_classes) of normalised `images` float (N, in_channels, image_size, image_size)."""
         return self.classifier(self.features(images).flatten(1))
+
+
+def _features(in_channels: int) -> nn.Sequential:
+    return nn.Sequential(  # sides are those of 224 px images
+        nn.Conv2d(in_channels, 96, 7, stride=2, padding=1),  # (N, 96, 110, 110)
+        nn.ReLU(inplace=True),
+        _pool(),  # (N, 96, 55, 55)
+        ResponseNorm(),
+        nn.Conv2d(96, 256, 5, stride=2),  # (N, 256, 26, 26)
+        nn.ReLU(inplace=True),
+        _pool(),  # (N, 256, 13, 13)
+        ResponseNorm(),
+        nn.Conv2d(256, 384, 3, padding=1),  # (N, 384, 13, 13)
+        nn.ReLU(inplace=True),
+        nn.Conv2d(384, 384, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(384, 256, 3, padding=1),  # (N, 256, 13, 13)
+        nn.ReLU(inplace=True),
+        _pool(),  # (N, 256, 6, 6)
+    )
 
 
 def _pool() -> nn.MaxPool2d:

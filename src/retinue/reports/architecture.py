@@ -10,6 +10,8 @@ from retinue.reports.tables import MISSING, Column, Table, figure
 MAX_LAYERS = 1000
 """Layers that are listed."""
 
+_NOTES = {"always": "", "training": " (training only)", "never": " (not called)"}
+
 
 def architecture(document: Mapping[str, Any], initial_weights: Mapping[str, Any]) -> dict[str, Any]:
     """The variables of the section.
@@ -78,8 +80,10 @@ def _memory(memory: Mapping[str, Any]) -> Table:
 
 def _layers(layers: Sequence[Mapping[str, Any]]) -> Table:
     rows = []
-    for layer in map(_as_layer, layers[:MAX_LAYERS]):
-        note = "" if layer.called == "always" else f" ({'training only' if layer.called == 'training' else 'not called'})"
+    for layer in (SimpleNamespace(**row) for row in layers[:MAX_LAYERS]):
+        note = (
+            "" if layer.called == "always" else f" ({'training only' if layer.called == 'training' else 'not called'})"
+        )
         rows.append(
             [
                 f"{layer.name}{f' ({layer.use})' if layer.use > 1 else ''}{note}",
@@ -94,10 +98,6 @@ def _layers(layers: Sequence[Mapping[str, Any]]) -> Table:
     numbers = [Column(name, kind="number") for name in ("parameters", "multiply-adds", "sees, px")]
     columns = [Column("layer"), Column("type"), Column("output"), Column("window"), *numbers]
     return Table("Layers, in the order of computation", columns, rows, max(0, len(layers) - MAX_LAYERS))
-
-
-def _as_layer(row: Mapping[str, Any]) -> SimpleNamespace:
-    return SimpleNamespace(**row)
 
 
 def _exact(number: int, unit: str = "") -> str:
