@@ -21,10 +21,10 @@ LARGEST = 5_000_000
 """Parameters, with ten classes; up to it an architecture is a small one."""
 
 BUDGET = ("transfer=scratch", "train.patience=null", "optimizer.lr=0.001", "explain.images_per_outcome=1")
-DIGITS = (*BUDGET, "source=digits", "preprocess=gray32", "train.max_epochs=10")
+DIGITS = (*BUDGET, "source=digits", "preprocess=gray32", "train.max_epochs=5")
 PHOTOGRAPHS = (
     *(*BUDGET, "source=image_folder", "source.val_folder=null", "source.test_folder=val"),
-    *("preprocess=rgb224", "preprocess.image_size=128", "preprocess.resize=146", "train.max_epochs=20"),
+    *("preprocess=rgb224", "preprocess.image_size=96", "preprocess.resize=110", "train.max_epochs=15"),
 )
 BATCH = 32
 COLUMNS = ("model", "accuracy (95 %)", "AUC (95 %)", "parameters", "multiply-adds", "ms per image")

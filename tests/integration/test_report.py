@@ -361,3 +361,43 @@ def _heads(page: Page, caption: str) -> list[str]:
 
 def _rows(page: Page, caption: str) -> list[list[str]]:
     return _table(page, caption)[1:]
+
+
+def test_the_network_is_described(tmp_path, monkeypatch):
+    page = Page(make(tmp_path, monkeypatch, Scene()))
+    text = page.text()
+    assert "LeNet5 for images of 1×32×32" in text
+    assert "Its initial weights were drawn from the seed." in text
+    size = dict(_rows(page, "Size"))
+    # 6·(25 + 1) + 16·(150 + 1) + 120·(400 + 1) + 84·(120 + 1) + 10·(84 + 1)
+    assert size["parameters"] == "61 706 (61.7 k)"
+    # 28²·6·25 + 10²·16·150 + 400·120 + 120·84 + 84·10
+    assert size["multiply-adds per image (convolutions, matrix products)"].startswith("416 520")
+    layers = _rows(page, "Layers, in the order of computation")
+    assert [row[0] for row in layers if row[4]] == [
+        *("features.c1", "features.c3", "classifier.c5", "classifier.f6", "classifier.output")
+    ]
+    assert [row[2] for row in layers][:3] == ["6×28×28", "6×28×28", "6×14×14"]
+    memory = {
+        name: int(value.split(" (")[0].replace(" ", ""))
+        for name, value in _rows(page, "Memory of a training step of 32 images")
+    }
+    assert memory["optimizer state"] == 2 * memory["parameters"] == 2 * 4 * 61_706
+
+
+def test_initial_weights_are_reported(tmp_path, monkeypatch):
+    make(tmp_path, monkeypatch, Scene())
+    bundle = artifacts.read_json(artifacts.MODEL / "bundle.json")
+    bundle["training"]["initial_weights"] = {
+        "name": "imagenet",
+        "sha256": "0123456789abcdef" * 4,
+        "loaded": 50,
+        "adapted": ["features.0.weight"],
+        "skipped": ["fc.weight", "fc.bias"],
+    }
+    artifacts.write_json(artifacts.MODEL / "bundle.json", bundle)
+    page = Page(run(Scene()))
+    assert (
+        "It started from weights=imagenet (SHA-256 0123456789ab…): 50 tensors loaded; adapted to the input channels: "
+        "features.0.weight; skipped: fc.weight, fc.bias." in page.text()
+    )

@@ -1,6 +1,7 @@
 """Training: killed and resumed it is the uninterrupted one; what must fail fails, with earlier results intact."""
 
 import hashlib
+import json
 import os
 import re
 import signal
@@ -138,3 +139,31 @@ def test_variants_learn(overrides: list[str], prepared: Project) -> None:
     header, last = rows[0].split(","), rows[-1].split(",")
     assert float(last[header.index("val_accuracy_score")]) > 0.8
     assert all(np.isfinite(v).all() for v in load_file(prepared.path / "models/weights.safetensors").values())
+
+
+def test_training_starts_from_a_file_of_weights_and_says_what_it_took(prepared: Project) -> None:
+    published = prepared.path / "published.safetensors"
+    published.write_bytes((prepared.path / "models/weights.safetensors").read_bytes())
+    start = ("transfer=small_similar", "weights=file", f"weights.path={published}")
+    assert f"{published}: 10 tensors loaded\n" in prepared.stage("train", *SETTINGS, *start).stdout
+    bundle = json.loads((prepared.path / "models/bundle.json").read_text())
+    assert bundle["training"]["initial_weights"] == {
+        "name": "file",
+        "sha256": hashlib.sha256(published.read_bytes()).hexdigest(),
+        "loaded": 10,
+        "adapted": [],
+        "skipped": [],
+    }
+    before, after = load_file(published), load_file(prepared.path / "models/weights.safetensors")
+    moved = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert moved == {"classifier.output.weight", "classifier.output.bias"}
+    described = json.loads((prepared.path / "models/architecture.json").read_text())
+    assert (described["parameters"], described["trainable_parameters"]) == (61_706, 850)
+
+
+def test_freezing_random_weights_is_refused(prepared: Project) -> None:
+    before = weights(prepared)
+    result = prepared.stage("train", *SETTINGS, "transfer=small_similar", "weights=none", check=False)
+    assert result.returncode == 2
+    assert "would freeze random ones. Give weights=imagenet or weights=file" in result.stderr
+    assert weights(prepared) == before

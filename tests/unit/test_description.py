@@ -54,6 +54,12 @@ def test_the_published_size_of_resnet50() -> None:
     assert description.weight_bytes == 4 * (25_557_032 + 2 * 26_560) + 8 * 53
 
 
+def test_the_last_feature_map_is_named_after_a_layer_that_makes_it() -> None:
+    found = find_layers(on_meta("squeezenet1_0"), (3, 224, 224)).feature_map  # dropout follows, then the head
+    assert found is not None
+    assert (found.layer, found.shape) == ("features.12.relu", (512, 13, 13))
+
+
 def test_a_layer_used_twice_has_two_rows_and_one_set_of_parameters() -> None:
     conv = nn.Conv2d(2, 2, 3, stride=2)
     rows = find_layers(Net(nn.Sequential(conv, conv), 2).to("meta"), (2, 31, 31)).layers
@@ -193,6 +199,8 @@ def test_a_batch_too_small_for_batch_norm_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"ResNet cannot be trained on 1 images .*more than 1 value per channel"):
         describe(network, (3, 32, 32), 1, SGD)
     assert describe(network, (3, 32, 32), 2, SGD).parameters == 11_689_512
+    freeze(network, TransferSettings("small_similar", "backbone"))  # frozen batch norm takes no statistics
+    assert describe(network, (3, 32, 32), 1, SGD).trainable_parameters == 513_000
 
 
 def test_too_few_classes_are_refused() -> None:

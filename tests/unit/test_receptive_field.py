@@ -174,12 +174,19 @@ def test_any_receptive_field_is_where_the_gradient_reaches(body: nn.Sequential) 
     assert extent_of_gradient(body, 160) == size
 
 
+def test_a_gate_from_deeper_layers_does_not_widen_the_window() -> None:
+    deep = nn.Conv2d(1, 1, 9, padding=4)
+    context = Lambda(lambda x: x * deep.to(x.device)(x).mean(dim=(2, 3), keepdim=True))
+    assert field_of(nn.Sequential(conv(3), context)) == ((3, 3), True)
+
+
 def test_a_gate_sees_the_whole_image_besides() -> None:
     body = nn.Sequential(nn.Conv2d(1, 4, 3), Gate(4), nn.Conv2d(4, 4, 3))
     assert field_of(body) == ((5, 5), True)
     assert extent_of_gradient(body, 64) == (64, 64)
-    description = describe(Net(body, 4), (1, 20, 20), 2, SGD)
-    assert [sees(layer) for layer in description.layers] == ["3", "image", "5+", "image"]
+    to_one_position = nn.Sequential(body, nn.Conv2d(4, 4, 16))
+    description = describe(Net(to_one_position, 4), (1, 20, 20), 2, SGD)
+    assert [sees(layer) for layer in description.layers] == ["3", "image", "5+", "20+", "image"]
     assert "and by gates or attention the whole image" in as_text(description)
 
 
@@ -192,8 +199,9 @@ def test_a_gate_sees_the_whole_image_besides() -> None:
         Lambda(lambda x: x.mean(dim=(2, 3))),
         Lambda(lambda x: x.amax(dim=(-2, -1), keepdim=True)),
         Lambda(lambda x: x.flatten(2).softmax(dim=-1)),
+        nn.Sequential(Lambda(lambda x: x.flatten(2).transpose(1, 2)), nn.Conv1d(64 * 64, 2, 1)),
     ],
-    ids=["linear", "mean pool", "max pool", "mean", "maximum", "attention map"],
+    ids=["linear", "mean pool", "max pool", "mean", "maximum", "attention map", "positions as channels"],
 )
 def test_what_sums_over_positions_sees_the_whole_image(body: nn.Module) -> None:
     assert field_of(body)[1]
@@ -219,16 +227,17 @@ def test_a_pool_over_one_position_sees_what_that_sees() -> None:
     [
         Lambda(lambda x: x.roll(1, dims=2)),
         nn.PixelUnshuffle(2),
+        Lambda(lambda x: x.reshape(len(x), 1, 32, 2, 32, 2).permute(0, 1, 3, 5, 2, 4).flatten(1, 3)),
         nn.Upsample(scale_factor=2),
         nn.ConvTranspose2d(1, 1, 3),
     ],
-    ids=["roll", "space to depth", "upsampling", "transposed convolution"],
+    ids=["roll", "space to depth", "the same by views", "upsampling", "transposed convolution"],
 )
 def test_what_is_not_followed_is_not_known_from_there_on(body: nn.Module) -> None:
     assert field_of(body) == (None, False)
-    channels = 4 if isinstance(body, nn.PixelUnshuffle) else 1
+    channels = body(torch.zeros(1, 1, 64, 64)).shape[1]
     after = nn.Sequential(body, nn.Conv2d(channels, 1, 3))
     assert field_of(after) == (None, False)
-    description = describe(Net(after, 1), (1, 16, 16), 2, SGD)
+    description = describe(Net(after, 1), (1, 64, 64), 2, SGD)
     assert description.receptive_field is None
     assert "not known" in as_text(description)

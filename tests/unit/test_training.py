@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retinue.errors import SettingsError
-from retinue.training.losses import balanced_weights, cross_entropy
+from retinue.models.network import TrainingOutputs
+from retinue.training.losses import balanced_weights, cross_entropy, training_loss
 from retinue.training.schedules import constant, cosine
 
 
@@ -24,6 +25,14 @@ def test_label_smoothing_by_hand() -> None:
     logits = torch.tensor([[math.log(3.0)]])
     expected = -(0.1 * math.log(0.25) + 0.9 * math.log(0.75))
     assert cross_entropy(logits, torch.tensor([1]), label_smoothing=0.2).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_auxiliary_heads_add_their_share_of_the_loss() -> None:
+    labels = torch.tensor([1, 0])
+    main, first, second = (torch.randn(2, 3, generator=torch.Generator().manual_seed(seed)) for seed in range(3))
+    expected = cross_entropy(main, labels) + 0.3 * (cross_entropy(first, labels) + cross_entropy(second, labels))
+    assert training_loss(TrainingOutputs(main, (first, second), 0.3), labels).item() == pytest.approx(expected.item())
+    assert training_loss(main, labels).item() == cross_entropy(main, labels).item()
 
 
 def test_class_weights_give_a_weighted_mean() -> None:

@@ -40,7 +40,7 @@ class Memory:
         optimizer_state_bytes: what the optimizer keeps for them between steps, step counters left out.
         total_bytes: the sum of these five.
         peak_live_bytes: the largest sum of the bytes of all tensors alive at once (buffers, labels and temporary
-            results included), from the second step on, when the optimizer has its state.
+            results included), in two steps: in the second the optimizer has its state from the beginning.
         peak_phase: when that is: "forward", "backward" or "optimizer".
     """
 
@@ -63,7 +63,7 @@ class LiveMemory(TorchDispatchMode):
 
     Attributes:
         live: bytes alive now.
-        peak: the largest `live` since the last `reset`.
+        peak: the largest `live` so far.
         phase: named by the caller.
         peak_phase: the `phase` in which the peak was first reached.
     """
@@ -93,10 +93,6 @@ class LiveMemory(TorchDispatchMode):
             if self.live > self.peak:
                 self.peak, self.peak_phase = self.live, self.phase
         return self._numbers[key]
-
-    def reset(self) -> None:
-        """Lets the peak start from what is alive now."""
-        self.peak, self.peak_phase = self.live, self.phase
 
     def _free(self, key: int, size: int) -> None:
         del self._numbers[key]
@@ -171,7 +167,6 @@ def measure_memory(
             live.phase = phase
 
         training_step(network, optimizer, images, labels, begin)
-        live.reset()
         with _Activations(live, network, layers, images) as activations:
             training_step(network, optimizer, images, labels, begin)
         peak, phase = live.peak, live.peak_phase
