@@ -30,6 +30,8 @@ def usual_network(name: str, classes: int = 1000) -> tuple[Network, tuple[int, i
 
 @pytest.fixture(scope="module", params=MODELS)
 def described(request: pytest.FixtureRequest) -> tuple[Network, Description]:
+    if request.param == "timm":
+        pytest.importorskip("timm", exc_type=ImportError)
     network, shape = usual_network(request.param)
     return network, describe(network, shape, 2, MOMENTUM)
 

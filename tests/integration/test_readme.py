@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from project import ROOT, Project
 
@@ -23,6 +24,7 @@ ELSEWHERE = {
     "git clone URL retinue && cd retinue": "continuous integration starts from a clone",
     "make run": "continuous integration runs it",
     "make test": "is what runs this test",
+    "retinue dense": "the command's name",
     "source .venv/bin/activate": "made by make",
     "dvc repro": "tests/integration/test_pipeline.py",
 }
@@ -41,12 +43,26 @@ def test_compose_commands(command: str, project: Project) -> None:
     project.run(sys.executable, "-m", "retinue.cli", *substituted(command)[1:])
     composed = yaml.safe_load((project.path / "params.yaml").read_text())
     for override in substituted(command)[2:]:
-        key, value = override.split("=")
+        key, _, value = override.partition("=")
         if "." in key:
             node = composed
             for part in key.split("."):
                 node = node[part]
             assert str(node) == str(yaml.safe_load(value))
+
+
+@pytest.mark.parametrize("command", [c for c in dict.fromkeys(COMMANDS) if c.startswith("retinue describe ")])
+def test_describe_commands(command: str, project: Project) -> None:
+    shown = project.run(sys.executable, "-m", "retinue.cli", *substituted(command)[1:]).stdout
+    assert re.search(r"^multiply-adds +[\d,]+", shown, re.MULTILINE)
+
+
+def test_the_dense_command(finished: Project, tmp_path: Path) -> None:
+    (command,) = {c for c in COMMANDS if c.startswith("retinue dense ")}
+    project = finished.copy(tmp_path / "project")
+    Image.new("RGB", (90, 60), "white").save(project.path / "photo.jpg")
+    project.run(sys.executable, "-m", "retinue.cli", *substituted(command)[1:])
+    assert list((project.path / "maps").glob("photo*.npy"))
 
 
 def test_retinue_compose_alone_changes_nothing(project: Project) -> None:
@@ -88,7 +104,15 @@ def test_an_experiment(finished: Project, tmp_path: Path) -> None:
 
 
 def test_every_command_is_accounted_for() -> None:
-    tested = ("retinue compose", "dvc exp", "dvc metrics", "dvc plots", "PYTHONPATH=src python -m retinue.stages")
+    tested = (
+        "retinue compose",
+        "retinue describe",
+        "retinue dense ",
+        "dvc exp",
+        "dvc metrics",
+        "dvc plots",
+        "PYTHONPATH=src python -m retinue.stages",
+    )
     unknown = [c for c in COMMANDS if c not in ELSEWHERE and not c.startswith(tested)]
     assert unknown == []
 

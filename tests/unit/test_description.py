@@ -104,6 +104,7 @@ def test_parameters_of_a_layer_that_is_not_called_are_counted() -> None:
     assert rows["body.attention.out_proj"].called == "never"
     assert rows["body.attention.out_proj"].parameters == 4 * 4 + 4
     assert sum(row.parameters for row in description.layers) == description.parameters
+    assert description.auxiliary_parameters == 0
     assert rows["body.attention"].whole_image
     assert "not called by themselves:\nbody.attention.out_proj" in as_text(description)
 
@@ -137,6 +138,23 @@ def test_describing_changes_nothing() -> None:
     assert [m.training for m in network.modules()] == [m.training for m in before.modules()]
     assert all(parameter.grad is None for parameter in network.parameters())
     assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_random_draws_of_a_network_are_its_own() -> None:
+    """A network that leaves out layers at random is described alike each time, and the caller draws as before."""
+
+    class Skipping(nn.Conv2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) if not self.training or torch.rand(()) < 0.5 else x
+
+    network = Net(nn.Sequential(*(Skipping(4, 4, 3, padding=1) for _ in range(8))), 4)
+    drawn = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        state = torch.get_rng_state()
+        drawn.append(describe(network, (4, 8, 8), 2, SGD).memory)
+        assert torch.equal(torch.get_rng_state(), state)
+    assert drawn[0] == drawn[1] == drawn[2]
 
 
 def test_it_describes_the_same_from_weights_and_without() -> None:

@@ -1,6 +1,6 @@
 """Describes a network: layers, totals, receptive field and memory of a training step, without training it.
 
-Everything runs on the meta device, whose tensors have no contents: it takes no memory, and draws no random numbers.
+Everything runs on the meta device, whose tensors have no contents: it takes no memory.
 """
 
 import copy
@@ -88,6 +88,7 @@ def describe(
     buffers = _stored_buffers(twin)
     try:
         with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)  # networks that leave out blocks at random draw numbers
             layers, feature_map, num_outputs = find_layers(twin, shape)
             names = [layer.name for layer in layers if layer.called != "never"]
             memory = measure_memory(twin, (batch_size, *shape), optimizer_section, names)

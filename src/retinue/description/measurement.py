@@ -5,11 +5,11 @@ process has taken by then is subtracted.
 """
 
 import json
-import resource
 import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -73,8 +73,17 @@ def _steps(network: nn.Module, optimizer_section: Any, shape: tuple[int, ...]) -
 
 
 def _peak_bytes() -> int:
-    """The largest resident memory of this process so far; Linux counts it in KiB, macOS in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    """The largest resident memory of this process so far.
+
+    Linux: not that of getrusage, which begins with the size of the process that started this one.
+    """
+    if sys.platform == "darwin":
+        import resource  # there is none on Windows
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    lines = Path("/proc/self/status").read_text("ascii").splitlines()
+    (peak,) = (line for line in lines if line.startswith("VmHWM:"))
+    return int(peak.split()[1]) * 1024
 
 
 if __name__ == "__main__":
