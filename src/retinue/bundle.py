@@ -24,7 +24,7 @@ from safetensors.torch import save as serialize
 
 from retinue.artifacts import MODEL, Dataset, read_json, write_json
 from retinue.config import build
-from retinue.errors import ModelError
+from retinue.errors import ModelError, SettingsError
 from retinue.images.preprocessing import Preprocessing
 from retinue.metrics.probabilities import decide, to_probs
 from retinue.models.network import Network
@@ -143,21 +143,29 @@ class Bundle:
 
 
 def build_network(model: Mapping[str, Any], dataset: Dataset) -> Network:
-    """The untrained network of section `model` for the images and classes of `dataset`.
+    """The untrained network of section `model` for the images and classes of `dataset`; see `build_sized`."""
+    return build_sized(model, dataset.channels, len(dataset.classes), dataset.image_size)
+
+
+def build_sized(model: Mapping[str, Any], channels: int, num_classes: int, image_size: int) -> Network:
+    """The untrained network of section `model`; for two classes it has one logit.
 
     Raises:
         ModelError: the architecture is not one of retinue's own.
         SettingsError: an argument is unknown or out of range.
     """
+    for key, value, smallest in (("channels", channels, 1), ("classes", num_classes, 2), ("image size", image_size, 1)):
+        if value < smallest:
+            raise SettingsError(f"{key}: expected >= {smallest}, got {value}.")
     target = str(model.get("_target_"))
     if not _OWN_MODEL.fullmatch(target):
         raise ModelError(f"model._target_: {target!r} is not one of retinue.models; nothing else is loaded.")
     network = build(
         model,
         where="model",
-        in_channels=dataset.channels,
-        num_classes=1 if len(dataset.classes) == 2 else len(dataset.classes),
-        image_size=dataset.image_size,
+        in_channels=channels,
+        num_classes=1 if num_classes == 2 else num_classes,
+        image_size=image_size,
     )
     if not isinstance(network, Network):
         raise ModelError(f"model._target_: {target!r} is no architecture (a subclass of Network); nothing is loaded.")

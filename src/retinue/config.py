@@ -196,7 +196,7 @@ def compose_to(target: Path, overrides: Sequence[str] = ()) -> None:
     try:
         compose_and_dump(target, str(root / "conf"), None, "config", str(root), [_quoted(o) for o in overrides])
     except (HydraException, OmegaConfBaseException) as error:
-        raise SettingsError(_explain(error, root / "conf")) from error
+        raise SettingsError(_explain(error, root / "conf", overrides)) from error
 
 
 def _quoted(override: str) -> str:
@@ -233,7 +233,7 @@ def load_params(path: Path | str = "params.yaml") -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def _explain(error: Exception, conf: Path) -> str:
+def _explain(error: Exception, conf: Path, overrides: Sequence[str]) -> str:
     """A Hydra or OmegaConf error as one sentence, with the near match for an unknown choice or key."""
     text = str(error)
     choice = re.search(r"Could not find '([\w-]+)/([^']+)'", text)
@@ -247,17 +247,18 @@ def _explain(error: Exception, conf: Path) -> str:
         return f"A setting refers to {source}, which this choice of {group} does not have; see conf/{group}/."
     override = re.search(r"Could not override '([\w.]+)'", text)
     if override:
-        *parents, key = str(override[1]).split(".")
-        available = _keys_at(parents)
-        return f"{override[1]}: {unknown('key', key, available)}" if available else f"Unknown key {override[1]!r}."
+        choices = [text for text in overrides if (conf / text.partition("=")[0]).is_dir()]
+        return f"{override[1]}: {_unknown_key(str(override[1]).split('.'), compose(choices))}"
     return _first_line(error)
 
 
-def _keys_at(path: Sequence[str]) -> list[str]:
-    node: Any = compose()
+def _unknown_key(path: Sequence[str], node: Any) -> str:
+    """The first part of `path` that `node` does not hold, with its near match."""
     for part in path:
-        node = node.get(part) if isinstance(node, dict) else None
-    return [str(key) for key in node] if isinstance(node, dict) else []
+        if not isinstance(node, dict) or part not in node:
+            return unknown("key", part, map(str, node) if isinstance(node, dict) else ())
+        node = node[part]
+    raise AssertionError(f"{'.'.join(path)} is a key")
 
 
 def _first_line(error: Exception) -> str:

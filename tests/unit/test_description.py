@@ -10,8 +10,8 @@ from safetensors.torch import save
 from torch import nn
 
 from networks import make_network
-from retinue.artifacts import Dataset
-from retinue.description.describe import build_model, describe, describe_model, meta_copy
+from retinue.bundle import build_sized
+from retinue.description.describe import describe, meta_copy
 from retinue.description.layers import find_layers
 from retinue.description.table import WIDTH, as_text
 from retinue.description.wording import sees, short, window
@@ -121,7 +121,7 @@ def test_auxiliary_heads_cost_parameters_and_no_multiply_adds() -> None:
 
 def test_two_classes_are_one_logit() -> None:
     with torch.device("meta"):
-        network = build_model({"_target_": "retinue.models.lenet5.LeNet5"}, 1, 2, 32)
+        network = build_sized({"_target_": "retinue.models.lenet5.LeNet5"}, 1, 2, 32)
     assert describe(network, (1, 32, 32), 2, SGD).num_outputs == 1
 
 
@@ -166,22 +166,6 @@ def test_it_describes_the_same_from_weights_and_without() -> None:
     assert descriptions[0].document() == descriptions[1].document()
 
 
-def test_a_dataset_says_which_network_is_built() -> None:
-    dataset = Dataset(
-        name="any",
-        classes=("ant", "bee", "fly"),
-        counts={},
-        image_size=40,
-        resize=40,
-        channels=3,
-        mean=(0.5,) * 3,
-        std=(0.5,) * 3,
-    )
-    description = describe_model({"_target_": "retinue.models.lenet5.LeNet5"}, dataset, 4, SGD)
-    assert description.input_shape == (3, 40, 40)
-    assert (description.num_outputs, description.memory.batch_size) == (3, 4)
-
-
 def test_weight_bytes_are_those_of_the_file() -> None:
     network = make_network("resnet18", 3, 5, 32)
     content = save(network.state_dict())
@@ -223,7 +207,7 @@ def test_a_batch_too_small_for_batch_norm_is_refused() -> None:
 
 def test_too_few_classes_are_refused() -> None:
     with pytest.raises(SettingsError, match="classes: expected >= 2, got 1"):
-        build_model({"_target_": "retinue.models.lenet5.LeNet5"}, 1, 1, 32)
+        build_sized({"_target_": "retinue.models.lenet5.LeNet5"}, 1, 1, 32)
 
 
 @pytest.mark.parametrize(

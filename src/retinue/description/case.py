@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from retinue.bundle import build_sized
 from retinue.config import Settings, strict
-from retinue.description.describe import build_model
 from retinue.models.network import Network
 from retinue.transfer import TransferSettings, freeze
 
@@ -58,6 +58,6 @@ class Case:
 
     def network(self) -> Network:
         """The untrained network, frozen where the transfer scenario freezes it, on torch's default device."""
-        network = build_model(self.model, self.channels, self.num_classes, self.image_size)
+        network = build_sized(self.model, self.channels, self.num_classes, self.image_size)
         freeze(network, strict(TransferSettings, self.transfer, where="transfer"))
         return network

@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from retinue.artifacts import Dataset
-from retinue.config import build
 from retinue.description.layers import FeatureMap, Layer, find_layers
 from retinue.description.memory import Memory, measure_memory
 from retinue.errors import SettingsError
@@ -112,37 +110,6 @@ def describe(
         memory=memory,
         layers=tuple(layers),
     )
-
-
-def describe_model(
-    model: Mapping[str, Any], dataset: Dataset, batch_size: int, optimizer_section: Mapping[str, Any]
-) -> Description:
-    """Describes the network of section `model` for the images and classes of `dataset`, all of it trained."""
-    with torch.device("meta"):
-        network = build_model(model, dataset.channels, len(dataset.classes), dataset.image_size)
-    shape = (dataset.channels, dataset.image_size, dataset.image_size)
-    return describe(network, shape, batch_size, optimizer_section)
-
-
-def build_model(model: Mapping[str, Any], channels: int, num_classes: int, image_size: int) -> Network:
-    """The untrained network of section `model`; for two classes it has one logit.
-
-    Raises:
-        SettingsError: a size out of range, an argument that is unknown or out of range, no architecture.
-    """
-    _check("channels", channels, smallest=1)
-    _check("image size", image_size, smallest=1)
-    _check("classes", num_classes, smallest=2)
-    network = build(
-        model,
-        where="model",
-        in_channels=channels,
-        num_classes=1 if num_classes == 2 else num_classes,
-        image_size=image_size,
-    )
-    if not isinstance(network, Network):
-        raise SettingsError(f"model._target_: {model['_target_']!r} is no architecture (a subclass of Network).")
-    return network
 
 
 def meta_copy(network: Network) -> Network:

@@ -37,7 +37,9 @@ class Timm(Network):
             not take, or a network that is no classifier with one head.
     """
 
-    def __init__(self, in_channels: int = 3, num_classes: int = 1000, image_size: int = 224, name: str = "resnet18"):
+    def __init__(
+        self, in_channels: int = 3, num_classes: int = 1000, image_size: int = 224, name: str = "mobilenetv3_small_100"
+    ):
         super().__init__()
         timm = _import_timm()
         names = timm.list_models()
