@@ -118,7 +118,7 @@ def test_the_gallery_shows_what_it_says(
         outcome = bundle.predict([image])
         assert (entry.map, entry.image_id, entry.label) == (position, f"{entry.row:03d}", labels[entry.row])
         assert entry.predicted == outcome.predicted[0]
-        assert entry.confidence == pytest.approx(outcome.probs.max())
+        assert entry.confidence == pytest.approx(outcome.probs.max(), abs=1e-5)  # another batch rounds differently
         assert (entry.outcome == "right") == (entry.label == entry.predicted)
         assert entry.target == getattr(entry, explained_class)
         inputs = bundle.preprocessing.normalise(torch.from_numpy(image[None]))

@@ -111,7 +111,7 @@ def test_it_opens_without_a_network_and_without_a_complaint(browser, pages, name
         title = (SCENES[name].sections or {}).get("report", {}).get("title", "Image classification report")
         assert visit.page.title() == title
         assert visit.page.locator("h1").inner_text() == title
-        assert visit.page.locator("h2").count() == 8
+        assert visit.page.locator("h2").count() == 9
         assert (
             visit.page.evaluate("performance.getEntriesByType('resource').filter((e) => !e.name.startsWith('data:'))")
             == []

@@ -49,7 +49,7 @@ def _totals(document: Mapping[str, Any]) -> Table:
         ["of them trained", _exact(document["trainable_parameters"])],
         ["of auxiliary heads, in training only", _exact(document["auxiliary_parameters"])],
         ["multiply-adds per image (convolutions, matrix products)", _exact(document["multiply_adds"])],
-        ["weights", _exact(document["weight_bytes"], "B")],
+        ["weights, bytes", _exact(document["weight_bytes"], "B")],
         ["last feature map", MISSING if last is None else f"{last['layer']}, {by(last['shape'])}"],
         ["receptive field there", _receptive_field(document)],
     ]
