@@ -14,8 +14,9 @@ run: $(READY)
 	dvc repro
 	@retinue where
 
+# Two at a time, a file in one process; threads that wait must not spin, or they take the other's core.
 test: $(READY)
-	pytest -m "not slow"
+	OMP_WAIT_POLICY=passive pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 test-slow: $(READY)
 	pytest -m slow
