@@ -14,9 +14,9 @@ run: $(READY)
 	dvc repro
 	@retinue where
 
-# Two at a time, a file in one process; threads that wait must not spin, or they take the other's core.
+# Two at a time; threads that wait must not spin, or they take the other's core.
 test: $(READY)
-	OMP_WAIT_POLICY=passive pytest -m "not slow" --numprocesses 2 --dist loadfile
+	OMP_WAIT_POLICY=passive pytest -m "not slow" --numprocesses 2 --dist worksteal
 
 test-slow: $(READY)
 	pytest -m slow

@@ -17,7 +17,7 @@ from retinue.config import build, compose, project_root
 from retinue.errors import RetinueError, SettingsError
 from retinue.stage import explained
 
-LARGEST = 5_000_000
+LARGEST = 2_500_000
 """Parameters, with ten classes; up to it an architecture is a small one."""
 
 BUDGET = ("transfer=scratch", "train.patience=null", "optimizer.lr=0.001", "explain.images_per_outcome=1")

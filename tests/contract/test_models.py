@@ -17,10 +17,14 @@ from retinue.models.network import Network
 from retinue.training.losses import main_logits, training_loss
 
 MODELS = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "conf" / "model").glob("*.yaml"))
+LARGE = {"alexnet", "inception_naive", "resnet101", "resnet152", "vgg16", "vgg19", "xception", "zfnet"}
+"""They take seconds for each test."""
 IMAGES = (["preprocess=gray32"], ["preprocess=rgb224"], ["preprocess=rgb224", "preprocess.image_size=227"])
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in MODELS]
+)
 def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
     """The composition with the model and the first preprocessing whose images it takes."""
     if request.param == "timm":

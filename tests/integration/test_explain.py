@@ -123,7 +123,7 @@ def test_the_gallery_shows_what_it_says(
         assert entry.target == getattr(entry, explained_class)
         inputs = bundle.preprocessing.normalise(torch.from_numpy(image[None]))
         expected = GradCAM().maps(bundle.network, inputs, entry.target).maps[0].numpy()
-        np.testing.assert_allclose(maps[position], expected, atol=1e-5)
+        np.testing.assert_allclose(maps[position], expected, atol=1e-4)
         with Image.open(artifacts.EXPLANATIONS / "overlays" / entry.overlay) as shown:
             assert (shown.format, shown.mode, shown.size) == ("PNG", "RGB", (64, 64))
             assert np.array_equal(np.array(shown), overlay(image, maps[position], size=64, opacity=0.3))
@@ -150,7 +150,7 @@ def test_two_processes_write_what_one_writes(
     assert bytes_of(two).keys() == bytes_of(one).keys()
     assert (two / "gallery.json").read_bytes() == (one / "gallery.json").read_bytes()
     # The batches of two processes are other batches, and a convolution may round otherwise in another batch.
-    np.testing.assert_allclose(np.load(two / "maps.npy"), np.load(one / "maps.npy"), atol=1e-5)
+    np.testing.assert_allclose(np.load(two / "maps.npy"), np.load(one / "maps.npy"), atol=1e-4)
     assert np.load(two / "maps.npy").any(axis=(1, 2)).mean() > 0.9
 
 
@@ -197,7 +197,7 @@ def test_the_same_maps_from_python_in_three_lines(explain: Callable[..., dict[st
     bundle = Bundle.load("models")
     explained = GradCAM().explain(bundle, [tmp_path / "first.png", *arrays[1:]], batch_size=5)
 
-    np.testing.assert_allclose(explained.maps, np.load(artifacts.EXPLANATIONS / "maps.npy"), atol=1e-5)
+    np.testing.assert_allclose(explained.maps, np.load(artifacts.EXPLANATIONS / "maps.npy"), atol=1e-4)
     assert explained.targets.tolist() == [entry.target for entry in entries]
     assert explained.names == [f"digit {entry.target}" for entry in entries]
     for entry, shown in zip(entries, explained.overlays, strict=True):

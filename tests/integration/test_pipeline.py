@@ -89,6 +89,7 @@ def test_a_change_in_a_source_folder_makes_acquire_stale(project: Project) -> No
     assert json.loads(project.run(*status).stdout)["acquire"] == [{"changed deps": {"photos": "modified"}}]
 
 
+@pytest.mark.slow
 def test_two_clones_give_the_same_bytes(finished: Project, tmp_path: Path) -> None:
     other = tmp_path / "other"
     finished.run("git", "clone", "--quiet", str(finished.path), str(other))
