@@ -12,13 +12,13 @@ import torch
 
 from benchmarks import experiments
 from benchmarks.pairing import timed
-from retinue.bundle import Bundle
-from retinue.config import build, compose, project_root
+from retinue.bundle import Bundle, build_sized
+from retinue.config import compose, project_root
 from retinue.errors import RetinueError, SettingsError
 from retinue.stage import explained
 
 LARGEST = 2_500_000
-"""Parameters, with ten classes; up to it an architecture is a small one."""
+"""Parameters, with ten classes; up to it on either data an architecture is a small one."""
 
 BUDGET = ("transfer=scratch", "train.patience=null", "optimizer.lr=0.001", "explain.images_per_outcome=1")
 DIGITS = (*BUDGET, "source=digits", "preprocess=gray32", "train.max_epochs=5")
@@ -37,7 +37,7 @@ def main(models: tuple[str, ...], photos: Path | None) -> None:
     """Train MODELS (all small ones without any) on digits and, where their folder is given, on photographs."""
     torch.set_num_threads(2)
     with explained("architectures"):
-        names = models or _all_models()
+        names = models or [name for name in _all_models() if _is_small(name)]
         runs = [("digits", "digits", DIGITS)]
         if photos is not None:
             runs.append(("hymenoptera", "photographs", (*PHOTOGRAPHS, f"source.path={photos.resolve()}")))
@@ -53,34 +53,41 @@ def _all_models() -> list[str]:
     return [name for name in found if name != "timm"]  # another library's
 
 
-def _row(data: str, model: str, overrides: tuple[str, ...]) -> tuple[str, ...] | None:
-    """A line of the table; None for a network that is large or that refuses images of this size."""
-    settings = [f"model={model}", *overrides]
-    composed = compose(settings)
-    images = composed["preprocess"]
+def _is_small(model: str) -> bool:
+    return any(0 < (_count_parameters(model, budget) or 0) <= LARGEST for budget in (DIGITS, PHOTOGRAPHS))
+
+
+def _count_parameters(model: str, budget: tuple[str, ...]) -> int | None:
+    """Of the network for ten classes; None where it refuses images of this size."""
+    composed = compose([f"model={model}", *budget])
     try:
         with torch.device("meta"):
-            network = build(
-                composed["model"],
-                where="model",
-                in_channels=images["channels"],
-                num_classes=10,
-                image_size=images["image_size"],
+            network = build_sized(
+                composed["model"], composed["preprocess"]["channels"], 10, composed["preprocess"]["image_size"]
             )
     except SettingsError as error:
-        print(f"{data}-{model}: {error}")
+        print(f"not on these images: {error}")
         return None
-    if sum(parameter.numel() for parameter in network.parameters()) > LARGEST:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _row(data: str, model: str, overrides: tuple[str, ...]) -> tuple[str, ...] | None:
+    """A line of the table; None for a network that refuses images of this size."""
+    settings = [f"model={model}", *overrides]
+    if _count_parameters(model, overrides) is None:
         return None
     try:
         experiment = experiments.run(f"{data}-{model.replace('_', '-')}", settings)
     except RetinueError as error:
         print(f" failed: {error}")
-        return (model, f"failed: {error}", *[""] * (len(COLUMNS) - 2))
-    metrics, architecture = (
-        experiment.document("evaluation/metrics.json"),
-        experiment.document("models/architecture.json"),
-    )
+        return (model, f"failed: {str(error).split('. ')[0]}", *[""] * (len(COLUMNS) - 2))
+    return _figures(model, experiment)
+
+
+def _figures(model: str, experiment: experiments.Experiment) -> tuple[str, ...]:
+    """A line of the table, of a finished experiment."""
+    metrics = experiment.document("evaluation/metrics.json")
+    architecture = experiment.document("models/architecture.json")
     with tempfile.TemporaryDirectory() as folder:
         bundle = Bundle.load(experiment.fetch("models", Path(folder, "models")))
     return (
