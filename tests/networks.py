@@ -41,6 +41,16 @@ def count_parameters(name: str, *shape: int, **changes: Any) -> int:
         return sum(parameter.numel() for parameter in make_network(name, *shape, **changes).parameters())
 
 
+def output_shapes(network: nn.Module, images: torch.Tensor) -> dict[str, tuple[int, ...]]:
+    """Name of every module -> shape of its output for one image."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, module in network.named_modules():
+        module.register_forward_hook(lambda _, __, out, name=name: shapes.update({name: tuple(out.shape[1:])}))
+    with torch.no_grad():
+        network.eval()(images)
+    return shapes
+
+
 class Small(Network):
     """Two convolutions, batch norm, dropout and a linear head; any size from 5 px."""
 

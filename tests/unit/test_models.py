@@ -8,22 +8,13 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import nn
 
+from networks import output_shapes
 from retinue.errors import SettingsError
 from retinue.models.lenet5 import LeNet5
 from retinue.models.mobilenet_v2 import MobileNetV2
 from retinue.models.resnet import BasicBlock, Bottleneck, ResNet
 from retinue.models.squeezenet import SqueezeNet
 from retinue.weights import load_weights
-
-
-def output_shapes(network: nn.Module, images: torch.Tensor) -> dict[str, tuple[int, ...]]:
-    """Name of every module -> shape of its output for one image."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, module in network.named_modules():
-        module.register_forward_hook(lambda _, __, out, name=name: shapes.update({name: tuple(out.shape[1:])}))
-    with torch.no_grad():
-        network.eval()(images)
-    return shapes
 
 
 def test_lenet5_has_the_maps_of_the_paper() -> None:

@@ -4,19 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from networks import count_parameters
+from networks import count_parameters, output_shapes
 from retinue.errors import SettingsError
 from retinue.models.xception import Block, SeparableConv2d, Xception
-
-
-def output_shapes(network: nn.Module, images: torch.Tensor) -> dict[str, tuple[int, ...]]:
-    """Name of every module -> shape of its output for one image."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, module in network.named_modules():
-        module.register_forward_hook(lambda _, __, out, name=name: shapes.update({name: tuple(out.shape[1:])}))
-    with torch.no_grad():
-        network.eval()(images)
-    return shapes
 
 
 def test_the_maps_are_those_of_figure_5() -> None:
