@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from networks import CONF
 from retinue.description.describe import describe
 from retinue.description.layers import find_layers
 from retinue.description.receptive_field import ReceptiveFields
@@ -19,8 +18,6 @@ from retinue.models.lenet5 import LeNet5
 from retinue.models.resnet import BasicBlock, Bottleneck
 from retinue.models.squeezenet import SqueezeNet
 from small_networks import SGD, Branches, Gate, Lambda, Net, on_meta
-
-MODELS = {path.stem for path in CONF.glob("*.yaml")}
 
 
 def field_of(body: nn.Module, side: int = 64, channels: int = 1) -> tuple[tuple[int, int] | None, bool]:
