@@ -1,11 +1,19 @@
 """EfficientNet (Tan, Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", table 1)."""
 
+import functools
 import math
 
 import torch
 from torch import nn
 
-from retinue.models.network import Network, check_positive, check_probability, uses_small_stem
+from retinue.models.network import (
+    Network,
+    check_positive,
+    check_probability,
+    conv_norm,
+    scaled_channels,
+    uses_small_stem,
+)
 
 STAGES = (
     # expansion, kernel, stride, output channels, blocks
@@ -18,6 +26,8 @@ STAGES = (
     (6, 3, 1, 320, 1),
 )
 """Stages 2 to 8 of table 1, the B0; the stride is that of a stage's first block, as in the authors' code."""
+
+_conv = functools.partial(conv_norm, activation=nn.SiLU)
 
 
 class StochasticDepth(nn.Module):
@@ -119,7 +129,7 @@ class EfficientNet(Network):
             check_positive(key, factor)
         for key, probability in (("dropout", dropout), ("stochastic_depth", stochastic_depth)):
             check_probability(key, probability)
-        channels = _channels(32, width)
+        channels = scaled_channels(32, width)
         layers = [_conv(in_channels, channels, 3, stride=1 if uses_small_stem(stem, image_size) else 2)]
         total = sum(math.ceil(blocks * depth) for *_, blocks in STAGES)
         built = 0
@@ -129,7 +139,7 @@ class EfficientNet(Network):
             stage = nn.Sequential()
             for index in range(math.ceil(blocks * depth)):
                 drop, first_stride = stochastic_depth * built / total, stride if index == 0 else 1
-                wide = _channels(out_channels, width)
+                wide = scaled_channels(out_channels, width)
                 stage.append(MBConv(channels, wide, expansion, kernel, first_stride, drop))
                 channels, built = wide, built + 1
             layers.append(stage)
@@ -144,19 +154,6 @@ class EfficientNet(Network):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits float (N, num_classes) of normalised `images` float (N, in_channels, H, W)."""
         return self.classifier(self.avgpool(self.features(images)).flatten(1))
-
-
-def _channels(count: int, width: float) -> int:
-    """`count` · `width` to the nearest multiple of 8, at least 8; up where that would lose more than a tenth."""
-    scaled = count * width
-    rounded = max(8, math.floor(scaled / 8 + 0.5) * 8)
-    return rounded if rounded >= 0.9 * scaled else rounded + 8
-
-
-def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    """A convolution that keeps the side at stride 1, batch norm and SiLU."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.SiLU(inplace=True))
 
 
 def _initialise(conv: nn.Conv2d) -> None:

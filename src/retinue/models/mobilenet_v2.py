@@ -1,11 +1,18 @@
 """MobileNetV2 (Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks", table 2)."""
 
-import math
+import functools
 
 import torch
 from torch import nn
 
-from retinue.models.network import Network, check_positive, check_probability, uses_small_stem
+from retinue.models.network import (
+    Network,
+    check_positive,
+    check_probability,
+    conv_norm,
+    scaled_channels,
+    uses_small_stem,
+)
 
 STAGES = (
     # expansion t, output channels c, blocks n, stride s of the first; output at 224 px with the stem "imagenet"
@@ -17,6 +24,8 @@ STAGES = (
     (6, 160, 3, 2),  # (N, 160, 7, 7)
     (6, 320, 1, 1),  # (N, 320, 7, 7)
 )
+
+_conv = functools.partial(conv_norm, activation=nn.ReLU6)
 
 
 class InvertedResidual(nn.Module):
@@ -75,12 +84,12 @@ class MobileNetV2(Network):
         super().__init__()
         check_positive("width", width)
         check_probability("dropout", dropout)
-        channels, last = _channels(32, width), _channels(1280, max(1.0, width))
+        channels, last = scaled_channels(32, width), scaled_channels(1280, max(1.0, width))
         stride = 1 if uses_small_stem(stem, image_size) else 2
         self.features = nn.Sequential(_conv(in_channels, channels, 3, stride))  # (N, 32, 112, 112)
         for expansion, count, blocks, first_stride in STAGES:
             for index in range(blocks):
-                wide = _channels(count, width)
+                wide = scaled_channels(count, width)
                 self.features.append(InvertedResidual(channels, wide, expansion, first_stride if index == 0 else 1))
                 channels = wide
         self.features.append(_conv(channels, last, 1))  # (N, 1280, 7, 7)
@@ -96,16 +105,3 @@ class MobileNetV2(Network):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits float (N, num_classes) of normalised `images` float (N, in_channels, H, W)."""
         return self.classifier(self.avgpool(self.features(images)).flatten(1))
-
-
-def _channels(count: int, width: float) -> int:
-    """`count` · `width` to the nearest multiple of 8, at least 8; up where that would lose more than a tenth."""
-    scaled = count * width
-    rounded = max(8, math.floor(scaled / 8 + 0.5) * 8)
-    return rounded if rounded >= 0.9 * scaled else rounded + 8
-
-
-def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    """A convolution that keeps the side at stride 1, batch norm and ReLU6."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU6(inplace=True))

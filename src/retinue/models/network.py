@@ -1,5 +1,6 @@
 """What every architecture is, the layers that several share, and the checks of their arguments."""
 
+import math
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
@@ -89,6 +90,21 @@ class ResponseNorm(nn.LocalResponseNorm):
             return super().forward(x)
         # Of maps torch pools in three dimensions, which has no deterministic backward pass on CUDA; of rows in two.
         return super().forward(x.flatten(2)).view_as(x)
+
+
+def conv_norm(
+    in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1, *, activation: type[nn.Module]
+) -> nn.Sequential:
+    """A convolution without bias that keeps the side at stride 1, batch norm and an in-place `activation`."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), activation(inplace=True))
+
+
+def scaled_channels(count: int, width: float) -> int:
+    """`count` · `width` to the nearest multiple of 8, at least 8; up where that would lose more than a tenth."""
+    scaled = count * width
+    rounded = max(8, math.floor(scaled / 8 + 0.5) * 8)
+    return rounded if rounded >= 0.9 * scaled else rounded + 8
 
 
 def uses_small_stem(stem: str, image_size: int) -> bool:
