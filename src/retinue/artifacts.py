@@ -22,6 +22,7 @@ PROCESSED = Path("data/processed")
 AUGMENTED = Path("data/augmented")
 MODEL = Path("models")
 ARCHITECTURE = Path("models/architecture.json")
+TRANSFER = Path("models/transfer.json")
 PREDICTIONS = Path("evaluation/predictions")
 CURVES = Path("evaluation/curves")
 METRICS = Path("evaluation/metrics.json")
@@ -137,6 +138,50 @@ class Epoch:
     val_accuracy_score: float
     val_auc_score: float
     val_predicted_classes: int
+
+
+@dataclass(frozen=True)
+class LayerEntry:
+    """A row of `layers` in models/transfer.json: a module with parameters of its own, in the last epoch.
+
+    Attributes:
+        layer: dotted name; empty for the network itself.
+        type: the module's class.
+        parameters: numbers it owns.
+        frozen: none of its parameters is trained.
+        trained_from: first epoch, from 0, in which one of them is; None: in none.
+        in_optimizer: the optimizer holds one of them.
+        batch_norm: "eval" or "train", the mode in which a batch-norm layer computes; None for other layers.
+        lr: learning rate without the schedule; None where the optimizer holds none of its parameters.
+    """
+
+    layer: str
+    type: str
+    parameters: int
+    frozen: bool
+    trained_from: int | None
+    in_optimizer: bool
+    batch_norm: str | None
+    lr: float | None
+
+
+@dataclass(frozen=True)
+class LedgerEpoch:
+    """A row of `epochs` in models/transfer.json: what was found when an epoch had ended.
+
+    Attributes:
+        epoch: from 0.
+        frozen_tensors: parameters and buffers that were frozen in it, all of them unchanged.
+        frozen_sha256: of their names and of the hashes of their bits.
+        trained_parameters: tensors that were trained in it.
+        unmoved_parameters: tensors trained in it or before that still have the bits they began with.
+    """
+
+    epoch: int
+    frozen_tensors: int
+    frozen_sha256: str
+    trained_parameters: int
+    unmoved_parameters: int
 
 
 @dataclass(frozen=True)
@@ -321,6 +366,12 @@ def write_dataset(path: Path, dataset: Dataset) -> None:
 def read_dataset(path: Path = PROCESSED / "dataset.json") -> Dataset:
     """Reads dataset.json."""
     return Dataset.from_document(read_json(path))
+
+
+def training_files() -> list[Path]:
+    """The files a training reads besides initial weights, in a fixed order."""
+    folders = (PROCESSED / "train", PROCESSED / "val", AUGMENTED)
+    return [PROCESSED / "dataset.json", *(path for folder in folders for path in sorted(folder.iterdir()))]
 
 
 @contextmanager

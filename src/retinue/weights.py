@@ -46,7 +46,7 @@ class WeightsSettings:
 
     Attributes:
         name: of the choice.
-        path: a file of weights (see `load_weights`).
+        path: a file of weights (see `load_weights`), or a model bundle, whose folder holds one.
         url: http(s) address of one; needs `sha256`. Without path and url, weights are drawn from the seed.
         sha256: hexadecimal digest of the file, or its first digits, at least 8.
         inputs: the file DVC watches: the weights, or this module where there is no file.
@@ -84,6 +84,7 @@ class WeightsSettings:
         if self.url is None:
             assert self.path is not None
             path = Path(self.path)
+            path = path / "weights.safetensors" if path.is_dir() else path
             _check_name(path)
         else:
             path = _download(self.url, str(self.sha256).lower())
@@ -120,7 +121,7 @@ class LoadReport(NamedTuple):
         return {**self._asdict(), "loaded": len(self.loaded)}
 
 
-def load_weights(network: Network, path: Path | str) -> LoadReport:
+def load_weights(network: Network, path: Path | str, *, with_heads: bool = True) -> LoadReport:
     """Copies a published state dict into `network`.
 
     Every tensor must find its counterpart of the same name and shape, with these exceptions: a head (`network.head`,
@@ -136,6 +137,7 @@ def load_weights(network: Network, path: Path | str) -> LoadReport:
         network: changed in place, and not at all where an error is raised.
         path: .pth or .pt (a flat dict of tensors, as torchvision publishes it) or .safetensors. Nothing in it is
             executed: torch's weights-only loader refuses everything but tensors.
+        with_heads: False leaves the heads as they are, whatever their shape: they were made for other classes.
 
     Raises:
         ModelError: no such file, not a file of tensors, or tensors that are missing, unexpected, of another shape or
@@ -144,7 +146,7 @@ def load_weights(network: Network, path: Path | str) -> LoadReport:
     path = Path(path)
     published = network.adopt(read_tensors(path))
     own = network.state_dict()
-    fresh = _fresh_heads(network, own, published)
+    fresh = _fresh_heads(network, own, published, with_heads=with_heads)
     first = _first_convolution(network)
     report = LoadReport([], [], [])
     values: dict[str, torch.Tensor] = {}
@@ -237,12 +239,14 @@ def _download(url: str, digest: str) -> Path:
     return target
 
 
-def _fresh_heads(network: Network, own: Mapping[str, torch.Tensor], published: Mapping[str, torch.Tensor]) -> set[str]:
+def _fresh_heads(
+    network: Network, own: Mapping[str, torch.Tensor], published: Mapping[str, torch.Tensor], *, with_heads: bool
+) -> set[str]:
     """The tensors of the heads that were published for other classes."""
     fresh: set[str] = set()
     for head in (network.head, *network.auxiliary_heads):
         names = {name for name in own if name.startswith(f"{head}.")}
-        if any(name in published and published[name].shape != own[name].shape for name in names):
+        if not with_heads or any(name in published and published[name].shape != own[name].shape for name in names):
             fresh |= names
     return fresh
 

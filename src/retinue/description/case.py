@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from retinue.bundle import build_sized
-from retinue.config import Settings, strict
+from retinue.config import Settings, build
 from retinue.models.network import Network
-from retinue.transfer import TransferSettings, freeze
+from retinue.transfer.freezing import freeze
+from retinue.transfer.scenario import Scenario
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,12 @@ class Case:
         return self.channels, self.image_size, self.image_size
 
     def network(self) -> Network:
-        """The untrained network, frozen where the transfer scenario freezes it, on torch's default device."""
+        """The untrained network, frozen where the transfer scenario freezes it, on torch's default device.
+
+        transfer=auto has not decided yet: nothing is frozen.
+        """
         network = build_sized(self.model, self.channels, self.num_classes, self.image_size)
-        freeze(network, strict(TransferSettings, self.transfer, where="transfer"))
+        transfer = build(self.transfer, where="transfer")
+        if isinstance(transfer, Scenario):
+            freeze(network, transfer)
         return network

@@ -40,6 +40,7 @@ class Layer:
         whole_image: an output depends on all of the image, by a global pool, a flattening layer or a gate.
         called: "always"; "training": in training only (auxiliary heads); "never" by itself: its parent uses its
             parameters, or nothing does.
+        frozen: it computes as in prediction while others train, and its parameters stay as they are.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Layer:
     receptive_field: tuple[int, int] | None
     whole_image: bool
     called: Called
+    frozen: bool
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ def find_layers(network: Network, input_shape: Sequence[int]) -> Found:
         module = network.get_submodule(name)
         if name not in reached and any(True for _ in module.parameters(recurse=False)):
             rows.append(_row(name, module, unclaimed, called="never"))
+    rows = [replace(row, frozen=row.name in network.frozen) for row in rows]
     return Found(rows, recorder.feature_map, recorder.num_outputs)
 
 
@@ -241,6 +244,7 @@ def _row(
         receptive_field=receptive_field,
         whole_image=whole_image,
         called=called,
+        frozen=False,
     )
 
 

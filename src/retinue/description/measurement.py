@@ -18,7 +18,6 @@ from torch import nn
 from retinue.description.case import Case
 from retinue.description.memory import make_optimizer, step_inputs, training_step
 from retinue.errors import RetinueError
-from retinue.transfer import keep_frozen_in_eval
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,6 @@ def _measure_here(case: Case) -> Measured:
     _steps(warm_up, case.optimizer, (2, 3, 32, 32))
     before = _peak_bytes()
     network = case.network().train()
-    keep_frozen_in_eval(network)
     step_s = _steps(network, case.optimizer, (case.batch_size, *case.input_shape))
     return Measured(_peak_bytes() - before, step_s, torch.get_num_threads())
 

@@ -18,7 +18,6 @@ from torch.utils._pytree import tree_leaves
 from retinue.config import build
 from retinue.models.network import Network
 from retinue.training.losses import training_loss
-from retinue.transfer import keep_frozen_in_eval
 
 _OF_ACCELERATORS = ("fused", "capturable")
 """Arguments of optimizers that change neither state nor result and are refused on other devices."""
@@ -156,7 +155,6 @@ def measure_memory(
     """
     device = next(network.parameters()).device.type
     network.train()
-    keep_frozen_in_eval(network)
     with LiveMemory() as live:
         images, labels = step_inputs(shape, device)
         live.watch([*network.parameters(), *network.buffers(), images, labels])

@@ -23,6 +23,9 @@ def _table(layers: Sequence[Layer]) -> list[str]:
     widths[0] = min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1))
     lines = [_line(row, widths) for row in rows]
     lines.insert(1, "─" * max(map(len, lines)))
+    frozen = [i for i, layer in enumerate(layers) if layer.frozen and layer.called == "always"]
+    if frozen:
+        lines.insert(frozen[-1] + len(lines) - len(layers) + 1, "── frozen up to here")
     for called, title in (("training", "in training only"), ("never", "not called by themselves")):
         places = [i for i, layer in enumerate(layers) if layer.called == called]
         if places:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -24,11 +24,21 @@ class Network(nn.Module):
         head: dotted name of the layer whose outputs are the classes; registered after all others.
         auxiliary_heads: dotted names of the layers whose outputs are the classes, too, in training only.
         dispensable: prefixes of published tensors that a variant of the network does without.
+        frozen: dotted names of the modules that compute as in prediction while the others train: their batch norm
+            neither uses nor moves the statistics of the batch, their dropout drops nothing.
     """
 
     head: str
     auxiliary_heads: tuple[str, ...] = ()
     dispensable: tuple[str, ...] = ()
+    frozen: frozenset[str] = frozenset()
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for what is trained; what is frozen stays in eval mode."""
+        super().train(mode)
+        for name in self.frozen:
+            self.get_submodule(name).training = False
+        return self
 
     def adopt(self, published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Published tensors under this network's own names; the names are the same unless a subclass says otherwise."""

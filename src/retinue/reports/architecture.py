@@ -81,9 +81,7 @@ def _memory(memory: Mapping[str, Any]) -> Table:
 def _layers(layers: Sequence[Mapping[str, Any]]) -> Table:
     rows = []
     for layer in (SimpleNamespace(**row) for row in layers[:MAX_LAYERS]):
-        note = (
-            "" if layer.called == "always" else f" ({'training only' if layer.called == 'training' else 'not called'})"
-        )
+        note = " (frozen)" if layer.frozen else _NOTES[layer.called]
         rows.append(
             [
                 f"{layer.name}{f' ({layer.use})' if layer.use > 1 else ''}{note}",

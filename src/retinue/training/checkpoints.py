@@ -32,9 +32,13 @@ def resume_folder(settings: Mapping[str, Any], files: Iterable[Path]) -> Path:
         settings: the sections that shape the weights, as plain containers.
         files: what training reads, in a fixed order.
     """
-    code = sorted(Path(__file__).resolve().parents[1].rglob("*.py"))
-    digests = [sha256(path) for path in (*code, *files)]
+    digests = [*code_digests(), *map(sha256, files)]
     return CACHE / "train" / fingerprint({"settings": settings, "inputs": digests})
+
+
+def code_digests() -> list[str]:
+    """SHA-256 of every file of the code, in a fixed order."""
+    return [sha256(path) for path in sorted(Path(__file__).resolve().parents[1].rglob("*.py"))]
 
 
 def checkpoint_callback(folder: Path, monitor: str) -> ModelCheckpoint:

@@ -1,0 +1,197 @@
+"""A network in training: its loss, optimizer, schedule and what is watched on the validation split."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pytorch_lightning as L
+import torch
+
+from retinue.artifacts import Epoch
+from retinue.config import build
+from retinue.errors import SettingsError, TrainingError, unknown
+from retinue.images.preprocessing import Preprocessing
+from retinue.models.network import Network, TrainingOutputs
+from retinue.reproducibility import draw_seed, seed_everything
+from retinue.training.losses import main_logits, predicted_classes, training_loss
+from retinue.training.validation import MONITORS, validation_metrics
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """conf/train.
+
+    Attributes:
+        max_epochs: >= 1.
+        batch_size: images of a step, per device, >= 1.
+        eval_batch_size: images of a validation batch, per device, >= 1.
+        precision: one of PRECISIONS, as Lightning spells them.
+        channels_last: NHWC memory layout; faster for convolutions on most CPUs and GPUs.
+        monitor: one of MONITORS; decides on the best epoch and on early stopping.
+        patience: epochs without a better value before training stops, >= 1; None: never.
+        label_smoothing: in [0, 1).
+        class_weights: "none" or "balanced".
+        gradient_clip_norm: largest L2 norm of all gradients together, > 0; None: no clipping.
+    """
+
+    max_epochs: int
+    batch_size: int
+    eval_batch_size: int
+    precision: str
+    channels_last: bool
+    monitor: str
+    patience: int | None
+    label_smoothing: float
+    class_weights: str
+    gradient_clip_norm: float | None
+
+    def __post_init__(self) -> None:
+        for key in ("max_epochs", "batch_size", "eval_batch_size"):
+            if getattr(self, key) < 1:
+                raise SettingsError(f"train.{key}: expected >= 1, got {getattr(self, key)}.")
+        for key, allowed in (
+            ("precision", PRECISIONS),
+            ("monitor", MONITORS),
+            ("class_weights", ("none", "balanced")),
+        ):
+            if getattr(self, key) not in allowed:
+                raise SettingsError(f"train.{key}: {unknown('value', getattr(self, key), allowed)}")
+        if self.patience is not None and self.patience < 1:
+            raise SettingsError(f"train.patience: expected >= 1 or null, got {self.patience}.")
+        if not 0 <= self.label_smoothing < 1:
+            raise SettingsError(f"train.label_smoothing: expected a fraction in [0, 1), got {self.label_smoothing}.")
+        if self.gradient_clip_norm is not None and self.gradient_clip_norm <= 0:
+            raise SettingsError(f"train.gradient_clip_norm: expected > 0 or null, got {self.gradient_clip_norm}.")
+
+
+class Forward(Protocol):
+    """Computes logits of what a batch holds under `key`."""
+
+    key: str
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor | TrainingOutputs:
+        """`inputs` (N, …) -> logits float (N, K), with auxiliary ones while such heads train."""
+
+
+class ImageForward:
+    """Logits of images uint8 (N, H, W, C)."""
+
+    key = "images"
+
+    def __init__(self, network: Network, preprocessing: Preprocessing, *, channels_last: bool):
+        self._network, self._preprocessing, self._channels_last = network, preprocessing, channels_last
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor | TrainingOutputs:
+        normalised = self._preprocessing.normalise(inputs)
+        return self._network(normalised if self._channels_last else normalised.contiguous())
+
+
+class Classifier(L.LightningModule):
+    """A network with its loss, optimizer, schedule and validation metrics.
+
+    Draws (order, augmentation, dropout) are functions of the seed and the epoch, and the history travels in the
+    checkpoint: a training resumed at an epoch boundary is the uninterrupted one, bit for bit on the CPU.
+
+    Args:
+        network: images float (N, C, H, W) -> logits (N, K), or (N, 1) for two classes.
+        forward: computes logits of a batch with that network, or with the part of it that is trained.
+        settings: conf/train.
+        optimizer, schedule: the sections of the settings.
+        groups: makes the parameter groups of the optimizer.
+        class_weights: float (num_classes,) or None.
+        val_labels: int64 (N,) of the whole validation split.
+        seed: of the run.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        forward: Forward,
+        settings: TrainSettings,
+        *,
+        optimizer: Mapping[str, Any],
+        schedule: Mapping[str, Any],
+        groups: Callable[[], list[dict[str, Any]]],
+        class_weights: torch.Tensor | None,
+        val_labels: np.ndarray,
+        seed: int,
+    ):
+        super().__init__()
+        self.network = network
+        self.history: list[dict[str, Any]] = []
+        self._compute, self._train_settings = forward, settings
+        self._optimizer, self._schedule, self._groups = optimizer, schedule, groups
+        self._val_labels, self._seed = val_labels, seed
+        self._class_weights: torch.Tensor | None
+        self.register_buffer("_class_weights", class_weights, persistent=False)
+        self._sums = torch.zeros(3, dtype=torch.float64)  # of loss, of correct, of images
+        self._val_logits = torch.empty(0)
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor | TrainingOutputs:
+        """Logits of a batch, with those of auxiliary heads while these are in training mode."""
+        return self._compute(batch[self._compute.key])
+
+    def on_train_epoch_start(self) -> None:
+        seed_everything(draw_seed(self._seed, "epoch", self.current_epoch, self.global_rank))
+        self._sums = torch.zeros(3, dtype=torch.float64, device="cpu" if self.device.type == "mps" else self.device)
+
+    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        outputs, labels = self(batch), batch["labels"]
+        loss = training_loss(outputs, labels, self._class_weights, self._train_settings.label_smoothing)
+        with torch.no_grad():
+            correct = (predicted_classes(main_logits(outputs)) == labels).sum()
+            self._sums += torch.stack(
+                [loss.detach().double() * len(labels), correct.double(), correct * 0 + len(labels)]
+            )
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self._val_logits = torch.zeros(0)
+
+    def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
+        logits = self(batch).float()
+        if not len(self._val_logits):
+            self._val_logits = logits.new_zeros(len(self._val_labels), logits.shape[1])
+        self._val_logits[batch["index"]] = logits
+
+    def on_validation_epoch_end(self) -> None:
+        """Closes the epoch: all its training steps are done when the validation split has been seen."""
+        # Every rank filled its own rows of a table of zeros, so the sum over ranks is the table.
+        logits = self.trainer.strategy.reduce(self._val_logits, reduce_op="sum")
+        loss, correct, images = self.trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
+        if not math.isfinite(loss):
+            raise TrainingError(self._diverged("the training loss is not finite"))
+        if not torch.isfinite(logits).all():
+            raise TrainingError(self._diverged("a logit of the validation split is not finite"))
+        metrics = {"train/loss": loss / images, "train/accuracy_score": correct / images}
+        metrics.update(validation_metrics(self._val_labels, logits))
+        self.log_dict(metrics)
+        row = Epoch(
+            epoch=self.current_epoch,
+            lr=self.trainer.optimizers[0].param_groups[0]["lr"],
+            val_predicted_classes=len(predicted_classes(logits).unique()),
+            **{name.replace("/", "_"): value for name, value in metrics.items()},
+        )
+        self.history.append(asdict(row))
+
+    def configure_optimizers(self) -> Any:
+        optimizer = build(self._optimizer, self._groups(), where="optimizer")
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = build(self._schedule, optimizer, steps, where="schedule")
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["history"] = self.history
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.history = list(checkpoint["history"])
+
+    def _diverged(self, what: str) -> str:
+        return (
+            f"epoch {self.current_epoch + 1}: {what}. Training has diverged. Lower optimizer.lr, set "
+            "train.gradient_clip_norm, or use train.precision=32-true. Earlier results are untouched."
+        )

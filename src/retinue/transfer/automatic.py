@@ -1,0 +1,97 @@
+"""transfer=auto: a scenario chosen by the size of the training split and how far the weights already serve it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from retinue.config import build
+from retinue.errors import SettingsError
+from retinue.transfer.scenario import Scenario
+from retinue.transfer.similarity import Similarity
+
+SCENARIOS = ("scratch", "small_similar", "large_similar", "small_different", "large_different")
+
+
+class Decision(NamedTuple):
+    """The scenario that is trained, and why.
+
+    Attributes:
+        scenario: one of conf/scenario.
+        reasons: sentences; empty where a person chose.
+        measured: what was looked at, for the record; empty where a person chose.
+    """
+
+    scenario: Scenario
+    reasons: tuple[str, ...] = ()
+    measured: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Auto:
+    """conf/transfer/auto.yaml: the table of scenarios (size of the data by similarity), applied to measured values.
+
+    Only the training split is looked at.
+
+    Attributes:
+        name: of the choice.
+        candidates: the sections of conf/scenario by name, all of SCENARIOS.
+        small_below: mean number of training images per class; data with fewer are small; >= 1.
+        similar_from: similarity (`retinue.transfer.similarity`) from which data are similar, in (0, 1).
+        probe_images: at most so many images are looked at, >= 1.
+        probe_folds: of the cross-validation, >= 2.
+    """
+
+    name: str
+    candidates: dict[str, Any]
+    small_below: int
+    similar_from: float
+    probe_images: int
+    probe_folds: int
+
+    def __post_init__(self) -> None:
+        if sorted(self.candidates) != sorted(SCENARIOS):
+            raise SettingsError(
+                f"transfer.candidates: expected {', '.join(SCENARIOS)}, got {', '.join(self.candidates)}."
+            )
+        for key, smallest in (("small_below", 1), ("probe_images", 1), ("probe_folds", 2)):
+            if getattr(self, key) < smallest:
+                raise SettingsError(f"transfer.{key}: expected >= {smallest}, got {getattr(self, key)}.")
+        if not 0 < self.similar_from < 1:
+            raise SettingsError(f"transfer.similar_from: expected a value in (0, 1), got {self.similar_from}.")
+
+    @property
+    def transfers(self) -> bool:
+        """It makes sense with initial weights only."""
+        return True
+
+    def scenario(self, name: str) -> Scenario:
+        """One of the candidates."""
+        return build(self.candidates[name], where=f"transfer.candidates.{name}")
+
+    def decide(self, images_per_class: float, measure: Callable[[int, int], Similarity]) -> Decision:
+        """The scenario for data of this size and similarity.
+
+        Args:
+            images_per_class: mean number of training images per class.
+            measure: takes the number of images to look at and the number of folds.
+        """
+        found = measure(self.probe_images, self.probe_folds)
+        small, similar = images_per_class < self.small_below, found.value >= self.similar_from
+        name = f"{'small' if small else 'large'}_{'similar' if similar else 'different'}"
+        reasons = [
+            f"{images_per_class:.0f} training images per class: {'few' if small else 'many'} "
+            f"(transfer.small_below {self.small_below}).",
+            f"A linear probe on the features of the initial weights reaches {found.transferred:.3f} balanced accuracy "
+            f"in cross-validation on {found.num_images} training images, on those of an untrained network "
+            f"{found.untrained:.3f}: the weights save {found.value:.0%} of the errors, so the data are "
+            f"{'similar to' if similar else 'different from'} their source "
+            f"(transfer.similar_from {self.similar_from}).",
+        ]
+        if found.value <= 0 and not small:
+            name = "scratch"
+            reasons.append("The weights serve no better than none.")
+        return Decision(
+            self.scenario(name),
+            (*reasons, f"Chosen: {name}."),
+            {"images_per_class": images_per_class, **asdict(found), "similarity": found.value},
+        )

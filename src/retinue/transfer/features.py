@@ -1,0 +1,104 @@
+"""The frozen-prefix cache: what frozen layers make of the images, computed once and kept on disk.
+
+Where the layers stay as they are and the images, too (no augmentation in training, or copies made beforehand), their
+outputs are the same in every epoch, and training needs the layers behind them only.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as L
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from retinue.artifacts import CACHE
+from retinue.errors import TrainingError
+from retinue.images.preprocessing import Preprocessing
+from retinue.images.store import RowFile
+
+FOLDER = CACHE / "features"
+
+
+class StoredFeatures(Dataset[dict[str, torch.Tensor]]):
+    """Labelled outputs of frozen layers; keys and batches as in `retinue.images.loading.StoredImages`.
+
+    A batch is a dict of `features` float32 (N, …), `labels` int64 (N,) and `index` int64 (N,).
+
+    Args:
+        path: of the .npy file, float32 or float16, a row an image.
+        labels: int (N,).
+    """
+
+    def __init__(self, path: Path, labels: np.ndarray):
+        self._rows = RowFile(path)
+        self.labels = torch.as_tensor(np.asarray(labels, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> dict[str, torch.Tensor]:
+        index = torch.as_tensor([index for _, index in keys], dtype=torch.int64)
+        rows = np.empty((len(keys), *self._rows.shape[1:]), self._rows.dtype)
+        for position, (_, row) in enumerate(keys):
+            self._rows.read_into(row, rows[position])
+        return {"features": torch.from_numpy(rows).float(), "labels": self.labels[index], "index": index}
+
+
+class FrozenPrefix(L.LightningModule):
+    """Computes what frozen layers make of images and writes it, each image to its row.
+
+    Args:
+        prefix: images float (N, C, H, W), normalised -> float (N, …).
+        preprocessing: normalises the images.
+        path: of the .npy file; of the right shape, it exists before prediction starts.
+        channels_last: memory layout of the images.
+    """
+
+    def __init__(self, prefix: nn.Module, preprocessing: Preprocessing, path: Path, *, channels_last: bool):
+        super().__init__()
+        self.prefix, self._preprocessing = prefix, preprocessing
+        self._path, self._channels_last = path, channels_last
+        self._rows: RowFile | None = None
+
+    def on_predict_start(self) -> None:
+        self._rows = RowFile(self._path, writable=True)
+
+    def predict_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
+        assert self._rows is not None
+        images = self._preprocessing.normalise(batch["images"])
+        outputs = self.prefix(images if self._channels_last else images.contiguous())
+        values = outputs.float().cpu().numpy().astype(self._rows.dtype)
+        if not np.isfinite(values).all():
+            raise TrainingError(
+                "the frozen layers give values that are not finite, or beyond float16's 65504. "
+                "Set transfer.prefix_cache=float32, or check the initial weights."
+            )
+        for row, features in zip(batch["index"].tolist(), values, strict=True):
+            self._rows.write(row, features)
+
+    def on_predict_end(self) -> None:
+        assert self._rows is not None
+        self._rows.close()
+        self.trainer.strategy.barrier("features")  # rank 0 goes on with the rows of all ranks
+
+
+def feature_shape(prefix: nn.Module, channels: int, image_size: int) -> tuple[int, ...]:
+    """Shape of what `prefix`, on the CPU, makes of one image."""
+    with torch.inference_mode():
+        return tuple(prefix(torch.zeros(1, channels, image_size, image_size)).shape[1:])
+
+
+def make_room(size_bytes: int, limit_gb: float) -> None:
+    """Deletes the caches that were used longest ago, by their folder's time, until `size_bytes` more fit the limit."""
+    kept = []
+    for folder in FOLDER.glob("*/"):
+        kept.append((folder.stat().st_mtime, sum(file.stat().st_size for file in folder.iterdir()), folder))
+    total = sum(size for _, size, _ in kept)
+    for _, size, folder in sorted(kept):
+        if total + size_bytes <= limit_gb * 1e9:
+            break
+        shutil.rmtree(folder)
+        total -= size

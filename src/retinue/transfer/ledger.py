@@ -1,0 +1,162 @@
+"""The freeze ledger: the proof, by hashes taken every epoch, that what is frozen stays and what is trained moves."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytorch_lightning as L
+import torch
+from torch import nn
+
+from retinue.artifacts import LayerEntry, LedgerEpoch
+from retinue.errors import TrainingError
+from retinue.models.network import Network
+
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+
+
+class FreezeLedger(L.Callback):
+    """Hashes every parameter and buffer before the first and after every epoch, and ends the training at a leak.
+
+    Frozen is a parameter that asks for no gradient, and a buffer of a module in `Network.frozen`. What is frozen must
+    keep its bits through the epoch and must not be in the optimizer; every trained parameter must have other bits at
+    the end than at the start. The state travels in the checkpoint.
+
+    Args:
+        network: what is trained, frozen parts and all.
+
+    Attributes:
+        layers: after an epoch, a row for each module with parameters, in the order of registration.
+        epochs: a row for each epoch.
+    """
+
+    def __init__(self, network: Network):
+        self.layers: list[LayerEntry] = []
+        self.epochs: list[LedgerEpoch] = []
+        self._network = network
+        self._initial: dict[str, str] = {}
+        self._trained_from: dict[str, int] = {}  # module -> first epoch in which a parameter of it is trained
+        self._unmoved: set[str] = set()  # parameters that are trained and still have their initial bits
+        self._frozen: dict[str, str] = {}  # tensor -> hash, for the time of an epoch
+
+    def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if not self._initial:
+            self._initial = {name: digest(tensor) for name, tensor in self._tensors()}
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:  # the first batch, not the start of the epoch: by now every callback has done what it does there
+        if batch_idx:
+            return
+        frozen = self._frozen_names()
+        self._frozen = {name: digest(tensor) for name, tensor in self._tensors() if name in frozen}
+        self.layers = self._rows(trainer.optimizers[0], trainer.current_epoch)
+        leaked = [row.layer for row in self.layers if row.frozen and row.in_optimizer]
+        if leaked:
+            raise TrainingError(f"frozen layers are in the optimizer: {_shown(leaked)}. {_LEAK}")
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        now = {name: digest(tensor) for name, tensor in self._tensors()}
+        moved = [name for name, before in self._frozen.items() if now[name] != before]
+        if moved:
+            raise TrainingError(
+                f"epoch {trainer.current_epoch + 1}: frozen tensors have changed: {_shown(moved)}. {_LEAK}"
+            )
+        trained = {name for name, parameter in self._network.named_parameters() if parameter.requires_grad}
+        ever = self._unmoved | trained
+        self._unmoved = {name for name in ever if now[name] == self._initial[name]}
+        frozen = hashlib.sha256("".join(f"{name} {self._frozen[name]}\n" for name in sorted(self._frozen)).encode())
+        self.epochs.append(
+            LedgerEpoch(
+                epoch=trainer.current_epoch,
+                frozen_tensors=len(self._frozen),
+                frozen_sha256=frozen.hexdigest(),
+                trained_parameters=len(trained),
+                unmoved_parameters=len(self._unmoved),
+            )
+        )
+
+    def check_moved(self) -> None:
+        """Refuses the training where a trained parameter has the bits it began with.
+
+        Raises:
+            TrainingError: with the names.
+        """
+        if self._unmoved:
+            raise TrainingError(
+                f"after {len(self.epochs)} epochs trained parameters are as they were: "
+                f"{_shown(sorted(self._unmoved))}. No gradient reaches them, they are not in the optimizer, or the "
+                "learning rate is too small to change them. Earlier results are untouched."
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "initial": self._initial,
+            "trained_from": self._trained_from,
+            "unmoved": sorted(self._unmoved),
+            "layers": [row.__dict__ for row in self.layers],
+            "epochs": [row.__dict__ for row in self.epochs],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._initial, self._trained_from = dict(state_dict["initial"]), dict(state_dict["trained_from"])
+        self._unmoved = set(state_dict["unmoved"])
+        self.layers = [LayerEntry(**row) for row in state_dict["layers"]]
+        self.epochs = [LedgerEpoch(**row) for row in state_dict["epochs"]]
+
+    def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        yield from self._network.state_dict().items()
+
+    def _frozen_names(self) -> set[str]:
+        parameters = dict(self._network.named_parameters())
+        return {
+            name
+            for name, _ in self._tensors()
+            if (not parameters[name].requires_grad if name in parameters else _owner(name) in self._network.frozen)
+        }
+
+    def _rows(self, optimizer: torch.optim.Optimizer, epoch: int) -> list[LayerEntry]:
+        rates = {id(p): g.get("initial_lr", g["lr"]) for g in optimizer.param_groups for p in g["params"]}
+        rows = []
+        for name, module in self._network.named_modules():
+            own = list(module.parameters(recurse=False))
+            if not own:
+                continue
+            frozen = not any(parameter.requires_grad for parameter in own)
+            if not frozen:
+                self._trained_from.setdefault(name, epoch)
+            found = [rates[id(parameter)] for parameter in own if id(parameter) in rates]
+            rows.append(
+                LayerEntry(
+                    layer=name,
+                    type=type(module).__name__,
+                    parameters=sum(parameter.numel() for parameter in own),
+                    frozen=frozen,
+                    trained_from=self._trained_from.get(name),
+                    in_optimizer=bool(found),
+                    batch_norm=("train" if module.training else "eval") if isinstance(module, _NORMS) else None,
+                    lr=max(found, default=None),
+                )
+            )
+        return rows
+
+
+_LEAK = (
+    "Something puts frozen modules into training mode or trains frozen parameters: a network whose forward pass calls "
+    ".train(), or a callback. Earlier results are untouched."
+)
+
+
+def digest(tensor: torch.Tensor) -> str:
+    """SHA-256 of the bytes of a tensor, hexadecimal."""
+    values = tensor.detach().cpu().contiguous()
+    return hashlib.sha256(values.flatten().view(torch.uint8).numpy().data).hexdigest()
+
+
+def _owner(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _shown(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more

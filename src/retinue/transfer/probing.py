@@ -1,0 +1,103 @@
+"""Features before the head, computed by a Trainer, and what a linear probe makes of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as L
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from retinue.images.loading import Batches, StoredImages
+from retinue.images.preprocessing import Preprocessing
+from retinue.models.network import Network
+from retinue.trainer import TrainerSettings, make_trainer
+from retinue.transfer.depth import blocks_of
+from retinue.transfer.freezing import Freezing
+from retinue.transfer.similarity import Similarity, probe_score, spread
+from retinue.transfer.splitting import prefix_of
+
+
+class Chosen(Dataset[dict[str, torch.Tensor]]):
+    """Some of the images, numbered anew; a batch is one of `images`.
+
+    Args:
+        images: all of them.
+        indices: int (N,).
+    """
+
+    def __init__(self, images: StoredImages, indices: np.ndarray):
+        self._images, self._indices = images, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> dict[str, torch.Tensor]:
+        batch = self._images.__getitems__([(epoch, int(self._indices[index])) for epoch, index in keys])
+        return {**batch, "index": torch.tensor([index for _, index in keys])}
+
+
+class HeadInputs(L.LightningModule):
+    """What the head of a network reads, each map averaged over its positions.
+
+    Args:
+        network: in eval mode while it predicts.
+        preprocessing: normalises the images.
+        count: number of images.
+
+    Attributes:
+        features: float32 (count, C); after prediction, on all ranks.
+    """
+
+    def __init__(self, network: Network, preprocessing: Preprocessing, count: int):
+        super().__init__()
+        blocks = tuple(blocks_of(network))
+        self._prefix: nn.Module = prefix_of(network, Freezing(blocks, len(blocks)))
+        self._preprocessing, self._count = preprocessing, count
+        self.features = torch.empty(0)
+
+    def predict_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
+        values = self._prefix(self._preprocessing.normalise(batch["images"]).contiguous()).float()
+        values = values.mean(dim=(2, 3)) if values.ndim == 4 else values
+        if not len(self.features):
+            self.features = values.new_zeros(self._count, values.shape[1])
+        self.features[batch["index"]] = values
+
+    def on_predict_end(self) -> None:
+        # Every rank filled its own rows of a table of zeros, so the sum over ranks is the table.
+        self.features = self.trainer.strategy.reduce(self.features, reduce_op="sum").cpu()
+
+
+def measure_similarity(
+    networks: Mapping[str, Network],
+    images: StoredImages,
+    preprocessing: Preprocessing,
+    hardware: TrainerSettings,
+    *,
+    limit: int,
+    folds: int,
+    batch_size: int,
+    seed: int,
+) -> Similarity:
+    """Compares linear probes on the features of two networks of one architecture.
+
+    Args:
+        networks: `transferred`, with the initial weights, and `untrained`.
+        images: of the training split.
+        preprocessing: normalises them.
+        hardware: conf/trainer.
+        limit: at most so many images are looked at.
+        folds: of the cross-validation.
+        batch_size: images of a forward pass, per device.
+        seed: of the choice of images and of the folds.
+    """
+    labels = images.labels.numpy()
+    chosen = spread(labels, limit, seed)
+    scores: dict[str, Any] = {}
+    for name, network in networks.items():
+        module = HeadInputs(network, preprocessing, len(chosen))
+        batches = Batches(Chosen(images, chosen), batch_size=batch_size, num_workers=hardware.train_workers)
+        make_trainer(hardware, seed=seed).predict(module, batches, return_predictions=False)
+        scores[name] = probe_score(module.features.numpy(), labels[chosen], folds, seed)
+    return Similarity(**scores, num_images=len(chosen))
