@@ -106,4 +106,5 @@ def _silence() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*recommended to use `self.log.*sync_dist=True.*")  # already reduced
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+    warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode at the start of training.*")  # frozen ones
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")

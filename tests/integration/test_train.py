@@ -160,9 +160,9 @@ def test_training_starts_from_a_file_of_weights_and_says_what_it_took(prepared: 
     assert (described["parameters"], described["trainable_parameters"]) == (61_706, 850)
 
 
-def test_freezing_random_weights_is_refused(prepared: Project) -> None:
+def test_a_scenario_without_weights_is_refused(prepared: Project) -> None:
     before = weights(prepared)
     result = prepared.stage("train", *SETTINGS, "transfer=small_similar", "weights=none", check=False)
     assert result.returncode == 2
-    assert "would freeze random ones. Give weights=imagenet or weights=file" in result.stderr
+    assert "there are no initial weights to transfer. Give weights=imagenet, weights=file" in result.stderr
     assert weights(prepared) == before

@@ -51,8 +51,8 @@ def run(settings: Settings, tracker: Tracker) -> None:
     leader = _fit(settings, own, tracker, classifier, inputs.batches, start, ledger, resume)
     if not leader:
         return
-    ledger.check_moved()
     best = _take_best(classifier, own, resume)
+    ledger.check_moved()
     bundle = Bundle(start.network, settings.plain("model"), dataset, {**best, "initial_weights": start.weights})
     with artifacts.replacing(artifacts.MODEL) as folder:
         bundle.save(folder)

@@ -66,7 +66,7 @@ class FrozenPrefix(L.LightningModule):
     def on_predict_start(self) -> None:
         self._rows = RowFile(self._path, writable=True)
 
-    def predict_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
+    def predict_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         assert self._rows is not None
         images = self._preprocessing.normalise(batch["images"])
         outputs = self.prefix(images if self._channels_last else images.contiguous())
@@ -78,6 +78,7 @@ class FrozenPrefix(L.LightningModule):
             )
         for row, features in zip(batch["index"].tolist(), values, strict=True):
             self._rows.write(row, features)
+        return batch["index"]  # Lightning warns of a step that gives nothing
 
     def on_predict_end(self) -> None:
         assert self._rows is not None

@@ -71,7 +71,10 @@ def freeze(network: Network, scenario: Scenario) -> Freezing:
 
 
 def freeze_blocks(network: Network, blocks: Sequence[Block], num_frozen: int) -> Freezing:
-    """Freezes the first `num_frozen` of `blocks`, which `blocks_of` gave for `network`; thaws all others."""
+    """Freezes the first `num_frozen` of `blocks`, which `blocks_of` gave for `network`; thaws all others.
+
+    The mode of each module is set anew, by that of the network.
+    """
     freezing = Freezing(tuple(blocks), num_frozen)
     network.frozen = frozenset()
     if num_frozen:
@@ -79,6 +82,7 @@ def freeze_blocks(network: Network, blocks: Sequence[Block], num_frozen: int) ->
     for name, module in network.named_modules():
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(name not in network.frozen)
+    network.train(network.training)  # Lightning leaves the modes as it finds them
     return freezing
 
 

@@ -57,12 +57,13 @@ class HeadInputs(L.LightningModule):
         self._preprocessing, self._count = preprocessing, count
         self.features = torch.empty(0)
 
-    def predict_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
+    def predict_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         values = self._prefix(self._preprocessing.normalise(batch["images"]).contiguous()).float()
         values = values.mean(dim=(2, 3)) if values.ndim == 4 else values
         if not len(self.features):
             self.features = values.new_zeros(self._count, values.shape[1])
         self.features[batch["index"]] = values
+        return batch["index"]  # Lightning warns of a step that gives nothing
 
     def on_predict_end(self) -> None:
         # Every rank filled its own rows of a table of zeros, so the sum over ranks is the table.

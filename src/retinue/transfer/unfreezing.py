@@ -37,7 +37,6 @@ class GradualUnfreezing(L.Callback):
         order = unfreezing_order(self._network, self._freezing)
         frozen = {name: self._parameters(name) for name in order if not any(map(_trains, self._parameters(name)))}
         freeze_blocks(self._network, self._freezing.blocks, self._num_frozen(trainer.current_epoch))
-        module.train()
         thawed = {name: parameters for name, parameters in frozen.items() if any(map(_trains, parameters))}
         if thawed:
             self._add(trainer.optimizers[0], thawed)

@@ -1,0 +1,102 @@
+"""Every architecture in every transfer scenario: what is frozen keeps its bits, what is trained moves."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from retinue.bundle import build_sized
+from retinue.config import build, compose, strict
+from retinue.errors import SettingsError
+from retinue.images.loading import Batches
+from retinue.images.preprocessing import Preprocessing
+from retinue.models.network import Network
+from retinue.trainer import TrainerSettings, make_trainer
+from retinue.training.classifier import Classifier, ImageForward, TrainSettings
+from retinue.transfer.freezing import freeze
+from retinue.transfer.learning_rates import parameter_groups
+from retinue.transfer.ledger import FreezeLedger
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+SCENARIOS = sorted(path.stem for path in (CONF / "transfer").glob("*.yaml") if path.stem != "auto")
+LARGE = {
+    *("alexnet", "densenet121", "efficientnet_b0", "googlenet", "inception_naive", "resnet34", "resnet50", "resnet101"),
+    *("resnet152", "vgg16", "vgg19", "xception", "zfnet"),
+}
+"""They take seconds for each scenario."""
+SIZES = ((32, 1), (64, 3), (67, 3))
+"""Sides and channels, the first that a network takes."""
+CLASSES = 3
+
+
+class RandomImages:
+    """Eight images of noise; keys and batches as in `retinue.images.loading.StoredImages`."""
+
+    def __init__(self, size: int, channels: int):
+        self._images = np.random.default_rng(0).integers(0, 256, (8, size, size, channels), np.uint8)
+        self.labels = torch.arange(8) % CLASSES
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> dict[str, torch.Tensor]:
+        index = torch.tensor([index for _, index in keys])
+        return {"images": torch.from_numpy(self._images)[index], "labels": self.labels[index], "index": index}
+
+
+def make(settings: dict[str, Any]) -> tuple[Network, RandomImages, Preprocessing]:
+    torch.manual_seed(0)
+    for size, channels in SIZES:
+        try:
+            network = build_sized(settings["model"], channels, CLASSES, size)
+        except SettingsError as error:
+            refusal = error
+        else:
+            standard = Preprocessing(size, size, channels, (0.5,) * channels, (0.25,) * channels)
+            return network, RandomImages(size, channels), standard
+    raise AssertionError(f"no size of {SIZES} fits: {refusal}")
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("model", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in MODELS])
+def test_two_epochs_move_what_is_trained_and_nothing_else(model: str, scenario: str) -> None:
+    if model == "timm":
+        pytest.importorskip("timm", exc_type=ImportError)
+    settings = compose([f"model={model}", f"transfer={scenario}", "weights=file", "weights.path=unused.pth"])
+    network, images, preprocessing = make(settings)
+    chosen, own = build(settings["transfer"], where="transfer"), strict(TrainSettings, settings["train"], where="train")
+    freezing = freeze(network, chosen)
+    classifier = Classifier(
+        network,
+        ImageForward(network, preprocessing, channels_last=False),
+        own,
+        optimizer=settings["optimizer"],
+        schedule=settings["schedule"],
+        groups=partial(parameter_groups, network, freezing, chosen, settings["optimizer"]),
+        class_weights=None,
+        val_labels=images.labels.numpy(),
+        seed=0,
+    )
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    hardware = strict(TrainerSettings, {**settings["trainer"], "progress_bar": False}, where="trainer")
+    ledger = FreezeLedger(network)
+    trainer = make_trainer(hardware, seed=0, callbacks=[ledger], max_epochs=2)
+    trainer.fit(classifier, Batches(images, images, batch_size=4, num_workers=0))
+    ledger.check_moved()
+
+    moved = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert trained <= moved
+    heads = (network.head, *network.auxiliary_heads)
+    assert any(name.startswith(f"{network.head}.") for name in trained)
+    may_move = trained | {name for name in before if name.rpartition(".")[0] not in network.frozen}
+    assert moved <= may_move
+    if chosen.frozen_fraction == 1:
+        assert {name.rpartition(".")[0] for name in moved} <= set(heads)
+    assert [row.frozen_tensors for row in ledger.epochs] == [ledger.epochs[0].frozen_tensors] * 2
+    assert ledger.epochs[0].frozen_sha256 == ledger.epochs[1].frozen_sha256

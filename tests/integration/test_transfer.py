@@ -1,0 +1,152 @@
+"""Transfer scenarios as stages: interrupted, cached, chosen automatically; the weights are those of an earlier run."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from project import Project
+
+SETTINGS = ["tracking=off", "train.max_epochs=4", "train.patience=null", "weights=bundle", "weights.path=source"]
+FIXED = ["augment=none"]
+CACHED = "frozen-prefix cache float32"
+
+
+@pytest.fixture
+def prepared(finished: Project, tmp_path: Path) -> Project:
+    """A checkout with the data stages done; the model of an earlier run lies in source/."""
+    project = finished.copy(tmp_path / "project")
+    shutil.move(project.path / "models", project.path / "source")
+    return project
+
+
+@pytest.fixture
+def fixed(prepared: Project) -> Project:
+    """The same without augmentation."""
+    prepared.stage("augment", "tracking=off", *FIXED)
+    return prepared
+
+
+def model(project: Project) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (project.path / "models").iterdir()}
+
+
+def transfer(project: Project) -> dict[str, Any]:
+    return json.loads((project.path / "models/transfer.json").read_text())
+
+
+def kill_in_epoch(project: Project, epoch: int, *overrides: str) -> None:
+    process = project.start(sys.executable, "-m", "retinue.stages.train", *SETTINGS, *overrides)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if re.match(rf"epoch +{epoch}/", line):
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    rest = process.stdout.read()
+    assert process.wait() == -signal.SIGKILL, rest
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["transfer=large_similar", "transfer.unfreeze_every=1", "transfer.block_decay=0.5"],
+        pytest.param(["transfer=small_similar"], marks=pytest.mark.slow),
+        pytest.param(["transfer=small_similar", *FIXED], marks=pytest.mark.slow, id="cached"),
+        pytest.param(["transfer=large_similar"], marks=pytest.mark.slow),
+        pytest.param(["transfer=small_different", *FIXED], marks=pytest.mark.slow),
+        pytest.param(["transfer=large_different"], marks=pytest.mark.slow),
+        pytest.param(["transfer=scratch", "weights.path=null", "weights=none"], marks=pytest.mark.slow),
+        pytest.param(["transfer=auto"], marks=pytest.mark.slow),
+    ],
+    ids=lambda overrides: "-".join(overrides),
+)
+def test_killed_and_resumed_is_uninterrupted(overrides: list[str], prepared: Project, tmp_path: Path) -> None:
+    if FIXED[0] in overrides:
+        prepared.stage("augment", "tracking=off", *FIXED)
+    uninterrupted = prepared.copy(tmp_path / "uninterrupted")
+    uninterrupted.stage("train", *SETTINGS, *overrides)
+    kill_in_epoch(prepared, 2, *overrides)
+    resumed = prepared.stage("train", *SETTINGS, *overrides)
+    assert re.search(r"resuming after epoch [12]", resumed.stdout)
+    assert model(prepared) == model(uninterrupted)
+
+
+@pytest.mark.parametrize(("cache", "tolerance"), [("float32", 1e-5), ("float16", 5e-3)])
+def test_the_cache_changes_nothing_but_the_time(cache: str, tolerance: float, fixed: Project, tmp_path: Path) -> None:
+    """Weights after four epochs; batches of other sizes round sums differently, and float16 has eleven bits."""
+    plain = fixed.copy(tmp_path / "plain")
+    overrides = [*SETTINGS, *FIXED, "transfer=large_similar"]
+    assert f"frozen-prefix cache {cache}" in fixed.stage("train", *overrides, f"transfer.prefix_cache={cache}").stdout
+    assert "frozen-prefix cache off" in plain.stage("train", *overrides, "transfer.prefix_cache=off").stdout
+    cached, computed = (load_file(project.path / "models/weights.safetensors") for project in (fixed, plain))
+    assert cached.keys() == computed.keys()
+    assert max(np.abs(cached[name] - computed[name]).max() for name in cached) <= tolerance
+    (folder,) = (fixed.path / ".cache/features").iterdir()
+    rows = np.load(folder / "train.npy", mmap_mode="r")
+    assert rows.dtype == cache
+    assert rows.shape == (1168, 120)  # LeNet-5 up to its layer c5
+    assert not (plain.path / ".cache/features").exists()
+
+
+def test_a_second_training_finds_the_cache(fixed: Project) -> None:
+    overrides = [*SETTINGS, *FIXED, "transfer=small_similar"]
+    fixed.stage("train", *overrides)
+    (folder,) = (fixed.path / ".cache/features").iterdir()
+    written = (folder / "train.npy").stat().st_mtime_ns
+    fixed.stage("train", *overrides, "optimizer.lr=0.01")
+    assert (folder / "train.npy").stat().st_mtime_ns == written
+    fixed.stage("train", *overrides, "transfer.frozen_fraction=0.5")
+    assert len(list((fixed.path / ".cache/features").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["transfer=small_similar"], "augmentation draws anew in every epoch"),
+        (["transfer=small_similar", *FIXED, "transfer.prefix_cache_gb=1e-6"], "it would take 0.0 GB"),
+        (["transfer=small_similar", *FIXED, "transfer.unfreeze_every=2"], "frozen layers are unfrozen later"),
+    ],
+)
+def test_the_cache_is_off_and_says_why(overrides: list[str], reason: str, prepared: Project) -> None:
+    if FIXED[0] in overrides:
+        prepared.stage("augment", "tracking=off", *FIXED)
+    assert f"frozen-prefix cache off: {reason}" in prepared.stage("train", *SETTINGS, *overrides).stdout
+    assert transfer(prepared)["prefix_cache"].startswith(f"off: {reason}")
+
+
+def test_auto_says_why_and_never_opens_the_test_split(prepared: Project) -> None:
+    shutil.rmtree(prepared.path / "data/processed/test")
+    printed = prepared.stage("train", *SETTINGS, "transfer=auto", "transfer.small_below=200").stdout
+    document = transfer(prepared)
+    assert document["scenario"]["name"] == "small_similar"  # 117 digits a class, and the weights know digits
+    assert document["measured"]["num_images"] == 1168
+    assert document["measured"]["transferred"] > document["measured"]["untrained"]
+    assert all(f"transfer=auto: {reason}" in printed for reason in document["reasons"])
+    assert "117 training images per class: few" in document["reasons"][0]
+
+
+def test_gradual_unfreezing_is_in_the_ledger(prepared: Project) -> None:
+    prepared.stage("train", *SETTINGS, "transfer=small_similar", "transfer.unfreeze_every=1")
+    document = transfer(prepared)
+    assert [row["trained_from"] for row in document["layers"]] == [None, 3, 2, 1, 0]
+    assert [row["in_optimizer"] for row in document["layers"]] == [False, True, True, True, True]
+    assert [row["frozen_tensors"] for row in document["epochs"]] == [8, 6, 4, 2]
+
+
+@pytest.mark.slow
+def test_two_processes_fill_one_cache(fixed: Project, tmp_path: Path) -> None:
+    alone = fixed.copy(tmp_path / "alone")
+    overrides = [*SETTINGS, *FIXED, "transfer=large_similar", "trainer.num_threads=1", "train.max_epochs=2"]
+    alone.stage("train", *overrides)
+    fixed.stage("train", *overrides, "trainer=ddp", "train.batch_size=16")
+    folders = [next((project.path / ".cache/features").iterdir()) for project in (alone, fixed)]
+    one, two = (np.load(folder / "train.npy") for folder in folders)
+    assert np.abs(one - two).max() <= 1e-5
