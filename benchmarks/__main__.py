@@ -7,21 +7,22 @@ from pathlib import Path
 import click
 import torch
 
-NAMES = ("decoding", "training_epoch", "gradcam", "dense", "memory")
+NAMES = ("decoding", "training_epoch", "gradcam", "dense", "memory", "frozen_prefix")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("names", nargs=-1, type=click.Choice(NAMES))
 @click.option("--photos", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of JPEGs.")
-def main(names: tuple[str, ...], photos: Path | None) -> None:
+@click.option("--weights", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Of SqueezeNet 1.0.")
+def main(names: tuple[str, ...], photos: Path | None, weights: Path | None) -> None:
     """Measure NAMES (all without any) and print a Markdown table. About 6 minutes on 2 cores for all."""
     torch.set_num_threads(2)
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
     print("| what | ours | peer | ratio (smallest to largest) | goal |\n|---|---|---|---|---|")
     for name in names or NAMES:
         module = importlib.import_module(f"benchmarks.{name}")
-        options = {"photos": photos} if name == "decoding" else {}
-        for row in module.measure(**options):
+        given = {"decoding": {"photos": photos}, "frozen_prefix": {"photos": photos, "weights": weights}}
+        for row in module.measure(**given.get(name, {})):
             ratio = f"{row.ratio:.2f} ({row.low:.2f} to {row.high:.2f})"
             print(f"| {row.what} | {row.ours} | {row.peer} | {ratio} | {row.goal} |", flush=True)
 

@@ -131,6 +131,10 @@ def test_auto_says_why_and_never_opens_the_test_split(prepared: Project) -> None
     assert document["measured"]["transferred"] > document["measured"]["untrained"]
     assert all(f"transfer=auto: {reason}" in printed for reason in document["reasons"])
     assert "117 training images per class: few" in document["reasons"][0]
+    chosen = load_file(prepared.path / "models/weights.safetensors")
+    prepared.stage("train", *SETTINGS, "transfer=small_similar")
+    named = load_file(prepared.path / "models/weights.safetensors")
+    assert all(np.array_equal(chosen[name], named[name]) for name in named)
 
 
 def test_gradual_unfreezing_is_in_the_ledger(prepared: Project) -> None:

@@ -1,0 +1,114 @@
+"""Transfer scenarios on photographs: `python -m benchmarks.transfer_photographs`; writes docs/results.md."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from benchmarks import experiments
+from benchmarks.in_process import Pipeline
+from retinue import artifacts
+from retinue.artifacts import Sample
+from retinue.config import project_root
+from retinue.images.loading import Batches, StoredImages
+from retinue.images.preprocessing import Preprocessing
+from retinue.images.store import ImageStore
+from retinue.metrics.summary import metrics_document
+from retinue.stage import explained
+from retinue.trainer import TrainerSettings, make_trainer
+from retinue.training.assembly import TrainingImages, make_start
+from retinue.training.classifier import TrainSettings
+from retinue.transfer.automatic import SCENARIOS
+from retinue.transfer.probing import HeadInputs
+
+BUDGET = ("train.max_epochs=30", "train.patience=10")
+COLUMNS = ("model", "scenario", "augmentation", "frozen layers", "accuracy (95 %)", "AUC (95 %)", "val log-loss")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--photos", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("weights", nargs=-1, required=True)
+def main(photos: Path, weights: tuple[str, ...]) -> None:
+    """Train every scenario on ants and bees, from WEIGHTS, each given as MODEL=FILE."""
+    torch.set_num_threads(2)
+    with explained("transfer_photographs"):
+        source = ("experiment=hymenoptera", f"source.path={photos.resolve()}", "transfer=scratch")
+        plain, augmented = (Pipeline((*source, f"augment={policy}")) for policy in ("none", "photo"))
+        rows: list[Sequence[str]] = []
+        for model, _, path in (given.partition("=") for given in weights):
+            start = (f"model={model}", "weights=file", f"weights.path={Path(path).resolve()}")
+            rows += _model(model, start, plain, augmented)
+            experiments.write_section(
+                project_root() / "docs/results.md", "scenarios", experiments.markdown(COLUMNS, rows)
+            )
+
+
+def _model(model: str, start: Sequence[str], plain: Pipeline, augmented: Pipeline) -> list[Sequence[str]]:
+    """The rows of a model: the linear probe, the scenarios, the best of them by the validation split, augmented."""
+    rows = [_row(model, "(linear probe)", "none", _probe(plain, start))]
+    found: dict[str, dict[str, Any]] = {}
+    for name in SCENARIOS:
+        overrides = (*start, *BUDGET, f"transfer={name}")
+        if name == "scratch":
+            overrides = (f"model={model}", *BUDGET, "transfer=scratch", "weights=none")
+        found[name] = plain.trained(*overrides)
+        rows.append(_row(model, name, "none", found[name]))
+    chosen = _auto(plain, start)
+    rows.append([model, "auto", "none", *["" for _ in COLUMNS[3:-1]], f"chooses {chosen}"])
+    best = min(SCENARIOS, key=lambda name: found[name]["bundle"]["training"]["value"])
+    rows.append(_row(model, best, "photo", augmented.trained(*start, *BUDGET, f"transfer={best}")))
+    return rows
+
+
+def _row(model: str, scenario: str, policy: str, result: dict[str, Any]) -> Sequence[str]:
+    frozen = result["transfer"]["frozen"] if "transfer" in result else {}
+    row = (
+        *(model, scenario, policy),
+        f"{frozen['layers']} of {frozen['layers_before_head']}" if frozen.get("layers") else "",
+        experiments.with_interval(result, "accuracy_score"),
+        experiments.with_interval(result, "auc_score"),
+        experiments.cut_off(result["bundle"]["training"]["value"], 4) if "bundle" in result else "",
+    )
+    print(" | ".join(row), flush=True)
+    return row
+
+
+def _auto(pipeline: Pipeline, start: Sequence[str]) -> str:
+    """The scenario that transfer=auto chooses; what it then trains is that scenario's model, bit for bit."""
+    settings = pipeline.settings(*start, "transfer=auto")
+    with pipeline.inside():
+        own = settings.section("train", TrainSettings)
+        return make_start(settings, artifacts.read_dataset(), TrainingImages.read(), own).decision.scenario.name
+
+
+def _probe(pipeline: Pipeline, start: Sequence[str]) -> dict[str, Any]:
+    """Metrics of a logistic regression on the standardised features of the training split, without any training."""
+    settings = pipeline.settings(*start, "transfer=large_different")
+    with pipeline.inside():
+        dataset, own = artifacts.read_dataset(), settings.section("train", TrainSettings)
+        network = make_start(settings, dataset, TrainingImages.read(), own).network.eval()
+        hardware = settings.section("trainer", TrainerSettings)
+        found = {}
+        for split in ("train", "test"):
+            folder = artifacts.PROCESSED / split
+            labels = np.array([s.label for s in artifacts.read_table(folder / "manifest.csv", Sample)])
+            module = HeadInputs(network, Preprocessing.from_dataset(dataset), len(labels))
+            stored = StoredImages([ImageStore(folder)], labels)
+            make_trainer(hardware, seed=0).predict(
+                module, Batches(stored, batch_size=64, num_workers=0), return_predictions=False
+            )
+            found[split] = module.features.numpy(), labels
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(*found["train"])
+    features, labels = found["test"]
+    probs = probe.predict_proba(features)
+    return metrics_document(labels, probs, dataset.classes, settings.plain("evaluate"), seed=0)
+
+
+if __name__ == "__main__":
+    main()
