@@ -77,7 +77,10 @@ CHOICES = [
     *([f"schedule={path.stem}"] for path in sorted((ROOT / "conf" / "schedule").glob("*.yaml"))),
     *([f"explain={path.stem}"] for path in sorted((ROOT / "conf" / "explain").glob("*.yaml"))),
     ["source=image_folder", "source.path=photos"],
-    ["transfer=small_similar", "weights=file", "weights.path=weights.pth"],
+    *(
+        [f"transfer={path.stem}", "weights=file", "weights.path=weights.pth"]
+        for path in sorted((ROOT / "conf" / "transfer").glob("*.yaml"))
+    ),
 ]
 
 
@@ -99,11 +102,12 @@ def test_declared_settings_are_those_the_stage_may_read(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", [s for s in STAGES if s != "report"])
 def test_every_declared_section_is_read(stage: str) -> None:
-    source = "\n".join(file.read_text("utf-8") for file in [stage_file(stage)])
+    own = stage_file(stage).read_text("utf-8").split("SECTIONS =", 1)[1].split("\n", 1)[1]
+    parts = [file.read_text("utf-8") for file in closure(stage_file(stage)) if file.parent.name == "training"]
     for section in PIPELINE["stages"][stage]["params"]:
-        read = "settings.seed" if section == "seed" else f'"{section}"'
-        body = source.split("SECTIONS =", 1)[1].split("\n", 1)[1]
-        assert read in body, f"{stage} declares the section {section!r} and never reads it"
+        read = "settings.seed" if section == "seed" else f'("{section}"'
+        found = any(read in text for text in (own, *parts))
+        assert found, f"{stage} declares the section {section!r} and never reads it"
 
 
 def test_a_stage_cannot_read_what_it_does_not_declare() -> None:

@@ -98,8 +98,7 @@ def _fit(
     callbacks: list[L.Callback] = [checkpoint_callback(resume, own.monitor), ledger]
     scenario = start.decision.scenario
     if scenario.unfreeze_every is not None:
-        lr = settings.plain("optimizer")["lr"]
-        callbacks.append(GradualUnfreezing(start.network, start.freezing, scenario, lr))
+        callbacks.append(GradualUnfreezing(start.network, start.freezing, scenario, settings.plain("optimizer")))
     if own.patience is not None:
         callbacks.append(early_stopping(own.monitor, own.patience))
     trainer = make_trainer(

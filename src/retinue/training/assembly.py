@@ -133,6 +133,7 @@ def make_start(settings: Settings, dataset: Dataset, images: TrainingImages, own
             network, document = _untrained(settings, dataset), {"name": "none"}
     else:
         decision = Decision(transfer)
+    _check_unfreezing(decision.scenario, settings.section("trainer", TrainerSettings))
     freezing = freeze(network, decision.scenario)
     if freezing.num_frozen:
         rank_zero_only(print)(f"transfer={decision.scenario.name}: {freezing}")
@@ -158,6 +159,14 @@ def make_classifier(
         val_labels=images.val_labels,
         seed=settings.seed,
     )
+
+
+def _check_unfreezing(scenario: Scenario, hardware: TrainerSettings) -> None:
+    if scenario.unfreeze_every is not None and hardware.devices * hardware.num_nodes > 1:
+        raise SettingsError(
+            "transfer.unfreeze_every: several processes exchange the gradients of what is trained from the start; what "
+            "is unfrozen later would differ between them. Use one device, or transfer.unfreeze_every=null."
+        )
 
 
 def _untrained(settings: Settings, dataset: Dataset) -> Network:

@@ -1,5 +1,6 @@
 """Gradual unfreezing: the last frozen block is trained, too, after every so many epochs."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as L
@@ -21,12 +22,13 @@ class GradualUnfreezing(L.Callback):
         network: frozen as `freezing` says.
         freezing: before the first epoch.
         scenario: with `unfreeze_every` not None.
-        lr: optimizer.lr, of the head.
+        optimizer: section of the settings; its `lr` is the head's.
     """
 
-    def __init__(self, network: Network, freezing: Freezing, scenario: Scenario, lr: float):
+    def __init__(self, network: Network, freezing: Freezing, scenario: Scenario, optimizer: Mapping[str, Any]):
         assert scenario.unfreeze_every is not None
-        self._network, self._freezing, self._scenario, self._lr = network, freezing, scenario, lr
+        self._network, self._freezing, self._scenario = network, freezing, scenario
+        self._settings = optimizer
         self._every = scenario.unfreeze_every
 
     def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -51,7 +53,7 @@ class GradualUnfreezing(L.Callback):
     def _add(self, optimizer: torch.optim.Optimizer, thawed: dict[str, list[nn.Parameter]]) -> None:
         factors = layer_factors(self._network, self._freezing, self._scenario)
         for name, parameters in thawed.items():
-            rate = self._lr * factors[name]
+            rate = self._settings["lr"] * factors[name]
             group = next(g for g in optimizer.param_groups if g.get("initial_lr", g["lr"]) == rate)
             group["params"].extend(parameters)
 

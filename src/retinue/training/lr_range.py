@@ -1,0 +1,224 @@
+"""The learning-rate range test: the training loss while the learning rate grows, and which rate that suggests.
+
+Source: Smith 2017, "Cyclical Learning Rates for Training Neural Networks", section 3.3. Deviations: there the rate
+grows linearly and the accuracy is watched; here it grows exponentially, so that every decade gets as many steps, and
+the smoothed loss of the training batches is watched, which needs no validation.
+"""
+
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+import pytorch_lightning as L
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from retinue import artifacts
+from retinue.config import Settings
+from retinue.errors import SettingsError, TrainingError
+from retinue.images.preprocessing import Preprocessing
+from retinue.trainer import TrainerSettings, make_trainer
+from retinue.training.assembly import TrainingImages, make_classifier, make_start
+from retinue.training.classifier import ImageForward, TrainSettings
+
+DIVERGED = 4.0
+"""The test ends where the smoothed loss exceeds its lowest value so many times."""
+
+MARGIN = 10.0
+"""So far below the rate of the lowest loss is the one that is recommended."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """What is tested.
+
+    Attributes:
+        low, high: the first and the last optimizer.lr, 0 < low < high.
+        num_steps: optimizer steps from the one to the other, >= 10.
+    """
+
+    low: float
+    high: float
+    num_steps: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low < self.high < math.inf:
+            raise SettingsError(f"--from, --to: expected 0 < from < to, got {self.low:g} and {self.high:g}.")
+        if self.num_steps < 10:
+            raise SettingsError(f"--steps: expected >= 10, got {self.num_steps}.")
+
+    @property
+    def beta(self) -> float:
+        """Of the smoothing, in [0, 1): a mean over about a tenth of the steps, however many there are."""
+        return 1 - 10 / self.num_steps
+
+
+class Step(NamedTuple):
+    """An optimizer step.
+
+    Attributes:
+        lr: optimizer.lr, the rate of the head; other groups have their factor of it.
+        loss: of the batch, before the step, in nats.
+        smoothed: see `Smoothing`.
+    """
+
+    lr: float
+    loss: float
+    smoothed: float
+
+
+class Smoothing:
+    """The exponential moving average with bias correction (Kingma and Ba 2015, "Adam", section 3).
+
+    m_t = β · m_{t-1} + (1 - β) · loss_t with m_0 = 0, and s_t = m_t / (1 - β^t).
+
+    Args:
+        beta: β, in [0, 1).
+    """
+
+    def __init__(self, beta: float):
+        self._beta, self._mean, self._count = beta, 0.0, 0
+
+    def __call__(self, loss: float) -> float:
+        """s_t of the next loss."""
+        self._count += 1
+        self._mean = self._beta * self._mean + (1 - self._beta) * loss
+        return self._mean / (1 - self._beta**self._count)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What the test has found.
+
+    Attributes:
+        span: what was tested.
+        steps: with finite losses, at least one.
+        end: why the test ended before `span.high`; None where it did not.
+    """
+
+    span: Span
+    steps: Sequence[Step]
+    end: str | None
+
+    @property
+    def minimum(self) -> Step:
+        """The step with the lowest smoothed loss."""
+        return min(self.steps, key=lambda step: step.smoothed)
+
+    @property
+    def steepest(self) -> Step | None:
+        """Where the smoothed loss falls fastest per factor of lr; None where it never fell.
+
+        Not among the first tenth of the steps: their mean is one of few batches, and jumps.
+        """
+        first, last = self.span.num_steps // 10, self.steps.index(self.minimum)
+        if last <= first:
+            return None
+        slope = np.gradient([step.smoothed for step in self.steps], np.log([step.lr for step in self.steps]))
+        return self.steps[first + int(np.argmin(slope[first : last + 1]))]
+
+    @property
+    def recommended(self) -> float | None:
+        """A tenth of the rate of the lowest loss; None where the loss never fell."""
+        return None if self.steepest is None else self.minimum.lr / MARGIN
+
+    @property
+    def still_falling(self) -> bool:
+        """Whether the loss was lowest at the end, with no sign that a larger rate is too large."""
+        return self.end is None and self.minimum is self.steps[-1]
+
+
+class Recorder(L.Callback):
+    """Notes rate and loss of every step, and ends the training when it has diverged.
+
+    Args:
+        span: what is tested.
+        advance: called with 1 after every step.
+
+    Attributes:
+        steps: so far.
+        end: why the training was ended; None while it was not.
+    """
+
+    def __init__(self, span: Span, advance: Callable[[int], object]):
+        self.steps: list[Step] = []
+        self.end: str | None = None
+        self._smooth, self._advance, self._lr = Smoothing(span.beta), advance, math.nan
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        self._lr = max(group["lr"] for group in trainer.optimizers[0].param_groups)  # the head's: others have a part
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._advance(1)
+        loss = float(trainer.strategy.reduce(outputs["loss"], reduce_op="mean"))  # of all ranks: they end together
+        if math.isfinite(loss):
+            self.steps.append(Step(self._lr, loss, self._smooth(loss)))
+            if self.steps[-1].smoothed > DIVERGED * min(step.smoothed for step in self.steps):
+                self.end = f"where the smoothed loss exceeded {DIVERGED:g} times its lowest value"
+        else:
+            self.end = "where the loss was not finite"
+        if self.end is not None:
+            self.end = f"optimizer.lr={self._lr:.2g}, {self.end}"
+            trainer.should_stop = True
+
+
+def growing(optimizer: Optimizer, total_steps: int, *, factor: float) -> LambdaLR:
+    """A schedule from every group's lr at the first of `total_steps` (>= 2) to `factor` times that at the last."""
+    return LambdaLR(optimizer, lambda step: factor ** (step / (total_steps - 1)))
+
+
+def measure(settings: Settings, span: Span) -> Curve | None:
+    """Trains for at most `span.num_steps` optimizer steps while the rate grows, and throws away what was trained.
+
+    Images, augmentation, draws, initial weights, scenario, precision and clipping are those of the train stage from its
+    first epoch on. Nothing is written, and the same settings give the same curve.
+
+    Args:
+        settings: of the whole pipeline; optimizer.lr and schedule do not count.
+        span: what is tested.
+
+    Returns:
+        The curve; None on a rank other than 0.
+
+    Raises:
+        DataError: there are no data yet.
+        TrainingError: the very first loss is not finite.
+    """
+    own, hardware = settings.section("train", TrainSettings), settings.section("trainer", TrainerSettings)
+    dataset, images = artifacts.read_dataset(), TrainingImages.read()
+    start = make_start(settings, dataset, images, own)
+    forward = ImageForward(start.network, Preprocessing.from_dataset(dataset), channels_last=own.channels_last)
+    classifier = make_classifier(_growing_from_low(settings, span), own, dataset, images, start, forward)
+    hidden = not hardware.progress_bar or "LOCAL_RANK" in os.environ  # which only processes of ddp have, but the first
+    with click.progressbar(length=span.num_steps, label="lr range test", file=sys.stderr, hidden=hidden) as bar:
+        recorder = Recorder(span, bar.update)
+        trainer = make_trainer(
+            replace(hardware, progress_bar=False),
+            seed=settings.seed,
+            callbacks=[recorder],
+            max_epochs=-1,  # as many as the steps take
+            max_steps=span.num_steps,
+            limit_val_batches=0,
+            precision=own.precision,
+            gradient_clip_val=own.gradient_clip_norm,
+        )
+        trainer.fit(classifier, images.batches(settings, own))
+    if not recorder.steps:
+        raise TrainingError(
+            "the loss of the first batch is not finite, before anything was learnt. Check the initial weights, or set "
+            "train.precision=32-true."
+        )
+    return Curve(span, tuple(recorder.steps), recorder.end) if trainer.is_global_zero else None
+
+
+def _growing_from_low(settings: Settings, span: Span) -> Settings:
+    schedule = {"_target_": f"{__name__}.{growing.__name__}", "factor": span.high / span.low}
+    optimizer = {**settings.plain("optimizer"), "lr": span.low}
+    return Settings({**settings.all(), "optimizer": optimizer, "schedule": schedule})
