@@ -27,7 +27,7 @@ from retinue.training.classifier import TrainSettings
 from retinue.transfer.automatic import SCENARIOS
 from retinue.transfer.probing import HeadInputs
 
-BUDGET = ("train.max_epochs=30", "train.patience=10")
+BUDGET = ("train.max_epochs=30", "train.patience=5")
 COLUMNS = ("model", "scenario", "augmentation", "frozen layers", "accuracy (95 %)", "AUC (95 %)", "val log-loss")
 
 
