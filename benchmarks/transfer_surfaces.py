@@ -26,7 +26,7 @@ SIZES = {
     "large": ("source.images_per_class=520", "preprocess.val_fraction=0.115", "preprocess.test_fraction=0.308"),
 }
 DOMAINS = {"similar": ("source.similarity=0.8",), "different": ("source.similarity=0.1",)}
-BUDGETS = {"small": ("train.max_epochs=30",), "large": ("train.max_epochs=12",)}
+BUDGETS = {"small": ("train.max_epochs=60", "train.patience=15"), "large": ("train.max_epochs=12",)}
 COLUMNS = ("scenario", *(f"{size}, {domain}" for size in SIZES for domain in DOMAINS))
 
 
