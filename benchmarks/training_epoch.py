@@ -17,8 +17,8 @@ from retinue.images.augmentation import Policy
 from retinue.images.loading import Batches, StoredImages
 from retinue.images.preprocessing import Preprocessing
 from retinue.images.store import ImageStore
-from retinue.stages.train import Classifier, TrainSettings
 from retinue.trainer import TrainerSettings, make_trainer
+from retinue.training.classifier import Classifier, ImageForward, TrainSettings
 from retinue.training.losses import cross_entropy
 
 IMAGES = 512
@@ -65,12 +65,14 @@ def _stage_epoch(settings: dict[str, Any], dataset: Dataset, store: ImageStore, 
     own = TrainSettings(**{**settings["train"], "max_epochs": 2})
     trainer_settings = TrainerSettings(**{**settings["trainer"], "progress_bar": False})
     policy = Policy(settings["augment"]["transforms"], seed=0)
+    network = build_network(settings["model"], dataset)
     classifier = Classifier(
-        build_network(settings["model"], dataset),
-        Preprocessing.from_dataset(dataset),
+        network,
+        ImageForward(network, Preprocessing.from_dataset(dataset), channels_last=own.channels_last),
         own,
         optimizer=settings["optimizer"],
         schedule=settings["schedule"],
+        groups=lambda: [{"params": list(network.parameters())}],
         class_weights=None,
         val_labels=labels[:CLASSES],
         seed=0,

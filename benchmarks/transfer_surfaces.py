@@ -21,9 +21,9 @@ from retinue.transfer.automatic import SCENARIOS
 
 SOURCE = ("experiment=surfaces", "source.similarity=1.0", "source.images_per_class=800", "source.seed=100")
 SIZES = {
-    # 20 images a class to train, 20 to validate, 160 to test; 300, 60 and 160
+    # 20 images a class to train, 20 to validate, 160 to test; 240, 40 and 160
     "small": ("source.images_per_class=200", "preprocess.val_fraction=0.1", "preprocess.test_fraction=0.8"),
-    "large": ("source.images_per_class=520", "preprocess.val_fraction=0.115", "preprocess.test_fraction=0.308"),
+    "large": ("source.images_per_class=440", "preprocess.val_fraction=0.091", "preprocess.test_fraction=0.364"),
 }
 DOMAINS = {"similar": ("source.similarity=0.8",), "different": ("source.similarity=0.1",)}
 BUDGETS = {"small": ("train.max_epochs=60", "train.patience=15"), "large": ("train.max_epochs=12",)}

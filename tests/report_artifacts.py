@@ -5,8 +5,9 @@ page belongs together as it does after a real run.
 """
 
 import copy
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ import numpy as np
 from PIL import Image
 
 from retinue import artifacts
-from retinue.artifacts import Dataset, Epoch, Explanation, Quarantined, RawImage, Sample
+from retinue.artifacts import Dataset, Epoch, Explanation, LayerEntry, LedgerEpoch, Quarantined, RawImage, Sample
 from retinue.config import load_params
 from retinue.description.describe import describe
 from retinue.images.store import ImageStore, RowFile
 from retinue.metrics import summary
 from retinue.metrics.probabilities import decide, to_probs
 from retinue.models.lenet5 import LeNet5
+from retinue.transfer.depth import blocks_of
+from retinue.transfer.freezing import freeze_blocks
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS = tuple("0123456789")
@@ -39,6 +42,8 @@ class Scene:
         epochs: of the training.
         quarantine, duplicates: what acquire found.
         applicable: whether the explainer has something to show.
+        frozen_blocks: of the network, from the first one on; 0 is transfer=scratch.
+        reasons: for the scenario, as transfer=auto gives them.
         prefix: of the image ids.
         sections: what differs from params.yaml, section -> key -> value.
     """
@@ -52,6 +57,8 @@ class Scene:
     quarantine: Sequence[Quarantined] = ()
     duplicates: Sequence[Sequence[Mapping[str, str]]] = ()
     applicable: bool = True
+    frozen_blocks: int = 0
+    reasons: Sequence[str] = ()
     prefix: str = "scan/"
     sections: Mapping[str, Any] | None = None
 
@@ -65,6 +72,12 @@ BINARY = Scene(
     quarantine=[Quarantined("train/ants/imageNotFound.gif", "ants", "format GIF is not among JPEG, PNG, WEBP")],
     prefix="val/photo-",
     sections={"augment": {"name": "none", "copies_per_image": 0, "transforms": []}},
+)
+TRANSFERRED = replace(
+    BINARY,
+    frozen_blocks=2,
+    reasons=["122 training images per class: few (transfer.small_below 150).", "Chosen: small_different."],
+    sections={**(BINARY.sections or {}), "transfer": {"name": "auto"}},
 )
 
 
@@ -198,6 +211,53 @@ def _model(rng: np.random.Generator, scene: Scene) -> None:
     network = LeNet5(scene.channels, 1 if len(scene.classes) == 2 else len(scene.classes), scene.image_size)
     artifacts.write_json(artifacts.ARCHITECTURE, describe(network, shape, 32, values["optimizer"]).document())
     artifacts.write_json(artifacts.MODEL / "bundle.json", {"format": 1, "training": training})
+    artifacts.write_json(artifacts.TRANSFER, _transfer(network, scene))
+
+
+def _transfer(network: LeNet5, scene: Scene) -> dict[str, Any]:
+    """What a training writes whose head learns at 0.002 and whose other layers, where some are frozen, at a tenth."""
+    blocks, transfers = blocks_of(network), scene.frozen_blocks > 0
+    freezing = freeze_blocks(network, blocks, scene.frozen_blocks)
+    layers = []
+    for name, module in network.named_modules():
+        parameters = list(module.parameters(recurse=False))
+        if parameters:
+            frozen, lr = name in freezing.layers, 0.0002 if transfers and name != network.head else 0.002
+            layers.append(
+                LayerEntry(
+                    layer=name,
+                    type=type(module).__name__,
+                    parameters=sum(p.numel() for p in parameters),
+                    frozen=frozen,
+                    trained_from=None if frozen else 0,
+                    in_optimizer=not frozen,
+                    batch_norm=None,
+                    lr=None if frozen else lr,
+                )
+            )
+    tensors = 2 * len(freezing.layers)
+    digest = hashlib.sha256(str(freezing.layers).encode()).hexdigest()
+    return {
+        "scenario": {
+            "name": "small_different" if transfers else "scratch",
+            "frozen_fraction": 0.4 if transfers else 0.0,
+            "lr_factor": 0.1 if transfers else 1.0,
+            "block_decay": 1.0,
+            "unfreeze_every": None,
+            "prefix_cache": "float32",
+            "prefix_cache_gb": 8.0,
+        },
+        "reasons": list(scene.reasons),
+        "measured": {},
+        "frozen": {
+            "blocks": [block.name for block in blocks[: freezing.num_frozen]],
+            "layers": len(freezing.layers),
+            "layers_before_head": sum(len(block.layers) for block in blocks),
+        },
+        "prefix_cache": "float32" if transfers else None,
+        "layers": [asdict(row) for row in layers],
+        "epochs": [asdict(LedgerEpoch(epoch, tensors, digest, 10 - tensors, 0)) for epoch in range(scene.epochs)],
+    }
 
 
 def _evaluation(labels: np.ndarray, logits: np.ndarray, scene: Scene) -> None:

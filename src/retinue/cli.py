@@ -1,5 +1,6 @@
 """The command `retinue`: what is not a stage."""
 
+from contextlib import chdir
 from pathlib import Path
 
 import click
@@ -104,6 +105,31 @@ def describe(
 
         sizes = {"num_classes": classes, "channels": channels, "image_size": image_size, "batch_size": batch_size}
         run(composition, sizes, with_measure=measure, as_json=as_json)
+
+
+@main.command()
+@click.argument("overrides", nargs=-1)
+@click.option("--from", "low", type=float, default=1e-6, show_default=True, help="First optimizer.lr.")
+@click.option("--to", "high", type=float, default=1.0, show_default=True, help="Last optimizer.lr.")
+@click.option("--steps", type=int, default=100, show_default=True, help="Optimizer steps from the one to the other.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="HTML file for the curve.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def lr_range(
+    overrides: tuple[str, ...], low: float, high: float, steps: int, output: Path | None, as_json: bool
+) -> None:
+    """Train with a growing learning rate, and say which one to choose (docs/lr_range.md).
+
+    OVERRIDES are Hydra's, as for compose: model=resnet18 optimizer=sgd. The images are those that preprocess and
+    augment made. What is trained is thrown away, and nothing is written but --output.
+    """
+    with explained("lr-range"):
+        composition = compose_settings(overrides)
+        from retinue.training.lr_range import Span
+        from retinue.training.lr_range_command import run
+
+        span, target = Span(low, high, steps), output and output.absolute()
+        with chdir(project_root()):
+            run(composition, span, output=target, as_json=as_json)
 
 
 @main.command()

@@ -77,6 +77,7 @@ CHOICES = [
     *([f"schedule={path.stem}"] for path in sorted((ROOT / "conf" / "schedule").glob("*.yaml"))),
     *([f"explain={path.stem}"] for path in sorted((ROOT / "conf" / "explain").glob("*.yaml"))),
     ["source=image_folder", "source.path=photos"],
+    ["source=surfaces"],
     *(
         [f"transfer={path.stem}", "weights=file", "weights.path=weights.pth"]
         for path in sorted((ROOT / "conf" / "transfer").glob("*.yaml"))

@@ -65,9 +65,22 @@ def test_the_same_is_said_twice(capsys: pytest.CaptureFixture[str]) -> None:
     assert first == second
 
 
-def test_a_frozen_backbone_is_not_trained(capsys: pytest.CaptureFixture[str]) -> None:
-    document = described(capsys, "model=resnet18", "transfer.frozen=backbone")
-    assert document["trainable_parameters"] == 10 * (512 + 1)
+@pytest.mark.parametrize(
+    ("transfer", "trained"),
+    [
+        ("scratch", 61_706),
+        ("large_different", 61_706),
+        ("small_different", 120 * 401 + 84 * 121 + 850),  # c1 and c3 are frozen, 2 of 4 layers
+        ("large_similar", 84 * 121 + 850),  # c5, too
+        ("small_similar", 850),
+        ("auto", 61_706),  # not decided before there are data
+    ],
+)
+def test_what_the_scenario_freezes_is_not_trained(
+    transfer: str, trained: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = described(capsys, "model=lenet5", f"transfer={transfer}", "weights=none")
+    assert (document["parameters"], document["trainable_parameters"]) == (61_706, trained)
 
 
 def test_nothing_is_written(project: Project) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from report_artifacts import BINARY, Scene, settings_values, write_artifacts
+from report_artifacts import BINARY, TRANSFERRED, Scene, settings_values, write_artifacts
 from retinue import artifacts
 from retinue.artifacts import Quarantined
 from retinue.config import Settings
@@ -28,6 +28,7 @@ LONG = "a_class_name_without_any_place_to_break_" * 5
 SCENES = {
     "ten": Scene(),
     "two": BINARY,
+    "transferred": TRANSFERRED,
     "hostile": Scene(
         classes=(
             "<b>ä</b>",
@@ -111,7 +112,7 @@ def test_it_opens_without_a_network_and_without_a_complaint(browser, pages, name
         title = (SCENES[name].sections or {}).get("report", {}).get("title", "Image classification report")
         assert visit.page.title() == title
         assert visit.page.locator("h1").inner_text() == title
-        assert visit.page.locator("h2").count() == 9
+        assert visit.page.locator("h2").count() == 10
         assert (
             visit.page.evaluate("performance.getEntriesByType('resource').filter((e) => !e.name.startsWith('data:'))")
             == []

@@ -9,8 +9,9 @@ from parity import assert_same_logits, randomise
 from retinue.errors import SettingsError
 from retinue.explainers.gradcam import GradCAM
 from retinue.models.timm import Timm
-from retinue.transfer import TransferSettings, freeze
+from retinue.transfer.freezing import freeze
 from retinue.weights import load_weights
+from scenarios import scenario
 
 
 def make(name: str, in_channels: int = 3, num_classes: int = 5, image_size: int = 64) -> Timm:
@@ -69,7 +70,7 @@ def test_a_network_made_for_one_size_is_built_for_the_images(name: str, side: in
 def test_the_head_is_timms_classifier(name: str, head: str) -> None:
     network = make(name)
     assert network.head == f"network.{head}"
-    freeze(network, TransferSettings(name="test", frozen="backbone"))
+    freeze(network, scenario(1.0))
     trained = {n for n, p in network.named_parameters() if p.requires_grad}
     assert trained == {f"network.{head}.weight", f"network.{head}.bias"}
 

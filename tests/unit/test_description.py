@@ -18,7 +18,8 @@ from retinue.description.wording import sees, short, window
 from retinue.errors import SettingsError
 from retinue.models.lenet5 import LeNet5
 from retinue.models.resnet import ResNet
-from retinue.transfer import TransferSettings, freeze
+from retinue.transfer.freezing import freeze
+from scenarios import scenario
 from small_networks import ADAMW, MOMENTUM, SGD, Net, WithAuxiliaryHead, on_meta
 
 
@@ -175,7 +176,7 @@ def test_weight_bytes_are_those_of_the_file() -> None:
 
 def test_a_copy_without_contents_is_frozen_alike() -> None:
     network = make_network("lenet5", 1, 10, 32)
-    freeze(network, TransferSettings("small_similar", "backbone"))
+    freeze(network, scenario(1.0))
     twin = meta_copy(network)
     assert {parameter.device.type for parameter in twin.parameters()} == {"meta"}
     assert [p.requires_grad for p in twin.parameters()] == [p.requires_grad for p in network.parameters()]
@@ -201,8 +202,21 @@ def test_a_batch_too_small_for_batch_norm_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"ResNet cannot be trained on 1 images .*more than 1 value per channel"):
         describe(network, (3, 32, 32), 1, SGD)
     assert describe(network, (3, 32, 32), 2, SGD).parameters == 11_689_512
-    freeze(network, TransferSettings("small_similar", "backbone"))  # frozen batch norm takes no statistics
+    freeze(network, scenario(1.0))  # frozen batch norm takes no statistics
     assert describe(network, (3, 32, 32), 1, SGD).trainable_parameters == 513_000
+
+
+def test_the_table_shows_up_to_where_layers_are_frozen() -> None:
+    network = LeNet5()
+    freeze(network, scenario(0.5))
+    description = describe(network, (1, 32, 32), 2, SGD)
+    frozen = [layer.name for layer in description.layers if layer.frozen]
+    maps = [f"features.{name}" for name in ("c1", "c1_activation", "s2", "c3", "c3_activation", "s4")]
+    assert frozen == [*maps, "classifier.flatten"]
+    lines = as_text(description).splitlines()
+    boundary = lines.index("── frozen up to here")
+    assert [lines[boundary + step].split()[0] for step in (-1, 1)] == ["classifier.flatten", "classifier.c5"]
+    assert "frozen up to here" not in as_text(describe(LeNet5(), (1, 32, 32), 2, SGD))
 
 
 def test_too_few_classes_are_refused() -> None:

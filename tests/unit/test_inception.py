@@ -12,8 +12,9 @@ from retinue.explainers.gradcam import find_target_layer
 from retinue.models.googlenet import AuxiliaryHead, GoogLeNet, Inception
 from retinue.models.network import ResponseNorm, TrainingOutputs
 from retinue.training.losses import cross_entropy, training_loss
-from retinue.transfer import TransferSettings, freeze, keep_frozen_in_eval
+from retinue.transfer.freezing import freeze
 from retinue.weights import load_weights
+from scenarios import scenario
 
 
 def children_shapes(network: nn.Module, image_size: int = 224) -> dict[str, tuple[int, ...]]:
@@ -125,9 +126,8 @@ def test_a_frozen_auxiliary_head_is_silent(network: GoogLeNet) -> None:
     network.train()
     network.get_submodule("aux1").eval()
     assert len(network(images).auxiliary) == 1
+    freeze(network, scenario(1.0))
     network.train()
-    freeze(network, TransferSettings("test", frozen="backbone"))
-    keep_frozen_in_eval(network)
     assert network.training
     assert isinstance(network(images), torch.Tensor)
 

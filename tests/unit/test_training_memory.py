@@ -16,7 +16,8 @@ from retinue.models.lenet5 import LeNet5
 from retinue.models.network import Network
 from retinue.models.resnet import BasicBlock, Bottleneck, ResNet
 from retinue.models.squeezenet import SqueezeNet
-from retinue.transfer import TransferSettings, freeze
+from retinue.transfer.freezing import freeze
+from scenarios import scenario
 from small_networks import ADAMW, MOMENTUM, SGD, Net, WithAuxiliaryHead, on_meta
 
 
@@ -104,7 +105,7 @@ def test_an_optimizer_that_reads_numbers_can_be_described() -> None:
 def test_frozen_layers_have_no_gradients() -> None:
     network = ResNet(image_size=32)
     whole = describe(network, (3, 32, 32), 4, ADAMW)
-    freeze(network, TransferSettings("small_similar", "backbone"))
+    freeze(network, scenario(1.0))
     head = describe(network, (3, 32, 32), 4, ADAMW)
     assert (whole.trainable_parameters, head.trainable_parameters) == (whole.parameters, 513_000)
     assert head.memory.parameter_gradient_bytes == 4 * 513_000

@@ -37,7 +37,8 @@ class Network(nn.Module):
         """Training mode for what is trained; what is frozen stays in eval mode."""
         super().train(mode)
         for name in self.frozen:
-            self.get_submodule(name).training = False
+            module = self.get_submodule(name)
+            module.training = mode and any(parameter.requires_grad for parameter in module.parameters())
         return self
 
     def adopt(self, published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

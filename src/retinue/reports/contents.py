@@ -10,6 +10,7 @@ from retinue.reports.architecture import architecture
 from retinue.reports.embedding import picture
 from retinue.reports.evidence import Evidence
 from retinue.reports.gallery import explanations
+from retinue.reports.transfer import transfer
 from retinue.reports.verdict import verdict
 
 
@@ -35,6 +36,7 @@ def content(sections: Mapping[str, Any], fingerprint: str, evidence: Evidence) -
         "explanations": explanations(evidence, columns=sections["report"]["gallery_columns"]),
         "training": _training(evidence),
         "network": architecture(evidence.architecture, evidence.bundle["training"]["initial_weights"]),
+        "transfer": transfer(artifacts.read_json(artifacts.TRANSFER), sections["transfer"]["name"]),
         "data": _data(evidence),
         "quarantine": data_tables.quarantined(evidence.quarantine) if evidence.quarantine else None,
         "augmentation": _augmentation(sections["augment"], evidence.policy),

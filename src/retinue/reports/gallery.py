@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from retinue import artifacts
 from retinue.artifacts import Explanation
+from retinue.explainers.localisation import Localisation
 from retinue.images.store import ImageStore
 from retinue.reports.embedding import Picture, picture
 from retinue.reports.evidence import Evidence
@@ -52,17 +53,18 @@ def explanations(evidence: Evidence, *, columns: int) -> dict[str, Any]:
     if not gallery["applicable"]:
         return {"sentence": f"{gallery['explainer']} does not apply here: {gallery['reason']}", "groups": []}
     store = ImageStore(artifacts.PROCESSED / "test")
+    found = _found()
     groups = []
     for outcome, (heading, empty) in OUTCOMES.items():
         entries = [entry for entry in gallery["images"] if entry.outcome == outcome]
         chosen = spread(entries, MAX_IMAGES)
-        cards = [_card(entry, evidence.dataset.classes, store) for entry in chosen]
+        cards = [_card(entry, evidence.dataset.classes, store, found.get(entry.map)) for entry in chosen]
         groups.append({"heading": heading, "cards": cards, "empty": empty, "left_out": len(entries) - len(chosen)})
     sentence = (
         f"{gallery['explainer']} at layer {gallery['target_layer']}. Left, the image as the network sees it; right, "
         "the same under its map: red where the evidence for the class is strongest, blue where there is none."
     )
-    return {"sentence": sentence, "groups": groups, "columns": columns}
+    return {"sentence": sentence + _truth(), "groups": groups, "columns": columns}
 
 
 def spread(entries: Sequence[Explanation], limit: int) -> list[Explanation]:
@@ -76,8 +78,29 @@ def spread(entries: Sequence[Explanation], limit: int) -> list[Explanation]:
     return [entries[position] for position in kept]
 
 
-def _card(entry: Explanation, classes: Sequence[str], store: ImageStore) -> Card:
+def _found() -> dict[int, Localisation]:
+    """How well the maps find what the masks mark, by the number of the map; nothing where there are no masks."""
+    path = artifacts.EXPLANATIONS / "localisation.csv"
+    return {row.map: row for row in artifacts.read_table(path, Localisation)} if path.exists() else {}
+
+
+def _truth() -> str:
+    """What the section says of the outlines, and of all scored maps together."""
+    path = artifacts.EXPLANATIONS / "localisation.json"
+    mean = artifacts.read_json(path)["all"] if path.exists() else {"images": 0}
+    if not mean["images"]:
+        return ""
+    energy, pointing, area = (figure(mean[key], 3) for key in ("energy_score", "pointing_score", "mask_fraction"))
+    return (
+        " Outlined in white is what the source itself marks in an image. On the average over the "
+        f"{figure(mean['images'])} explained images with an outline, {energy} of a map lies inside it, and {pointing} "
+        f"of the strongest points; a uniform map would get {area}."
+    )
+
+
+def _card(entry: Explanation, classes: Sequence[str], store: ImageStore, found: Localisation | None) -> Card:
     label, predicted, target = (classes[i] for i in (entry.label, entry.predicted, entry.target))
+    outline = f"; {figure(found.energy_score, 3)} of it lies inside the white outline" if found else ""
     return Card(
         image_id=entry.image_id,
         label=label,
@@ -88,5 +111,5 @@ def _card(entry: Explanation, classes: Sequence[str], store: ImageStore) -> Card
         original=picture(store[entry.row]),
         overlay=picture(artifacts.EXPLANATIONS / "overlays" / entry.overlay),
         original_alt=f"Test image {entry.image_id}, a {label}",
-        overlay_alt=f"The same image under the map of what speaks for {target}",
+        overlay_alt=f"The same image under the map of what speaks for {target}{outline}",
     )

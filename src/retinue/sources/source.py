@@ -3,6 +3,8 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import numpy as np
+
 from retinue.errors import SettingsError, unknown
 from retinue.images.decoding import FORMATS
 
@@ -68,6 +70,18 @@ class Source(ABC):
         Raises:
             OSError: it cannot be read.
         """
+
+    def mask(self, image_id: str) -> np.ndarray | None:
+        """Which px of an image show what its class is named after, as a defect: the truth for explanations.
+
+        Returns:
+            bool (height, width) of the upright image, without a px where there is nothing of the kind to see; None, for
+            every image, from a source that does not know.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        return None
 
     @abstractmethod
     def card(self) -> dict[str, str]:

@@ -1,4 +1,5 @@
-"""Explain: where the network looks, shown on chosen images of the test split."""
+"""Explain: where the network looks, shown on chosen images of the test split and, where masks say where the object of
+the class is, scored against them."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +17,9 @@ from retinue.bundle import Bundle
 from retinue.config import Settings, build
 from retinue.errors import DataError, SettingsError, unknown
 from retinue.explainers.explainer import Explained, Explainer, NotApplicable
+from retinue.explainers.localisation import Localisation, energy_score, mean_scores, pointing_score
 from retinue.images.loading import Batches
+from retinue.images.outline import outlined
 from retinue.images.overlay import overlay
 from retinue.images.store import ImageStore, RowFile
 from retinue.stage import main
@@ -109,10 +112,14 @@ class GalleryWriter(L.Callback):
     Args:
         folder: holds maps.npy and overlays/ when prediction begins.
         settings: size and opacity of the overlays.
+        gallery: what is explained; an entry's `map` is its place.
+        masks: of the test split, outlined on the overlays; None: there are none.
     """
 
-    def __init__(self, folder: Path, settings: ExplainSettings):
-        self._folder, self._settings = folder, settings
+    def __init__(
+        self, folder: Path, settings: ExplainSettings, gallery: Sequence[Explanation], masks: ImageStore | None
+    ):
+        self._folder, self._settings, self._gallery, self._masks = folder, settings, gallery, masks
 
     def on_predict_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._maps = RowFile(self._folder / "maps.npy", writable=True)
@@ -124,6 +131,8 @@ class GalleryWriter(L.Callback):
         for index, image, heat in zip(batch["index"].tolist(), images, maps, strict=True):
             self._maps.write(index, heat)
             shown = overlay(image, heat, size=self._settings.overlay_size, opacity=self._settings.opacity)
+            if self._masks is not None:
+                shown = outlined(shown, self._masks[self._gallery[index].row][..., 0] > 0)
             Image.fromarray(shown).save(self._folder / "overlays" / _overlay_name(index))
 
     def on_predict_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -131,11 +140,13 @@ class GalleryWriter(L.Callback):
 
 
 def run(settings: Settings, tracker: Tracker) -> None:
-    """Reads models/, the predictions and the test store, writes explanations/."""
+    """Reads models/, the predictions and the test store, writes explanations/: maps.npy, overlays/, gallery.json and,
+    where the test split has masks, localisation.csv (`Localisation`) and localisation.json (`mean_scores`)."""
     own = settings.section("explain", ExplainSettings)
     trainer_settings = settings.section("trainer", TrainerSettings)
     bundle = Bundle.load()
     store = ImageStore(artifacts.PROCESSED / "test")
+    masks = _masks(store)
     gallery = choose(_predictions(store), len(bundle.classes), own)
     explainer, reason = _located(build(own.explainer, where="explain.explainer"), bundle, store)
     if reason is not None:
@@ -151,7 +162,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
             batches = Batches(
                 ChosenImages(store, gallery), batch_size=own.batch_size, num_workers=trainer_settings.train_workers
             )
-            module = Explain(bundle, explainer, GalleryWriter(folder, own))
+            module = Explain(bundle, explainer, GalleryWriter(folder, own, gallery, masks))
             trainer.predict(module, batches, return_predictions=False)
             # Rank 0 goes on with the maps of all ranks. Not in a hook: those of a rank without images are not called.
             trainer.strategy.barrier("maps")
@@ -165,6 +176,8 @@ def run(settings: Settings, tracker: Tracker) -> None:
             "images": [asdict(entry) for entry in gallery],
         }
         artifacts.write_json(folder / "gallery.json", document)
+        if masks is not None:
+            _localise(folder, gallery, masks, tracker)
     _mirror(tracker, gallery, bundle.classes)
     print(reason or f"{own.name} of {explainer.target_layer}: {len(gallery)} of {len(store)} test images explained")
 
@@ -239,6 +252,28 @@ def _located(explainer: Explainer, bundle: Bundle, store: ImageStore) -> tuple[E
         return explainer.located(bundle.network, image), None
     except NotApplicable as error:
         return explainer, str(error)
+
+
+def _masks(store: ImageStore) -> ImageStore | None:
+    """The masks of the test split, in the order of its images; None where the source has none."""
+    folder = store.folder / "masks"
+    return ImageStore(folder) if folder.is_dir() else None
+
+
+def _localise(folder: Path, gallery: Sequence[Explanation], masks: ImageStore, tracker: Tracker) -> None:
+    """Scores the maps of the images whose mask is not empty."""
+    maps, rows = RowFile(folder / "maps.npy"), []
+    for entry in gallery:
+        mask = masks[entry.row][..., 0] > 0
+        if mask.any():
+            heat = maps[entry.map]
+            scores = energy_score(heat, mask), pointing_score(heat, mask), float(mask.mean())
+            rows.append(Localisation(entry.image_id, entry.map, entry.outcome, *scores))
+    maps.close()
+    artifacts.write_table(folder / "localisation.csv", Localisation, rows)
+    document = mean_scores(rows)
+    artifacts.write_json(folder / "localisation.json", document)
+    tracker.summary({f"localisation/{key}": value for key, value in document["all"].items()})
 
 
 def _overlay_name(position: int) -> str:

@@ -1,8 +1,11 @@
-"""Resizes and crops every image into the image store of its split, and measures the training images."""
+"""Resizes and crops every image into the image store of its split, and measures the training images.
+
+Masks of a source that has them go the same way for the images of the test split.
+"""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -102,58 +105,95 @@ class Plan:
 
 
 class SourceImages(data.Dataset[dict[str, Any]]):
-    """Images of the source, resized and cropped.
+    """Images of the source and masks of some of them, resized and cropped.
 
-    A batch is a dict of `images` uint8 (N, S, S, C), `index` int64 (N,), `histograms` int64 (C, 256) of the training
-    images among them, and `problem`, a message for the first image that cannot be had; "" where all can. (An exception
-    would reach the user as a worker's traceback.)
+    A batch is a dict of `images` uint8 (N, S, S, C), `index` int64 (N,), `masks` uint8 (M, S, S, 1) of 0 and 255,
+    `mask_index` int64 (M,), `histograms` int64 (C, 256) of the training images among them, and `problem`, a message for
+    the first image that cannot be had; "" where all can. (An exception would reach the user as a worker's traceback.)
 
     Args:
-        source: gives the encoded bytes.
-        image_ids, hashes: of all images, from the raw manifest.
+        source: gives the encoded bytes and the masks.
+        images: of the raw manifest.
         is_train: bool (N,): which of them are counted.
+        is_masked: bool (N,): of which the mask is wanted.
         preprocessing: resizes and crops.
     """
 
     def __init__(
         self,
         source: Source,
-        image_ids: Sequence[str],
-        hashes: Sequence[str],
+        images: Sequence[RawImage],
         is_train: np.ndarray,
+        is_masked: np.ndarray,
         preprocessing: Preprocessing,
     ):
         self._source, self._preprocessing = source, preprocessing
-        self._image_ids, self._hashes, self._is_train = image_ids, hashes, is_train
+        self._is_train, self._is_masked = is_train, is_masked
+        self._image_ids, self._hashes = [i.image_id for i in images], [i.sha256 for i in images]
+        self._shapes = np.array([(i.height, i.width) for i in images])
+        self._mask_preprocessing = replace(preprocessing, channels=1, mean=(0.0,), std=(1.0,))
 
     def __len__(self) -> int:
         return len(self._image_ids)
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> dict[str, Any]:
         index = np.array([index for _, index in keys])
+        mask_index = index[self._is_masked[index]]
+        side = self._preprocessing.image_size
         try:
             images = np.stack([self._load(i) for i in index])
+            masks = np.array([self._load_mask(i) for i in mask_index], np.uint8).reshape(-1, side, side, 1)
         except DataError as error:
             return {"problem": str(error)}
         return {
             "images": torch.from_numpy(images),
             "index": torch.from_numpy(index),
+            "masks": torch.from_numpy(masks),
+            "mask_index": torch.from_numpy(mask_index),
             "histograms": torch.from_numpy(channel_histograms(images[self._is_train[index]])),
             "problem": "",
         }
 
     def _load(self, index: int) -> np.ndarray:
         image_id = self._image_ids[index]
-        try:
-            encoded = self._source.read(image_id)
-        except OSError as error:
-            raise DataError(f"{image_id}: {error.strerror}. {_CHANGED}") from error
+        encoded = _asked(self._source.read, image_id)
         if hashlib.sha256(encoded).hexdigest() != self._hashes[index]:
             raise DataError(f"{image_id}: its bytes are not those of {artifacts.RAW}/manifest.csv. {_CHANGED}")
         try:
             return self._preprocessing.load(encoded)
         except DataError as error:
             raise DataError(f"{image_id}: {error}.") from error
+
+    def _load_mask(self, index: int) -> np.ndarray:
+        """255 where the mask covers more than half of the px, else 0: uint8 (S, S, 1)."""
+        image_id, shape = self._image_ids[index], tuple(self._shapes[index].tolist())
+        mask = _asked(self._source.mask, image_id)
+        if mask is None or mask.dtype != bool or mask.shape != shape:
+            found = "no mask" if mask is None else f"a mask {mask.dtype} {mask.shape}"
+            raise DataError(
+                f"{image_id}: the source gives {found}; expected bool {shape}, as large as the image, because it gives "
+                "masks of other images. Correct the source."
+            )
+        # Half covered is 127.5 and rounds to 128.
+        return 255 * (self._mask_preprocessing.load(255 * mask.astype(np.uint8)) > 128).astype(np.uint8)
+
+
+def _asked(get: Callable[[str], Any], image_id: str) -> Any:
+    """What the source gives for an image."""
+    try:
+        return get(image_id)
+    except OSError as error:
+        raise DataError(f"{image_id}: {error.strerror}. {_CHANGED}") from error
+
+
+class MaskWriter(StoreWriter):
+    """Writes the `masks` of what a module predicts at their `mask_index`."""
+
+    def on_predict_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, *rest: Any
+    ) -> None:
+        masks = {"images": outputs["masks"], "index": outputs["mask_index"]}
+        super().on_predict_batch_end(trainer, module, masks, batch, *rest)
 
 
 _CHANGED = "The source has changed since it was acquired; run `dvc repro`, which acquires it again."
@@ -166,7 +206,7 @@ class Preprocess(L.LightningModule):
 
     Args:
         channels: of the images.
-        writer: takes the images to their stores.
+        writers: take the images and masks to their stores.
 
     Attributes:
         histograms: int64 (C, 256): how often each value occurs in each channel; after prediction, on all ranks.
@@ -174,26 +214,27 @@ class Preprocess(L.LightningModule):
 
     histograms: torch.Tensor
 
-    def __init__(self, channels: int, writer: StoreWriter):
+    def __init__(self, channels: int, writers: Sequence[StoreWriter]):
         super().__init__()
-        self._writer = writer
+        self._writers = writers
         self.register_buffer("histograms", torch.zeros(channels, 256, dtype=torch.int64))
 
     def configure_callbacks(self) -> list[L.Callback]:
-        return [self._writer]
+        return list(self._writers)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, torch.Tensor]:
         if batch["problem"]:
             raise DataError(batch["problem"])
         self.histograms += batch["histograms"]
-        return {"images": batch["images"], "index": batch["index"]}
+        return {key: batch[key] for key in ("images", "index", "masks", "mask_index")}
 
     def on_predict_end(self) -> None:
         self.histograms = self.trainer.strategy.reduce(self.histograms, reduce_op="sum")
 
 
 def run(settings: Settings, tracker: Tracker) -> None:
-    """Writes data/processed/: a store and its manifest.csv (`Sample`) for each split, and dataset.json."""
+    """Writes data/processed/: a store and its manifest.csv (`Sample`) for each split, dataset.json, and test/masks/,
+    a store in the order of the test split, where the source has masks."""
     own = settings.section("preprocess", PreprocessSettings)
     source: Source = settings.build("source")
     images = artifacts.read_table(artifacts.RAW / "manifest.csv", RawImage)
@@ -201,15 +242,20 @@ def run(settings: Settings, tracker: Tracker) -> None:
     hardware = settings.section("trainer", TrainerSettings)
     trainer = make_trainer(hardware, seed=settings.seed, logger=tracker.lightning_logger())
     resizing = Preprocessing(own.image_size, own.resize, own.channels, (0.0,) * own.channels, (1.0,) * own.channels)
-    is_train = plan.split_of == SPLITS.index("train")
-    loaded = SourceImages(source, [i.image_id for i in images], [i.sha256 for i in images], is_train, resizing)
+    is_train, is_test = (plan.split_of == SPLITS.index(name) for name in ("train", "test"))
+    has_masks = _asked(source.mask, plan.samples["test"][0].image_id) is not None
+    loaded = SourceImages(source, images, is_train, is_test & has_masks, resizing)
     with artifacts.replacing(artifacts.PROCESSED, leader=trainer.is_global_zero) as folder:
-        folders = [folder / name for name in SPLITS]
+        folders, masks = [folder / name for name in SPLITS], folder / "test" / "masks"
         if trainer.is_global_zero:
             for path, name in zip(folders, SPLITS, strict=True):
                 ImageStore.create(path, len(plan.samples[name]), (own.image_size, own.image_size, own.channels)).close()
-        writer = StoreWriter(folders, plan.split_of, plan.row_of)
-        module = Preprocess(own.channels, writer)
+            if has_masks:
+                ImageStore.create(masks, len(plan.samples["test"]), (own.image_size, own.image_size, 1)).close()
+        writers = [StoreWriter(folders, plan.split_of, plan.row_of)]
+        if has_masks:
+            writers.append(MaskWriter([masks], np.zeros(len(images), np.int64), plan.row_of))
+        module = Preprocess(own.channels, writers)
         batches = Batches(loaded, batch_size=_BATCH_SIZE, num_workers=hardware.num_workers)
         trainer.predict(module, batches, return_predictions=False)
         if not trainer.is_global_zero:

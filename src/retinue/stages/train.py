@@ -1,7 +1,7 @@
 """Train: fits a network on the training split; the best epoch on the validation split becomes the model bundle."""
 
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytorch_lightning as L
 from pytorch_lightning.utilities import rank_zero_only
 
 from retinue import artifacts
-from retinue.artifacts import Epoch
+from retinue.artifacts import Epoch, LayerEntry
 from retinue.bundle import Bundle
 from retinue.config import Settings
 from retinue.description.describe import describe
@@ -52,7 +52,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     if not leader:
         return
     best = _take_best(classifier, own, resume)
-    ledger.check_moved()
+    ledger.check_result()
     bundle = Bundle(start.network, settings.plain("model"), dataset, {**best, "initial_weights": start.weights})
     with artifacts.replacing(artifacts.MODEL) as folder:
         bundle.save(folder)
@@ -62,6 +62,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     shutil.rmtree(resume)
     tracker.summary({f"best/{key}": value for key, value in best.items()} | {"initial_weights": start.weights})
     tracker.summary({key: description[key] for key in ("parameters", "multiply_adds", "weight_bytes")})
+    tracker.table("freeze_ledger", [f.name for f in fields(LayerEntry)], [astuple(row) for row in ledger.layers])
     tracker.artifact(artifacts.MODEL, "model")
     print(f"best epoch {best['best_epoch'] + 1} of {len(classifier.history)}: {own.monitor} {best['value']:.4f}")
 
@@ -145,8 +146,10 @@ def _take_best(classifier: Classifier, own: TrainSettings, resume: Path) -> dict
 
 def _input_files(settings: Settings) -> list[Path]:
     weights = settings.section("weights", WeightsSettings)
-    given = [weights.fetch()] if weights.path is not None else []
-    return [*artifacts.training_files(), *given]
+    given = Path(weights.path) if weights.path is not None else None
+    if given is not None and given.is_dir():
+        return [*artifacts.training_files(), *sorted(given.iterdir())]
+    return [*artifacts.training_files(), *([given] if given is not None else [])]
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def make_start(settings: Settings, dataset: Dataset, images: TrainingImages, own
         decision = Decision(transfer)
     _check_unfreezing(decision.scenario, settings.section("trainer", TrainerSettings))
     freezing = freeze(network, decision.scenario)
-    if freezing.num_frozen:
+    if decision.scenario.frozen_fraction > 0:
         rank_zero_only(print)(f"transfer={decision.scenario.name}: {freezing}")
     return Start(network, document, decision, freezing)
 

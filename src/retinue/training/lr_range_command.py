@@ -139,7 +139,7 @@ def _page(title: str, curve: Curve) -> str:
     chart = line_chart(
         title,
         lines,
-        Axis.around("optimizer.lr", lrs, may_be_log=True),
+        Axis.around("optimizer.lr", [*lrs, curve.recommended or lrs[0]], may_be_log=True),
         Axis.around("loss, nats", [0.0, *smoothed]),
         alt=" ".join(_findings(curve)),
         mark=None if curve.recommended is None else (curve.recommended, f"optimizer.lr={curve.recommended:.2g}"),

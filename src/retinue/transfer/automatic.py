@@ -37,6 +37,8 @@ class Auto:
         candidates: the sections of conf/scenario by name, all of SCENARIOS.
         small_below: mean number of training images per class; data with fewer are small; >= 1.
         similar_from: similarity (`retinue.transfer.similarity`) from which data are similar, in (0, 1).
+        useful_from: similarity below which large data are trained from scratch, < similar_from: with images enough,
+            features of a foreign domain are a worse start than none.
         probe_images: at most so many images are looked at, >= 1.
         probe_folds: of the cross-validation, >= 2.
     """
@@ -45,6 +47,7 @@ class Auto:
     candidates: dict[str, Any]
     small_below: int
     similar_from: float
+    useful_from: float
     probe_images: int
     probe_folds: int
 
@@ -58,6 +61,11 @@ class Auto:
                 raise SettingsError(f"transfer.{key}: expected >= {smallest}, got {getattr(self, key)}.")
         if not 0 < self.similar_from < 1:
             raise SettingsError(f"transfer.similar_from: expected a value in (0, 1), got {self.similar_from}.")
+        if self.useful_from >= self.similar_from:
+            raise SettingsError(
+                f"transfer.useful_from: expected less than transfer.similar_from ({self.similar_from}), got "
+                f"{self.useful_from}."
+            )
 
     @property
     def transfers(self) -> bool:
@@ -87,9 +95,9 @@ class Auto:
             f"{'similar to' if similar else 'different from'} their source "
             f"(transfer.similar_from {self.similar_from}).",
         ]
-        if found.value <= 0 and not small:
+        if found.value < self.useful_from and not small:
             name = "scratch"
-            reasons.append("The weights serve no better than none.")
+            reasons.append(f"They are of no use to many images (transfer.useful_from {self.useful_from}).")
         return Decision(
             self.scenario(name),
             (*reasons, f"Chosen: {name}."),

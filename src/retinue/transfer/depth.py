@@ -29,7 +29,8 @@ class Block(NamedTuple):
     """A part of a network that is frozen as a whole or not at all.
 
     Attributes:
-        name: dotted, of the module that holds its layers and no others; else of its first layer.
+        name: dotted: the longest beginning that its layers with a matrix share and no other layer has; else the first
+            of them.
         layers: dotted names of the modules with parameters of their own, in the order they are first computed.
         end: name of the last node of the block in the traced graph.
     """
@@ -110,7 +111,7 @@ def layer_of(network: nn.Module, node: fx.Node) -> str | None:
 
 def auxiliary_modules(network: Network) -> frozenset[str]:
     """Dotted names of the modules that hold the layers of an auxiliary head."""
-    return frozenset(name.rpartition(".")[0] for name in network.auxiliary_heads)
+    return frozenset(name.rpartition(".")[0] or name for name in network.auxiliary_heads)
 
 
 def is_dropout(network: nn.Module, node: fx.Node) -> bool:

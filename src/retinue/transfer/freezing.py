@@ -88,21 +88,23 @@ def freeze_blocks(network: Network, blocks: Sequence[Block], num_frozen: int) ->
 
 def _frozen_modules(network: Network, freezing: Freezing) -> set[str]:
     """The modules called up to the boundary, and the auxiliary heads whose input nothing trained computes."""
-    auxiliary, layers = auxiliary_modules(network), set(freezing.layers)
+    auxiliary = tuple(f"{name}." for name in auxiliary_modules(network))
+    layers = set(freezing.layers)
+    found = set(layers)
+    for node in trace(network, training=False).nodes:
+        if node.op == "call_module":
+            found.add(str(node.target))
+        if node.name == freezing.end:
+            break
     sources: dict[fx.Node, set[str]] = {}  # the layers that a value is computed by
-    found: set[str] = set()
-    passed = False
     for node in trace(network, training=True).nodes:
         sources[node] = set().union(*(sources[source] for source in node.all_input_nodes))
         name = str(node.target) if node.op == "call_module" else ""
-        if name in auxiliary and sources[node] <= layers:
+        if auxiliary and f"{name}.".startswith(auxiliary) and sources[node] <= layers:
             found |= {name, *(f"{name}.{inner}" for inner, _ in network.get_submodule(name).named_modules() if inner)}
         elif (layer := layer_of(network, node)) is not None:
             sources[node].add(layer)
-        if name and not passed:
-            found.add(name)
-        passed = passed or node.name == freezing.end
-    return found | layers
+    return found
 
 
 def _with_containers(network: nn.Module, frozen: set[str]) -> frozenset[str]:

@@ -1,7 +1,6 @@
 """The freeze ledger: the proof, by hashes taken every epoch, that what is frozen stays and what is trained moves."""
 
 import hashlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytorch_lightning as L
@@ -37,35 +36,30 @@ class FreezeLedger(L.Callback):
         self._initial: dict[str, str] = {}
         self._trained_from: dict[str, int] = {}  # module -> first epoch in which a parameter of it is trained
         self._unmoved: set[str] = set()  # parameters that are trained and still have their initial bits
-        self._frozen: dict[str, str] = {}  # tensor -> hash, for the time of an epoch
+        self._frozen: list[str] = []  # tensors frozen in the last epoch
 
     def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if not self._initial:
-            self._initial = {name: digest(tensor) for name, tensor in self._tensors()}
+            self._initial = self._hashes()
 
     def on_train_batch_start(
         self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:  # the first batch, not the start of the epoch: by now every callback has done what it does there
         if batch_idx:
             return
-        frozen = self._frozen_names()
-        self._frozen = {name: digest(tensor) for name, tensor in self._tensors() if name in frozen}
+        self._frozen = self._frozen_names()
         self.layers = self._rows(trainer.optimizers[0], trainer.current_epoch)
         leaked = [row.layer for row in self.layers if row.frozen and row.in_optimizer]
         if leaked:
             raise TrainingError(f"frozen layers are in the optimizer: {_shown(leaked)}. {_LEAK}")
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        now = {name: digest(tensor) for name, tensor in self._tensors()}
-        moved = [name for name, before in self._frozen.items() if now[name] != before]
-        if moved:
-            raise TrainingError(
-                f"epoch {trainer.current_epoch + 1}: frozen tensors have changed: {_shown(moved)}. {_LEAK}"
-            )
+        now = self._hashes()
+        self._check_frozen(now, f"epoch {trainer.current_epoch + 1}")
         trained = {name for name, parameter in self._network.named_parameters() if parameter.requires_grad}
         ever = self._unmoved | trained
         self._unmoved = {name for name in ever if now[name] == self._initial[name]}
-        frozen = hashlib.sha256("".join(f"{name} {self._frozen[name]}\n" for name in sorted(self._frozen)).encode())
+        frozen = hashlib.sha256("".join(f"{name} {now[name]}\n" for name in sorted(self._frozen)).encode())
         self.epochs.append(
             LedgerEpoch(
                 epoch=trainer.current_epoch,
@@ -76,12 +70,14 @@ class FreezeLedger(L.Callback):
             )
         )
 
-    def check_moved(self) -> None:
-        """Refuses the training where a trained parameter has the bits it began with.
+    def check_result(self) -> None:
+        """Refuses the network as it is now, with the weights that are kept, after training.
 
         Raises:
-            TrainingError: with the names.
+            TrainingError: a tensor that was frozen to the end is not what it was, or a trained parameter has had the
+                bits it began with through all epochs; with the names.
         """
+        self._check_frozen(self._hashes(), "the epoch that is kept")
         if self._unmoved:
             raise TrainingError(
                 f"after {len(self.epochs)} epochs trained parameters are as they were: "
@@ -94,26 +90,32 @@ class FreezeLedger(L.Callback):
             "initial": self._initial,
             "trained_from": self._trained_from,
             "unmoved": sorted(self._unmoved),
+            "frozen": self._frozen,
             "layers": [row.__dict__ for row in self.layers],
             "epochs": [row.__dict__ for row in self.epochs],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._initial, self._trained_from = dict(state_dict["initial"]), dict(state_dict["trained_from"])
-        self._unmoved = set(state_dict["unmoved"])
+        self._unmoved, self._frozen = set(state_dict["unmoved"]), list(state_dict["frozen"])
         self.layers = [LayerEntry(**row) for row in state_dict["layers"]]
         self.epochs = [LedgerEpoch(**row) for row in state_dict["epochs"]]
 
-    def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        yield from self._network.state_dict().items()
+    def _hashes(self) -> dict[str, str]:
+        return {name: digest(tensor) for name, tensor in self._network.state_dict().items()}
 
-    def _frozen_names(self) -> set[str]:
+    def _check_frozen(self, now: dict[str, str], when: str) -> None:
+        moved = [name for name in self._frozen if now[name] != self._initial[name]]
+        if moved:
+            raise TrainingError(f"{when}: frozen tensors have changed: {_shown(moved)}. {_LEAK}")
+
+    def _frozen_names(self) -> list[str]:
         parameters = dict(self._network.named_parameters())
-        return {
+        return [
             name
-            for name, _ in self._tensors()
+            for name in self._network.state_dict()
             if (not parameters[name].requires_grad if name in parameters else _owner(name) in self._network.frozen)
-        }
+        ]
 
     def _rows(self, optimizer: torch.optim.Optimizer, epoch: int) -> list[LayerEntry]:
         rates = {id(p): g.get("initial_lr", g["lr"]) for g in optimizer.param_groups for p in g["params"]}

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from retinue.errors import DataError
+
 
 @dataclass(frozen=True)
 class Similarity:
@@ -40,8 +42,11 @@ def probe_score(features: np.ndarray, labels: np.ndarray, folds: int, seed: int)
     Args:
         features: float (N, C).
         labels: int64 (N,).
-        folds: >= 2; fewer where the rarest class has fewer images, which needs two at least.
+        folds: >= 2; fewer where the rarest class has fewer images. Classes with one image only are left out.
         seed: of the folds.
+
+    Raises:
+        DataError: fewer than two classes are left.
     """
     from sklearn.linear_model import LogisticRegression  # takes a second; only transfer=auto pays for it
     from sklearn.metrics import balanced_accuracy_score
@@ -49,7 +54,14 @@ def probe_score(features: np.ndarray, labels: np.ndarray, folds: int, seed: int)
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    rarest = int(np.unique(labels, return_counts=True)[1].min())
+    classes, counts = np.unique(labels, return_counts=True)
+    known = np.isin(labels, classes[counts > 1])
+    if np.sum(counts > 1) < 2:
+        raise DataError(
+            "transfer=auto: expected at least two classes with two training images each. Add images, or choose a "
+            "scenario by name."
+        )
+    features, labels, rarest = features[known], labels[known], int(counts[counts > 1].min())
     splits = StratifiedKFold(min(folds, rarest), shuffle=True, random_state=seed)
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     return float(balanced_accuracy_score(labels, cross_val_predict(probe, features, labels, cv=splits)))

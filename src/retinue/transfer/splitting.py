@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import fx, nn
 
+from retinue.errors import ModelError
 from retinue.models.network import Network, TrainingOutputs
 from retinue.transfer.depth import trace
 from retinue.transfer.freezing import Freezing
@@ -27,8 +28,14 @@ class Suffix:
 
     def __init__(self, network: Network, freezing: Freezing):
         self._network = network
-        self._in_training = _part(network, trace(network, training=True), start=freezing.end)
-        self._in_prediction = _part(network, trace(network, training=False), start=freezing.end)
+        training, prediction = (trace(network, training=mode) for mode in (True, False))
+        if _up_to(training, freezing.end) != _up_to(prediction, freezing.end):
+            raise ModelError(
+                f"{type(network).__name__}: its frozen layers compute something else in training than in prediction, "
+                "so what they give cannot be kept. Set transfer.prefix_cache=off."
+            )
+        self._in_training = _part(network, training, start=freezing.end)
+        self._in_prediction = _part(network, prediction, start=freezing.end)
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor | TrainingOutputs:
         """What the network makes of images, from `inputs` float (N, …), what its frozen layers make of them."""
@@ -38,6 +45,12 @@ class Suffix:
 def prefix_of(network: Network, freezing: Freezing) -> nn.Module:
     """The frozen layers of `network`, which share its modules: images float (N, C, H, W) -> features float (N, …)."""
     return _part(network, trace(network, training=False), end=freezing.end)
+
+
+def _up_to(graph: fx.Graph, end: str | None) -> list[str | None]:
+    nodes = list(graph.nodes)
+    last = next((i for i, node in enumerate(nodes) if node.name == end), len(nodes))
+    return [node.format_node() for node in nodes[: last + 1]]
 
 
 def _part(network: Network, graph: fx.Graph, *, start: str | None = None, end: str | None = None) -> fx.GraphModule:

@@ -1,0 +1,141 @@
+"""A network before its first epoch: weights of an earlier run, and the scenario they are used in."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from networks import Small
+from retinue.artifacts import Dataset
+from retinue.bundle import Bundle, build_network
+from retinue.config import Settings, compose
+from retinue.errors import DataError, ModelError, SettingsError
+from retinue.images.augmentation import Policy
+from retinue.images.store import ImageStore
+from retinue.training.assembly import Start, TrainingImages, make_start
+from retinue.training.classifier import TrainSettings
+from retinue.weights import WeightsSettings, load_weights
+
+CLASSES = ("ant", "bee", "cat")
+HEAD = ["classifier.output.weight", "classifier.output.bias"]
+
+
+def dataset(*classes: str) -> Dataset:
+    return Dataset("insects", classes, {}, 16, 16, 1, (0.5,), (0.25,))
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> TrainingImages:
+    """Twelve images of noise in three classes."""
+    stores = [ImageStore.create(tmp_path / name, 12, (16, 16, 1)) for name in ("train", "val")]
+    for row, image in enumerate(np.random.default_rng(0).integers(0, 256, (12, 16, 16, 1), dtype=np.uint8)):
+        for store in stores:
+            store.write(row, image)
+    return TrainingImages(stores[:1], np.arange(12) % 3, stores[1], np.arange(12) % 3, Policy([], seed=0))
+
+
+def start(images: TrainingImages, classes: tuple[str, ...], *overrides: str) -> Start:
+    settings = Settings(compose(["model=lenet5", *overrides]))
+    return make_start(settings, dataset(*classes), images, settings.section("train", TrainSettings))
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """The model bundle of an earlier run on `CLASSES`."""
+    model: dict[str, Any] = compose(["model=lenet5"])["model"]
+    torch.manual_seed(7)
+    Bundle(build_network(model, dataset(*CLASSES)), model, dataset(*CLASSES), {}).save(tmp_path / "models")
+    return tmp_path / "models"
+
+
+def test_a_bundle_folder_is_a_place_of_weights(bundle: Path) -> None:
+    path = WeightsSettings("bundle", str(bundle), None, None, "").fetch()
+    assert path == bundle / "weights.safetensors"
+    assert WeightsSettings("bundle", str(bundle), None, None, "").given
+    with pytest.raises(ModelError, match=r"its SHA-256 is [0-9a-f]{64}, expected 01234567"):
+        WeightsSettings("bundle", str(bundle), None, "01234567", "").fetch()
+    with pytest.raises(ModelError, match="no such file of weights"):
+        WeightsSettings("bundle", str(bundle.parent), None, None, "").fetch()
+
+
+@pytest.mark.parametrize(
+    ("classes", "skipped"),
+    [(CLASSES, []), (("cat", "bee", "ant"), HEAD), (("oak", "elm", "fir"), HEAD), (("ant", "bee"), HEAD)],
+    ids=["same classes", "another order", "other classes", "fewer classes"],
+)
+def test_the_head_of_a_bundle_is_taken_over_where_the_classes_are_the_same(
+    classes: tuple[str, ...], skipped: list[str], bundle: Path, images: TrainingImages
+) -> None:
+    given = Bundle.load(bundle).network.state_dict()
+    fresh = start(images, classes, "transfer=scratch").network.state_dict()
+    begun = start(images, classes, "transfer=large_different", "weights=bundle", f"weights.path={bundle}")
+    for name, tensor in begun.network.state_dict().items():
+        assert torch.equal(tensor, (fresh if name in skipped else given)[name]), name
+    assert (begun.weights["source"], begun.weights["loaded"]) == ("insects", len(given) - len(skipped))
+    assert begun.weights["skipped"] == skipped
+
+
+def test_a_file_of_weights_says_nothing_of_classes(bundle: Path, images: TrainingImages) -> None:
+    path = bundle / "weights.safetensors"
+    begun = start(images, ("oak", "elm", "fir"), "transfer=scratch", "weights=file", f"weights.path={path}")
+    assert begun.weights["skipped"] == []
+    assert "source" not in begun.weights
+
+
+@pytest.mark.parametrize("with_heads", [True, False])
+def test_heads_can_be_left_out(with_heads: bool, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    published = Small()
+    torch.save(published.state_dict(), tmp_path / "w.pth")
+    network = Small()
+    own = network.classifier[1].weight.clone()
+    report = load_weights(network, tmp_path / "w.pth", with_heads=with_heads)
+    assert report.skipped == ([] if with_heads else ["classifier.1.weight", "classifier.1.bias"])
+    assert torch.equal(network.classifier[1].weight, published.classifier[1].weight if with_heads else own)
+    assert torch.equal(network.features[4].weight, published.features[4].weight)
+
+
+@pytest.mark.parametrize("document", [{"dataset": {"name": "x"}}, {"dataset": {"classes": ["a"]}}, [], {}])
+def test_a_folder_that_is_no_bundle_is_refused(document: Any, bundle: Path, images: TrainingImages) -> None:
+    (bundle / "bundle.json").write_text(json.dumps(document))
+    with pytest.raises(ModelError, match=r"bundle\.json: no dataset(\.name|\.classes)? in it; it is no model bundle"):
+        start(images, CLASSES, "transfer=large_different", "weights=bundle", f"weights.path={bundle}")
+    (bundle / "bundle.json").unlink()
+    with pytest.raises(DataError, match=r"bundle\.json"):
+        start(images, CLASSES, "transfer=large_different", "weights=bundle", f"weights.path={bundle}")
+
+
+@pytest.mark.parametrize("transfer", ["small_similar", "large_similar", "small_different", "large_different", "auto"])
+def test_a_scenario_needs_weights_to_transfer(transfer: str, images: TrainingImages) -> None:
+    with pytest.raises(SettingsError, match=rf"transfer={transfer}: there are no initial weights to transfer\. Give"):
+        start(images, CLASSES, f"transfer={transfer}", "weights=none")
+
+
+def test_the_scenario_freezes_the_weights_that_were_loaded(bundle: Path, images: TrainingImages) -> None:
+    begun = start(images, CLASSES, "transfer=small_different", "weights=bundle", f"weights.path={bundle}")
+    assert begun.freezing.layers == ("features.c1", "features.c3")
+    assert (begun.decision.scenario.name, begun.decision.reasons) == ("small_different", ())
+    given = Bundle.load(bundle).network
+    assert torch.equal(begun.network.get_parameter("features.c3.weight"), given.get_parameter("features.c3.weight"))
+
+
+@pytest.mark.parametrize(("small_below", "chosen"), [(1, "scratch"), (5, "small_different")])
+def test_auto_finds_that_untrained_weights_save_nothing(
+    small_below: int, chosen: str, images: TrainingImages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model: dict[str, Any] = compose(["model=lenet5"])["model"]
+    torch.manual_seed(0)  # the seed of the run: the weights are those it would draw itself
+    untrained = build_network(model, dataset(*CLASSES))
+    Bundle(untrained, model, dataset(*CLASSES), {}).save(tmp_path / "models")
+    path = f"weights.path={tmp_path / 'models'}"
+    begun = start(images, CLASSES, "transfer=auto", f"transfer.small_below={small_below}", "weights=bundle", path)
+    measured = begun.decision.measured
+    assert measured["transferred"] == measured["untrained"]
+    assert (measured["similarity"], measured["images_per_class"], measured["num_images"]) == (0.0, 4, 12)
+    assert begun.decision.scenario.name == chosen
+    assert f"transfer=auto: Chosen: {chosen}." in capsys.readouterr().out
+    assert begun.weights["name"] == ("none" if chosen == "scratch" else "bundle")
+    assert all(torch.equal(t, untrained.state_dict()[name]) for name, t in begun.network.state_dict().items())
