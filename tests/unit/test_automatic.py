@@ -120,8 +120,8 @@ def test_similarity_is_the_part_of_the_errors_that_are_saved(
         (149, 0.74, "small_different"),
         (150, 0.74, "large_different"),
         (2, 1.0, "small_similar"),
-        (9999, 0.51, "large_different"),
-        (150, 0.5, "scratch"),  # as good as none
+        (9999, 0.625, "large_different"),  # a quarter of the errors is saved
+        (150, 0.62, "scratch"),
         (9999, 0.3, "scratch"),
         (149, 0.3, "small_different"),  # few images: better a poor start than none
     ],
@@ -150,7 +150,7 @@ def test_the_table(images_per_class: float, transferred: float, chosen: str, aut
     assert (": few " in text, ": many " in text) == (images_per_class < 150, images_per_class >= 150)
     assert ("similar to" in text, "different from" in text) == (transferred >= 0.75, transferred < 0.75)
     assert decision.reasons[-1] == f"Chosen: {chosen}."
-    assert ("The weights serve no better than none." in text) == (chosen == "scratch")
+    assert ("They are of no use to many images (transfer.useful_from 0.25)." in text) == (chosen == "scratch")
 
 
 def test_the_candidates_are_those_of_conf(auto: Auto) -> None:
@@ -167,6 +167,7 @@ def test_the_candidates_are_those_of_conf(auto: Auto) -> None:
         ({"probe_folds": 1}, "transfer.probe_folds: expected >= 2, got 1"),
         ({"similar_from": 0.0}, "transfer.similar_from: expected a value in (0, 1), got 0.0"),
         ({"similar_from": 1.0}, "transfer.similar_from: expected a value in (0, 1), got 1.0"),
+        ({"useful_from": 0.5}, "transfer.useful_from: expected less than transfer.similar_from (0.5), got 0.5"),
         ({"candidates": {"scratch": {}}}, "transfer.candidates: expected scratch, small_similar, "),
         ({"similar_form": 0.5}, "transfer: Unknown key 'similar_form'. Did you mean 'similar_from'?"),
     ],
