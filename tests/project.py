@@ -1,7 +1,9 @@
 """A checkout of its own for a test: the project's files in a new git and DVC repository."""
 
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -81,6 +83,17 @@ class Project:
             text=True,
             **options,
         )
+
+    def kill_training(self, epoch: int, *overrides: str) -> None:
+        """Starts train and kills -9 it at the end of `epoch`, while or before its checkpoint is written."""
+        process = self.start(sys.executable, "-m", "retinue.stages.train", *overrides)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if re.match(rf"epoch +{epoch}/", line):
+                os.kill(process.pid, signal.SIGKILL)
+                break
+        rest = process.stdout.read()
+        assert process.wait() == -signal.SIGKILL, rest
 
     def copy(self, path: Path) -> "Project":
         """This checkout with all its results, at `path`."""

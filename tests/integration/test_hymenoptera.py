@@ -10,14 +10,20 @@ from project import Project
 
 
 @pytest.mark.slow
-def test_a_frozen_squeezenet_tells_ants_from_bees(project: Project, extras: Path) -> None:
-    photos, weights = extras / "data/hymenoptera", extras / "weights/squeezenet1_0_imagenet.pth"
-    start = ("weights=file", f"weights.path={weights}")
+@pytest.mark.parametrize(("model", "auc", "accuracy"), [("squeezenet1_0", 0.945, 0.91), ("mobilenet_v2", 0.985, 0.95)])
+def test_a_frozen_network_tells_ants_from_bees(
+    model: str, auc: float, accuracy: float, project: Project, extras: Path
+) -> None:
+    photos, weights = extras / "data/hymenoptera", extras / f"weights/{model}_imagenet.pth"
+    start = (f"model={model}", "weights=file", f"weights.path={weights}")
     project.compose("experiment=hymenoptera", f"source.path={photos}", *start, "tracking=off")
     project.repro()
     metrics = json.loads((project.path / "evaluation/metrics.json").read_text())
     assert metrics["num_images"] == 153  # the val folder, used as test
-    assert metrics["auc_score"] >= 0.94
+    assert metrics["auc_score"] >= auc
+    assert metrics["accuracy_score"] >= accuracy
+    transfer = json.loads((project.path / "models/transfer.json").read_text())
+    assert transfer["prefix_cache"] == "float32"
     (bad,) = json.loads((project.path / "data/raw/quarantine.json").read_text())
     assert bad["image_id"] == "train/ants/imageNotFound.gif"
     assert "GIF" in bad["reason"]

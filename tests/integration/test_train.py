@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 import re
-import signal
 import sys
 from pathlib import Path
 
@@ -21,18 +19,6 @@ def weights(project: Project) -> str:
     return hashlib.sha256((project.path / "models/weights.safetensors").read_bytes()).hexdigest()
 
 
-def kill_in_epoch(project: Project, epoch: int, *overrides: str) -> None:
-    """Starts train and kills -9 it at the end of `epoch`, while or before its checkpoint is written."""
-    process = project.start(sys.executable, "-m", "retinue.stages.train", *SETTINGS, *overrides)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if re.match(rf"epoch +{epoch}/", line):
-            os.kill(process.pid, signal.SIGKILL)
-            break
-    rest = process.stdout.read()
-    assert process.wait() == -signal.SIGKILL, rest
-
-
 @pytest.fixture
 def prepared(finished: Project, tmp_path: Path) -> Project:
     """A checkout with the data stages done and no model."""
@@ -42,8 +28,8 @@ def prepared(finished: Project, tmp_path: Path) -> Project:
 def test_killed_and_resumed_is_uninterrupted(prepared: Project, tmp_path: Path) -> None:
     uninterrupted = prepared.copy(tmp_path / "uninterrupted")
     uninterrupted.stage("train", *SETTINGS)
-    kill_in_epoch(prepared, 2)
-    kill_in_epoch(prepared, 4)
+    prepared.kill_training(2, *SETTINGS)
+    prepared.kill_training(4, *SETTINGS)
     resumed = prepared.stage("train", *SETTINGS)
     assert re.search(r"resuming after epoch [34]", resumed.stdout)
     assert weights(prepared) == weights(uninterrupted)
@@ -53,12 +39,12 @@ def test_killed_and_resumed_is_uninterrupted(prepared: Project, tmp_path: Path) 
 
 
 def test_another_setting_does_not_resume(prepared: Project) -> None:
-    kill_in_epoch(prepared, 2)
+    prepared.kill_training(2, *SETTINGS)
     assert "resuming" not in prepared.stage("train", *SETTINGS, "optimizer.lr=0.001").stdout
 
 
 def test_a_broken_resume_checkpoint_is_named(prepared: Project) -> None:
-    kill_in_epoch(prepared, 2)
+    prepared.kill_training(2, *SETTINGS)
     (last,) = prepared.path.glob(".cache/train/*/last.ckpt")
     last.write_bytes(last.read_bytes()[:1000])
     result = prepared.stage("train", *SETTINGS, check=False)

@@ -1,11 +1,8 @@
 """Transfer scenarios as stages: interrupted, cached, chosen automatically; the weights are those of an earlier run."""
 
 import json
-import os
 import re
 import shutil
-import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +40,6 @@ def transfer(project: Project) -> dict[str, Any]:
     return json.loads((project.path / "models/transfer.json").read_text())
 
 
-def kill_in_epoch(project: Project, epoch: int, *overrides: str) -> None:
-    process = project.start(sys.executable, "-m", "retinue.stages.train", *SETTINGS, *overrides)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if re.match(rf"epoch +{epoch}/", line):
-            os.kill(process.pid, signal.SIGKILL)
-            break
-    rest = process.stdout.read()
-    assert process.wait() == -signal.SIGKILL, rest
-
-
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -73,7 +59,7 @@ def test_killed_and_resumed_is_uninterrupted(overrides: list[str], prepared: Pro
         prepared.stage("augment", "tracking=off", *FIXED)
     uninterrupted = prepared.copy(tmp_path / "uninterrupted")
     uninterrupted.stage("train", *SETTINGS, *overrides)
-    kill_in_epoch(prepared, 2, *overrides)
+    prepared.kill_training(2, *SETTINGS, *overrides)
     resumed = prepared.stage("train", *SETTINGS, *overrides)
     assert re.search(r"resuming after epoch [12]", resumed.stdout)
     assert model(prepared) == model(uninterrupted)
