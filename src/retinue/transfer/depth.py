@@ -24,6 +24,9 @@ _DROPOUT_FUNCTIONS = frozenset(
     )
 )
 
+_INPUTS = ("placeholder", "get_attr")
+_SEQUENCES = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
 
 class Block(NamedTuple):
     """A part of a network that is frozen as a whole or not at all.
@@ -141,10 +144,6 @@ def _until_head(network: Network, graph: fx.Graph) -> list[_Step]:
         if node.op != "get_attr":
             alive_until = max(alive_until, last_use.get(node, index))
     return steps
-
-
-_INPUTS = ("placeholder", "get_attr")
-_SEQUENCES = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 def _unsplit(network: Network, steps: Sequence[_Step]) -> list[str]:
