@@ -29,6 +29,11 @@ from retinue.transfer.automatic import SCENARIOS
 from retinue.transfer.probing import HeadInputs
 
 BUDGET = ("train.max_epochs=30", "train.patience=5")
+FROM_SCRATCH = (
+    *("transfer=scratch", "weights=none", "train.max_epochs=30"),
+    "optimizer.lr=0.001",  # a whole network takes smaller steps than a head alone
+    "train.patience=null",  # and its validation loss may fall late
+)
 COLUMNS = ("model", "scenario", "augmentation", "frozen layers", "accuracy (95 %)", "AUC (95 %)", "val log-loss")
 
 
@@ -56,8 +61,8 @@ def _model(model: str, start: Sequence[str], plain: Pipeline, augmented: Pipelin
     found: dict[str, dict[str, Any]] = {}
     for name in SCENARIOS:
         overrides = (*start, *BUDGET, f"transfer={name}")
-        if name == "scratch":  # a whole network takes smaller steps than a head alone
-            overrides = (f"model={model}", *BUDGET, "transfer=scratch", "weights=none", "optimizer.lr=0.001")
+        if name == "scratch":
+            overrides = (f"model={model}", *FROM_SCRATCH)
         try:
             found[name] = plain.trained(*overrides)
         except TrainingError as error:
