@@ -29,11 +29,6 @@ from retinue.transfer.automatic import SCENARIOS
 from retinue.transfer.probing import HeadInputs
 
 BUDGET = ("train.max_epochs=30", "train.patience=5")
-FROM_SCRATCH = (
-    *("transfer=scratch", "weights=none", "train.max_epochs=30"),
-    "optimizer.lr=0.001",  # a whole network takes smaller steps than a head alone
-    *("train.patience=null", "train.monitor=val/auc_score"),  # its validation loss may not fall in so few epochs
-)
 COLUMNS = ("model", "scenario", "augmentation", "frozen layers", "accuracy (95 %)", "AUC (95 %)", "val log-loss")
 
 
@@ -61,8 +56,8 @@ def _model(model: str, start: Sequence[str], plain: Pipeline, augmented: Pipelin
     found: dict[str, dict[str, Any]] = {}
     for name in SCENARIOS:
         overrides = (*start, *BUDGET, f"transfer={name}")
-        if name == "scratch":
-            overrides = (f"model={model}", *FROM_SCRATCH)
+        if name == "scratch":  # a whole network takes smaller steps than a head alone
+            overrides = (f"model={model}", *BUDGET, "transfer=scratch", "weights=none", "optimizer.lr=0.001")
         try:
             found[name] = plain.trained(*overrides)
         except TrainingError as error:
@@ -71,7 +66,7 @@ def _model(model: str, start: Sequence[str], plain: Pipeline, augmented: Pipelin
             rows.append(_row(model, name, "none", found[name]))
     chosen = _auto(plain, start)
     rows.append([model, "auto", "none", *["" for _ in COLUMNS[3:-1]], f"chooses {chosen}"])
-    best = min((name for name in found if name != "scratch"), key=lambda name: _value(found[name]))
+    best = min(found, key=lambda name: _value(found[name]))
     rows.append(_row(model, best, "photo", augmented.trained(*start, *BUDGET, f"transfer={best}")))
     return rows
 
@@ -83,7 +78,7 @@ def _row(model: str, scenario: str, policy: str, result: dict[str, Any]) -> Sequ
         f"{frozen['layers']} of {frozen['layers_before_head']}" if frozen.get("layers") else "",
         experiments.with_interval(result, "accuracy_score"),
         experiments.with_interval(result, "auc_score"),
-        experiments.cut_off(_value(result), 4) if frozen and scenario != "scratch" else "",
+        experiments.cut_off(_value(result), 4) if "bundle" in result else "",
     )
     print(" | ".join(row), flush=True)
     return row
