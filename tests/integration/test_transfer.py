@@ -65,7 +65,7 @@ def test_killed_and_resumed_is_uninterrupted(overrides: list[str], prepared: Pro
     assert model(prepared) == model(uninterrupted)
 
 
-@pytest.mark.parametrize(("cache", "tolerance"), [("float32", 1e-5), ("float16", 5e-3)])
+@pytest.mark.parametrize(("cache", "tolerance"), [("float32", 1e-4), ("float16", 1e-2)])
 def test_the_cache_changes_nothing_but_the_time(cache: str, tolerance: float, fixed: Project, tmp_path: Path) -> None:
     """Weights after four epochs; batches of other sizes round sums differently, and float16 has eleven bits."""
     plain = fixed.copy(tmp_path / "plain")
@@ -139,4 +139,4 @@ def test_two_processes_fill_one_cache(fixed: Project, tmp_path: Path) -> None:
     fixed.stage("train", *overrides, "trainer=ddp", "train.batch_size=16")
     folders = [next((project.path / ".cache/features").iterdir()) for project in (alone, fixed)]
     one, two = (np.load(folder / "train.npy") for folder in folders)
-    assert np.abs(one - two).max() <= 1e-5
+    assert np.abs(one - two).max() <= 1e-4
