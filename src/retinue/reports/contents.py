@@ -36,7 +36,7 @@ def content(sections: Mapping[str, Any], fingerprint: str, evidence: Evidence) -
         "explanations": explanations(evidence, columns=sections["report"]["gallery_columns"]),
         "training": _training(evidence),
         "network": architecture(evidence.architecture, evidence.bundle["training"]["initial_weights"]),
-        "transfer": transfer(artifacts.read_json(artifacts.TRANSFER), sections["transfer"]["name"]),
+        "transfer": transfer(evidence.transfer, sections["transfer"]["name"]),
         "data": _data(evidence),
         "quarantine": data_tables.quarantined(evidence.quarantine) if evidence.quarantine else None,
         "augmentation": _augmentation(sections["augment"], evidence.policy),

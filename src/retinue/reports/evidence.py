@@ -39,6 +39,7 @@ class Evidence:
         policy: data/augmented/policy.json.
         bundle: models/bundle.json.
         architecture: models/architecture.json.
+        transfer: models/transfer.json.
         history: a row per epoch.
         metrics: evaluation/metrics.json.
         roc, precision_recall: points of all curves.
@@ -54,6 +55,7 @@ class Evidence:
     policy: Mapping[str, Any]
     bundle: Mapping[str, Any]
     architecture: Mapping[str, Any]
+    transfer: Mapping[str, Any]
     history: Sequence[Epoch]
     metrics: Mapping[str, Any]
     roc: Sequence[RocPoint]
@@ -81,6 +83,7 @@ class Evidence:
             policy=artifacts.read_json(artifacts.AUGMENTED / "policy.json"),
             bundle=artifacts.read_json(artifacts.MODEL / "bundle.json"),
             architecture=artifacts.read_json(artifacts.ARCHITECTURE),
+            transfer=artifacts.read_json(artifacts.TRANSFER),
             history=artifacts.read_table(artifacts.MODEL / "history.csv", Epoch),
             metrics=artifacts.read_metrics(),
             roc=artifacts.read_table(artifacts.CURVES / "roc.csv", RocPoint),

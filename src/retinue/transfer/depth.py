@@ -97,8 +97,13 @@ def blocks_of(network: Network) -> list[Block]:
         else:
             continue
         pending, waiting = [], False
-    every = {name for name, module in network.named_modules() if any(True for _ in module.parameters(recurse=False))}
+    every = set(layers_of(network))
     return [Block(_name(network, layers, every), tuple(layers), end) for layers, end in blocks]
+
+
+def layers_of(module: nn.Module, prefix: str = "") -> list[str]:
+    """Dotted names, below `prefix`, of the modules with parameters of their own, in the order of registration."""
+    return [name for name, inner in module.named_modules(prefix=prefix) if any(True for _ in inner.parameters(False))]
 
 
 def layer_of(network: nn.Module, node: fx.Node) -> str | None:

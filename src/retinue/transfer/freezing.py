@@ -6,7 +6,7 @@ from typing import NamedTuple
 from torch import fx, nn
 
 from retinue.models.network import Network
-from retinue.transfer.depth import Block, auxiliary_modules, blocks_of, layer_of, trace
+from retinue.transfer.depth import Block, auxiliary_modules, blocks_of, layer_of, layers_of, trace
 from retinue.transfer.scenario import Scenario
 
 
@@ -111,9 +111,7 @@ def _with_containers(network: nn.Module, frozen: set[str]) -> frozenset[str]:
     """`frozen` and the modules all of whose layers are in it: a functional dropout asks its module for the mode."""
     found = set(frozen)
     for name, module in network.named_modules():
-        layers = [
-            inner for inner, layer in module.named_modules() if any(True for _ in layer.parameters(recurse=False))
-        ]
-        if layers and all((f"{name}.{inner}".strip(".")) in frozen for inner in layers):
+        layers = layers_of(module, prefix=name)
+        if layers and frozen.issuperset(layers):
             found.add(name)
     return frozenset(found)

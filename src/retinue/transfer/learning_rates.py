@@ -7,6 +7,7 @@ from torch import nn
 
 from retinue.errors import SettingsError
 from retinue.models.network import Network
+from retinue.transfer.depth import layers_of
 from retinue.transfer.freezing import Freezing
 from retinue.transfer.scenario import Scenario
 
@@ -46,8 +47,7 @@ def unfreezing_order(network: Network, freezing: Freezing) -> list[str]:
     makes at once hold their parameters alike, as the state of an optimizer, which knows positions only, demands.
     """
     in_blocks = [layer for block in reversed(freezing.blocks) for layer in block.layers]
-    others = [name for name, module in network.named_modules() if any(True for _ in module.parameters(recurse=False))]
-    return [*(name for name in reversed(others) if name not in set(in_blocks)), *in_blocks]
+    return [*(name for name in reversed(layers_of(network)) if name not in set(in_blocks)), *in_blocks]
 
 
 def layer_factors(network: Network, freezing: Freezing, scenario: Scenario) -> dict[str, float]:
