@@ -114,8 +114,9 @@ def test_a_bundle_gives_back_the_network(settings: dict[str, Any], classes: tupl
 def test_an_image_is_judged_alone(settings: dict[str, Any]) -> None:
     network, images = make(settings, 3).eval(), some_images(settings, 3)
     with torch.no_grad():
-        together, alone = network(images), network(images[1:2])
-    assert torch.allclose(together[1:2], alone, atol=1e-4)
+        together, alone = network(images)[1], network(images[1:2])[0]
+    # Untrained networks without normalised activations have logits of any size, so the rounding is judged by the largest.
+    assert (together - alone).abs().max() <= 1e-5 * max(1, float(alone.abs().max()))
 
 
 def test_the_head_is_a_layer_with_one_output_per_class(settings: dict[str, Any]) -> None:
