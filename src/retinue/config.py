@@ -78,7 +78,12 @@ class Settings:
 
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that name these settings, execution sections left out."""
-        return fingerprint({k: v for k, v in self._values.items() if k not in EXECUTION_SECTIONS})
+        return fingerprint_of(self._values)
+
+
+def fingerprint_of(values: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits that name the whole composition `values`, execution sections left out."""
+    return fingerprint({k: v for k, v in values.items() if k not in EXECUTION_SECTIONS})
 
 
 def fingerprint(values: Any) -> str:
