@@ -7,6 +7,7 @@ are JSON with sorted keys, arrays are .npy; all are functions of their content a
 import csv
 import hashlib
 import json
+import os
 import shutil
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,6 +31,10 @@ CLASS_METRICS = Path("evaluation/class_metrics.json")
 EXPLANATIONS = Path("explanations")
 REPORT = Path("report/index.html")
 CACHE = Path(".cache")
+"""Of this checkout: locks, and what only it needs."""
+
+SHARED_CACHE = Path(os.environ.get("RETINUE_CACHE") or CACHE)
+"""What is kept by hash and may serve several checkouts: training to be resumed, features of frozen layers."""
 
 SPLITS = ("train", "val", "test")
 

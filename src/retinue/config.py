@@ -199,12 +199,12 @@ def compose_to(target: Path, overrides: Sequence[str] = ()) -> None:
 
     root = project_root()
     try:
-        compose_and_dump(target, str(root / "conf"), None, "config", str(root), [_quoted(o) for o in overrides])
+        compose_and_dump(target, str(root / "conf"), None, "config", str(root), [quoted(o) for o in overrides])
     except (HydraException, OmegaConfBaseException) as error:
-        raise SettingsError(_explain(error, root / "conf", overrides)) from error
+        raise SettingsError(explain(error, root / "conf", overrides)) from error
 
 
-def _quoted(override: str) -> str:
+def quoted(override: str) -> str:
     """`override` as Hydra can read it: the arrows of a layer pattern are no part of its grammar unless quoted."""
     key, _, value = override.partition("=")
     if "=>" not in value or value[:1] in "'\"":
@@ -238,7 +238,7 @@ def load_params(path: Path | str = "params.yaml") -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def _explain(error: Exception, conf: Path, overrides: Sequence[str]) -> str:
+def explain(error: Exception, conf: Path, overrides: Sequence[str]) -> str:
     """A Hydra or OmegaConf error as one sentence, with the near match for an unknown choice or key."""
     text = str(error)
     choice = re.search(r"Could not find '([\w-]+)/([^']+)'", text)

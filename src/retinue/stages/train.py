@@ -21,6 +21,7 @@ from retinue.trainer import TrainerSettings, make_trainer
 from retinue.training.assembly import Start, TrainingImages, make_classifier, make_start
 from retinue.training.checkpoints import (
     AtomicCheckpointIO,
+    alone,
     checkpoint_callback,
     early_stopping,
     has_ended,
@@ -29,6 +30,8 @@ from retinue.training.checkpoints import (
 )
 from retinue.training.classifier import Classifier, TrainSettings
 from retinue.training.prefix import make_inputs
+from retinue.training.sweep_reports import SweepReports
+from retinue.transfer.features import FOLDER
 from retinue.transfer.ledger import FreezeLedger
 from retinue.transfer.unfreezing import GradualUnfreezing
 from retinue.weights import WeightsSettings
@@ -44,22 +47,24 @@ def run(settings: Settings, tracker: Tracker) -> None:
     start = make_start(settings, dataset, images, own)
     shape = (dataset.channels, dataset.image_size, dataset.image_size)
     description = describe(start.network, shape, own.batch_size, settings.plain("optimizer")).document()
-    inputs = make_inputs(settings, own, dataset, images, start)
+    with alone(FOLDER):
+        inputs = make_inputs(settings, own, dataset, images, start)
     classifier = make_classifier(settings, own, dataset, images, start, inputs.forward)
     ledger = FreezeLedger(start.network)
     resume = resume_folder({key: settings.plain(key) for key in SECTIONS}, _input_files(settings))
-    leader = _fit(settings, own, tracker, classifier, inputs.batches, start, ledger, resume)
-    if not leader:
-        return
-    best = _take_best(classifier, own, resume)
-    ledger.check_result()
-    bundle = Bundle(start.network, settings.plain("model"), dataset, {**best, "initial_weights": start.weights})
-    with artifacts.replacing(artifacts.MODEL) as folder:
-        bundle.save(folder)
-        artifacts.write_json(folder / artifacts.ARCHITECTURE.name, description)
-        artifacts.write_json(folder / artifacts.TRANSFER.name, _transfer(start, inputs.cache, ledger))
-        artifacts.write_table(folder / "history.csv", Epoch, [Epoch(**row) for row in classifier.history])
-    shutil.rmtree(resume)
+    with alone(resume):  # two trials of a sweep may differ in nothing that training reads
+        leader = _fit(settings, own, tracker, classifier, inputs.batches, start, ledger, resume)
+        if not leader:
+            return
+        best = _take_best(classifier, own, resume)
+        ledger.check_result()
+        bundle = Bundle(start.network, settings.plain("model"), dataset, {**best, "initial_weights": start.weights})
+        with artifacts.replacing(artifacts.MODEL) as folder:
+            bundle.save(folder)
+            artifacts.write_json(folder / artifacts.ARCHITECTURE.name, description)
+            artifacts.write_json(folder / artifacts.TRANSFER.name, _transfer(start, inputs.cache, ledger))
+            artifacts.write_table(folder / "history.csv", Epoch, [Epoch(**row) for row in classifier.history])
+        shutil.rmtree(resume)
     tracker.summary({f"best/{key}": value for key, value in best.items()} | {"initial_weights": start.weights})
     tracker.summary({key: description[key] for key in ("parameters", "multiply_adds", "weight_bytes")})
     tracker.table("freeze_ledger", [f.name for f in fields(LayerEntry)], [astuple(row) for row in ledger.layers])
@@ -96,7 +101,7 @@ def _fit(
     resume: Path,
 ) -> bool:
     """Fits, from the last epoch boundary where there is one; True on the rank that saves the result."""
-    callbacks: list[L.Callback] = [checkpoint_callback(resume, own.monitor), ledger]
+    callbacks: list[L.Callback] = [checkpoint_callback(resume, own.monitor), ledger, *SweepReports.wanted()]
     scenario = start.decision.scenario
     if scenario.unfreeze_every is not None:
         callbacks.append(GradualUnfreezing(start.network, start.freezing, scenario, settings.plain("optimizer")))

@@ -1,15 +1,18 @@
 """Where an interrupted training is picked up: checkpoints at epoch boundaries, keyed by all that shapes the result."""
 
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.utilities import rank_zero_only
 
-from retinue.artifacts import CACHE, sha256
+from retinue.artifacts import SHARED_CACHE, sha256
 from retinue.config import fingerprint
 from retinue.errors import TrainingError
 
@@ -33,7 +36,18 @@ def resume_folder(settings: Mapping[str, Any], files: Iterable[Path]) -> Path:
         files: what training reads, in a fixed order.
     """
     digests = [*code_digests(), *map(sha256, files)]
-    return CACHE / "train" / fingerprint({"settings": settings, "inputs": digests})
+    return SHARED_CACHE / "train" / fingerprint({"settings": settings, "inputs": digests})
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Waits until no other process works in `folder`, which several checkouts may share. Rank 0 answers for all."""
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
+        yield
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        yield
 
 
 def code_digests() -> list[str]:

@@ -14,12 +14,12 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from retinue.artifacts import CACHE
+from retinue.artifacts import SHARED_CACHE
 from retinue.errors import TrainingError
 from retinue.images.preprocessing import Preprocessing
 from retinue.images.store import RowFile
 
-FOLDER = CACHE / "features"
+FOLDER = SHARED_CACHE / "features"
 
 
 class StoredFeatures(Dataset[dict[str, torch.Tensor]]):

@@ -1,0 +1,131 @@
+"""A checkout of its own for each experiment: the committed files with the uncommitted changes, and the shared cache.
+
+The checkout the user works in is read, never written: no lock is taken there, nothing is stashed, and a process killed
+at any moment leaves it as it was. It gains a ref for each finished experiment.
+"""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+from retinue.config import fingerprint
+from retinue.errors import RetinueError
+
+NOT_CODE = ("dvc.lock", "params.yaml", "evaluation")
+"""What `dvc repro` and `retinue compose` write: it says what ran last, not what a trial will do."""
+
+
+class Snapshot(NamedTuple):
+    """The state of the code that a sweep tries.
+
+    Attributes:
+        root: the user's checkout.
+        commit: that is checked out there, the baseline of the experiments.
+        changes: commit of the uncommitted changes of tracked files on top of it; "" without any.
+    """
+
+    root: Path
+    commit: str
+    changes: str
+
+    @classmethod
+    def take(cls, root: Path) -> "Snapshot":
+        """Of the checkout `root`, in which nothing changes: git only writes an object.
+
+        Raises:
+            RetinueError: `root` is not the root of a git repository, or has no commit.
+        """
+        top = git(root, "rev-parse", "--show-toplevel")
+        if Path(top).resolve() != root.resolve():
+            raise RetinueError(f"{root}: the checkout must be the root of its git repository, which is {top}.")
+        commit = git(root, "rev-parse", "--verify", "HEAD^{commit}")
+        return cls(root, commit, git(root, "stash", "create"))
+
+    def fingerprint(self) -> str:
+        """Names the code: the commit and the uncommitted changes of anything but `NOT_CODE`."""
+        excluded = [f":(exclude){path}" for path in NOT_CODE]
+        return fingerprint([self.commit, git(self.root, "diff", "--binary", "HEAD", "--", ".", *excluded)])
+
+    def untracked(self) -> list[str]:
+        """Files of conf/ and src/ that git does not know: no checkout of the sweep will have them."""
+        return git(self.root, "ls-files", "--others", "--exclude-standard", "--", "conf", "src").splitlines()
+
+
+class Checkout(NamedTuple):
+    """A clone of the user's checkout, for one experiment.
+
+    Attributes:
+        path: its root.
+        origin: the user's checkout.
+    """
+
+    path: Path
+    origin: Path
+
+    @classmethod
+    def create(cls, path: Path, snapshot: Snapshot) -> "Checkout":
+        """Clones the snapshot to `path`, with DVC's cache shared by hard links; an earlier one there is removed."""
+        checkout = cls(path, snapshot.root)
+        checkout.remove()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        git(path.parent, "clone", "--quiet", "--shared", "--no-checkout", str(snapshot.root), str(path))
+        git(path, "checkout", "--quiet", "--detach", snapshot.commit)
+        if snapshot.changes:
+            git(path, "stash", "apply", "--quiet", snapshot.changes)
+        _share_cache(snapshot.root, path)
+        return checkout
+
+    def reference(self, name: str) -> str | None:
+        """The full name of the ref of the experiment `name`, made in this checkout; None where there is none."""
+        return reference(self.path, name) if (self.path / ".git").is_dir() else None
+
+    def publish(self, name: str) -> str:
+        """Gives the experiment `name` to the user's checkout; its commit."""
+        found = self.reference(name)
+        if found is None:
+            raise RetinueError(f"{self.path}: DVC finished without the experiment {name}.")
+        git(self.path, "push", "--quiet", "--force", str(self.origin), f"{found}:{found}")
+        return git(self.path, "rev-parse", found)
+
+    def remove(self) -> None:
+        """Deletes it, if it exists."""
+        if self.path.exists():
+            shutil.rmtree(self.path)
+
+
+def reference(root: Path, name: str) -> str | None:
+    """The full name of the ref of the experiment `name` in the checkout `root`."""
+    pattern = "refs/exps/*/*/"
+    return git(root, "for-each-ref", "--count=1", "--format=%(refname)", f"{pattern}{name}") or None
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """What git says in `folder`, without the last newline.
+
+    Raises:
+        RetinueError: git fails.
+    """
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RetinueError(f"git {arguments[0]} in {folder}: {done.stderr.strip() or f'exit {done.returncode}'}.")
+    return done.stdout.strip("\n")
+
+
+def _share_cache(root: Path, path: Path) -> None:
+    """Writes the settings of DVC that hold on this machine: the user's own, with the cache of the user's checkout."""
+    from configobj import ConfigObj
+    from dvc.config import Config
+
+    cache = Config(str(root / ".dvc"))["cache"].get("dir") or str(root / ".dvc" / "cache")
+    local = root / ".dvc" / "config.local"
+    settings = ConfigObj(str(local) if local.exists() else None)
+    settings.merge(
+        {
+            # outs are replaced, never written into, so that a hard link will do and no trial needs a copy of the data
+            "cache": {"dir": cache, "type": "reflink,hardlink,copy"},
+            "core": {"site_cache_dir": str(path / ".dvc" / "tmp" / "site")},  # else each leaves a folder in /var/tmp
+        }
+    )
+    with (path / ".dvc" / "config.local").open("wb") as file:
+        settings.write(file)

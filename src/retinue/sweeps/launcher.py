@@ -1,0 +1,121 @@
+"""The Hydra launcher: runs each job of a multirun as a DVC experiment, here or on a cluster."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig
+
+from retinue.errors import RetinueError
+from retinue.sweeps import job, runners
+from retinue.sweeps.job import COMPLETE, Job, Outcome
+from retinue.sweeps.sweep import Sweep
+
+POLL_S = 0.5
+"""How often a cluster is asked whether a job has ended."""
+
+
+class Experiments:
+    """Runs jobs of `sweep` as experiments named by their index."""
+
+    def __init__(self, sweep: Sweep):
+        self.sweep = sweep
+        self._open = ExitStack()
+        self._execute: Callable[[Job], Outcome] | None = None
+
+    @classmethod
+    def of(cls, config: DictConfig) -> "Experiments":
+        """The launcher of a multirun composition."""
+        return cls(Sweep.of(config))
+
+    def job(self, index: int, overrides: Sequence[str]) -> Job:
+        """The job number `index`, with the sweep's fixed overrides before its own."""
+        name = f"{self.sweep.name}-{index}"
+        folder = self.sweep.folder / str(index)
+        return Job(self.sweep.snapshot, self.sweep.name, name, folder, [*self.sweep.axes.fixed, *overrides])
+
+    def start(self) -> None:
+        """Makes ready to run jobs. Call it in the main thread: a warm process ends with the thread that started it."""
+        if self._execute is not None:
+            return
+        settings = self.sweep.settings
+        if settings.cluster is not None:
+            self._execute = _cluster(settings.cluster, self.sweep.folder / "cluster", self._open)
+        else:
+            runner = runners.start(self.sweep.folder / "warm", warm=settings.warm)
+            self._open.callback(runner.close)
+            self._execute = lambda each: job.run(each, runner.dvc)
+
+    def run(self, index: int, overrides: Sequence[str]) -> Outcome:
+        """Runs one job to its end; several threads may do so at a time."""
+        assert self._execute is not None, "start() comes first"
+        return self._execute(self.job(index, overrides))
+
+    def close(self) -> None:
+        """Ends what is still running."""
+        self._open.close()
+        self._execute = None
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """What Hydra's own sweepers call: runs all jobs, `sweep.workers` at a time."""
+        self.start()
+        try:
+            with ThreadPoolExecutor(self.sweep.settings.workers) as pool:
+                numbered = list(enumerate(job_overrides, initial_job_idx))
+                outcomes = list(pool.map(lambda each: self.run(*each), numbered))
+        finally:
+            self.close()
+        return [self._returned(*each) for each in zip(job_overrides, outcomes, strict=True)]
+
+    def _returned(self, overrides: Sequence[str], outcome: Outcome) -> JobReturn:
+        complete = outcome.state == COMPLETE
+        values = [outcome.values[name] for name in self.sweep.settings.objectives] if complete else []
+        returned = JobReturn(overrides=list(overrides), task_name=self.sweep.name)
+        returned.status = JobStatus.COMPLETED if complete else JobStatus.FAILED
+        returned.return_value = (
+            (values[0] if len(values) == 1 else values) if complete else RetinueError(outcome.reason)
+        )
+        return returned
+
+
+def _cluster(settings: dict[str, Any], folder: Path, stack: ExitStack) -> Callable[[Job], Outcome]:
+    """Runs jobs through submitit on machines that see this checkout under the same path."""
+    try:
+        import submitit
+    except ModuleNotFoundError as error:
+        raise RetinueError('sweep.cluster: submitit is not installed: pip install "retinue[slurm]".') from error
+    options = {key: value for key, value in settings.items() if key != "executor"}
+    executor = submitit.AutoExecutor(folder=str(folder), cluster=settings["executor"])
+    executor.update_parameters(**options)
+    submitting = threading.Lock()
+
+    def execute(each: Job) -> Outcome:
+        with submitting:
+            submitted = executor.submit(run_on_node, each)
+            stack.callback(submitted.cancel)
+        while not submitted.done():
+            time.sleep(POLL_S)
+        failure = submitted.exception()
+        if failure is not None:
+            return Outcome(job.INTERRUPTED, f"cluster job {submitted.job_id}: {_last_line(failure)}", "", 0.0, {})
+        return Outcome(*submitted.result())
+
+    return execute
+
+
+def run_on_node(each: Job) -> Outcome:
+    """Runs a job on a machine of the cluster, with processes of its own."""
+    runner = runners.Cold()
+    try:
+        return job.run(each, runner.dvc)
+    finally:
+        runner.close()
+
+
+def _last_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__

@@ -1,0 +1,154 @@
+"""The memory of a sweep: an Optuna study in SQLite, which says what to try next and outlives the process."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from retinue.reproducibility import draw_seed
+from retinue.sweeps.axes import Axes
+from retinue.sweeps.settings import SweepSettings
+
+REASON, ATTEMPTS, RETRY_OF = "reason", "attempts", "retry_of"
+MAX_ATTEMPTS = 3
+"""How often a trial that was killed is started; then it counts as failed."""
+
+
+class Study:
+    """Trials of a sweep, in `folder`/study.db.
+
+    Args:
+        folder: of the sweep.
+        settings: conf/sweep.
+        axes: what varies.
+    """
+
+    def __init__(self, folder: Path, settings: SweepSettings, axes: Axes):
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._settings, self._axes = settings, axes
+        self._storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
+        self._study = optuna.create_study(
+            study_name=folder.name, storage=self._storage, directions=settings.directions, load_if_exists=True
+        )
+        self._distributions = distributions(axes)
+        self._take_up()
+        if settings.search == "grid":
+            for point in axes.grid()[len(self._own()) : self.size]:
+                self._study.enqueue_trial(point)
+
+    @property
+    def size(self) -> int:
+        """Number of trials that the sweep is to have, retries left out."""
+        if self._settings.search == "grid":
+            points = len(self._axes.grid())
+            return points if self._settings.trials is None else min(points, self._settings.trials)
+        assert self._settings.trials is not None
+        return self._settings.trials
+
+    def trials(self) -> list[FrozenTrial]:
+        """Every trial, by number."""
+        return self._study.get_trials(deepcopy=False)
+
+    def ask(self) -> Trial | None:
+        """The next trial to run: one that was interrupted or is to be retried, else a new one; None at the end."""
+        waiting = [each.number for each in self.trials() if each.state == TrialState.WAITING]
+        if not waiting and (self._settings.search == "grid" or len(self._own()) >= self.size):
+            return None
+        number = min(waiting, default=len(self.trials()))
+        self._study.sampler = sampler(self._settings, number)
+        return self._study.ask(self._distributions)
+
+    def overrides(self, trial: Trial | FrozenTrial) -> list[str]:
+        """The trial's point as overrides of conf/."""
+        return [f"{key}={_text(trial.params[key])}" for key in self._axes.keys]
+
+    def complete(self, trial: Trial, values: Sequence[float]) -> None:
+        """The trial's objectives."""
+        self._study.tell(trial, list(values))
+
+    def pruned(self, trial: Trial, reason: str) -> None:
+        """The trial was ended for it fell behind."""
+        trial.set_user_attr(REASON, reason)
+        self._study.tell(trial, state=TrialState.PRUNED)
+
+    def failed(self, trial: Trial, reason: str) -> None:
+        """The trial ended with an error of its own."""
+        trial.set_user_attr(REASON, reason)
+        self._study.tell(trial, state=TrialState.FAIL)
+
+    def interrupted(self, trial: Trial, reason: str) -> bool:
+        """The trial was killed. It will be asked for again, and the answer is True, or it has failed `MAX_ATTEMPTS`."""
+        attempts = trial.user_attrs.get(ATTEMPTS, 1)
+        if attempts >= MAX_ATTEMPTS:
+            self.failed(trial, reason)
+            return False
+        trial.set_user_attr(ATTEMPTS, attempts + 1)
+        self._storage.set_trial_state_values(trial._trial_id, state=TrialState.WAITING)
+        return True
+
+    def retry(self, numbers: Sequence[int]) -> None:
+        """Has failed trials run again, each as a new trial of the same settings."""
+        trials = self.trials()
+        for number in numbers:
+            self._study.enqueue_trial(trials[number].params, user_attrs={RETRY_OF: number})
+
+    def should_prune(self, trial: Trial, epochs: Mapping[int, float]) -> bool:
+        """Whether the trial, with these values of its objective by epoch, is behind the others."""
+        known = self.trials()[trial.number].intermediate_values
+        for epoch, value in sorted(epochs.items()):
+            if epoch not in known:
+                trial.report(value, epoch)
+        self._study.pruner = pruner(self._settings)
+        return trial.should_prune()
+
+    def _own(self) -> list[FrozenTrial]:
+        """The trials that are no retries."""
+        return [each for each in self.trials() if RETRY_OF not in each.user_attrs]
+
+    def _take_up(self) -> None:
+        """Trials that were running when the sweep was killed are to be asked for again."""
+        for trial in self.trials():
+            if trial.state == TrialState.RUNNING:
+                self._storage.set_trial_state_values(trial._trial_id, state=TrialState.WAITING)
+
+
+def distributions(axes: Axes) -> dict[str, BaseDistribution]:
+    """What Optuna draws from: choices as text, intervals as numbers."""
+    found: dict[str, BaseDistribution] = {key: CategoricalDistribution(values) for key, values in axes.choices.items()}
+    for key, (low, high, log, integer) in axes.intervals.items():
+        found[key] = IntDistribution(int(low), int(high), log) if integer else FloatDistribution(low, high, log)
+    return found
+
+
+def sampler(settings: SweepSettings, number: int) -> optuna.samplers.BaseSampler:
+    """A fresh sampler for trial `number`.
+
+    Its draws are a function of the seed of the search, of the number and of the trials that are finished. So a sweep
+    of one worker that was killed and taken up draws what it would have drawn.
+    """
+    seed = draw_seed("sweep", settings.seed, number)
+    if settings.search == "tpe":
+        # by default TPE draws ten trials at random before it models any: too many for a small sweep
+        random_first = max(2, min(10, (settings.trials or 0) // 3))
+        return optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=random_first, multivariate=True, group=True, constant_liar=settings.workers > 1
+        )
+    if settings.search == "nsga2":
+        return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(4, min(50, (settings.trials or 0) // 4)))
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+def pruner(settings: SweepSettings) -> optuna.pruners.BasePruner:
+    """Says which trial is behind, from the values by epoch."""
+    if settings.prune == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2)
+    if settings.prune == "hyperband":
+        return optuna.pruners.HyperbandPruner(min_resource=2)
+    return optuna.pruners.NopPruner()
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else repr(value)

@@ -1,0 +1,182 @@
+"""The Hydra sweeper: keeps the workers busy with what the study asks for, and records how each trial ended."""
+
+import json
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any, NamedTuple
+
+from filelock import FileLock, Timeout
+from optuna.trial import Trial
+
+from retinue.errors import RetinueError, SettingsError
+from retinue.sweeps.axes import parse
+from retinue.sweeps.job import COMPLETE, FAILED, INTERRUPTED, PRUNED, Outcome
+from retinue.sweeps.launcher import Experiments
+from retinue.sweeps.study import Study
+from retinue.sweeps.table import Table
+
+POLL_S = 0.5
+"""How often the validation metrics of running trials are looked at, where there is a pruner."""
+
+
+class Running(NamedTuple):
+    """An experiment that runs: the number `job` of the sweep, for `trial`, with `overrides` of its own."""
+
+    trial: Trial
+    job: int
+    overrides: list[str]
+
+
+def sweep(params: Mapping[str, Any], arguments: list[str], launcher: Any) -> Table:
+    """Runs the sweep to its end, and returns its table.
+
+    Args:
+        params: of hydra.sweeper.
+        arguments: overrides of the command line.
+        launcher: the ExperimentLauncher of hydra_plugins.
+
+    Raises:
+        SettingsError: the sweep cannot be run as it is described.
+        RetinueError: another process is running this sweep.
+    """
+    experiments: Experiments = launcher.experiments
+    own = experiments.sweep
+    if parse(params, arguments) != own.axes:
+        raise SettingsError("hydra.sweeper and the command line describe another sweep than hydra.launcher has.")
+    if len(own.axes.seeds) > 1 and own.settings.prune != "none":
+        raise SettingsError("sweep.prune: a trial of several seeds is judged by their mean; choose none.")
+    own.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(own.folder / "lock", timeout=0):
+            return Search(experiments).run()
+    except Timeout as error:
+        raise RetinueError(f"the sweep {own.name} is running in another process. Wait for it, or end it.") from error
+
+
+class Search:
+    """One start of a sweep: asks, runs, tells, until there is nothing left to run."""
+
+    def __init__(self, experiments: Experiments):
+        self._experiments, self._sweep = experiments, experiments.sweep
+        self._settings = self._sweep.settings
+        self._seeds: Sequence[str | None] = self._sweep.axes.seeds or [None]
+        self._study = Study(self._sweep.folder, self._settings, self._sweep.axes)
+        self._queue: list[Running] = []
+        self._outcomes: dict[int, list[Outcome]] = {}
+
+    def run(self) -> Table:
+        """Runs what is left; the table of all trials."""
+        if self._settings.retry is not None:
+            self._study.retry(self._table().retried(self._settings.retry))
+        self._announce()
+        try:
+            with ThreadPoolExecutor(self._settings.workers) as pool:
+                self._drive(pool)
+        except KeyboardInterrupt:
+            raise RetinueError("stopped. The same command goes on where it was.") from None
+        finally:
+            self._experiments.close()
+        table = self._table()
+        table.write(self._sweep.folder / "table.json")
+        return table
+
+    def _drive(self, pool: ThreadPoolExecutor) -> None:
+        running: dict[Future[Outcome], Running] = {}
+        try:
+            while True:
+                while len(running) < self._settings.workers and (each := self._next()) is not None:
+                    self._experiments.start()
+                    running[pool.submit(self._experiments.run, each.job, each.overrides)] = each
+                if not running:
+                    return
+                pruning = self._settings.prune != "none"
+                ended, _ = wait(running, timeout=POLL_S if pruning else None, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    self._record(running.pop(future), future.result())
+                for each in running.values() if pruning else ():
+                    self._watch(each)
+        finally:
+            self._experiments.close()  # else the pool would wait for what is still running
+
+    def _next(self) -> Running | None:
+        if not self._queue:
+            self._check_failures()
+            trial = self._study.ask()
+            if trial is None:
+                return None
+            overrides = self._study.overrides(trial)
+            for offset, seed in enumerate(self._seeds):
+                own = overrides if seed is None else [*overrides, f"seed={seed}"]
+                self._queue.append(Running(trial, trial.number * len(self._seeds) + offset, own))
+            self._outcomes[trial.number] = []
+        return self._queue.pop(0)
+
+    def _record(self, run: Running, outcome: Outcome) -> None:
+        """An experiment has ended; when it was the last of its trial, the study is told."""
+        self._say(run, outcome)
+        outcomes = self._outcomes[run.trial.number]
+        outcomes.append(outcome)
+        if len(outcomes) < len(self._seeds):
+            return
+        by_state = {each.state: each for each in outcomes}
+        if FAILED in by_state:
+            self._study.failed(run.trial, by_state[FAILED].reason)
+        elif INTERRUPTED in by_state:
+            reason = by_state[INTERRUPTED].reason
+            again = self._study.interrupted(run.trial, reason)
+            print(f"      trial {run.trial.number}: {reason}; {'started again' if again else 'given up'}", flush=True)
+        elif PRUNED in by_state:
+            self._study.pruned(run.trial, by_state[PRUNED].reason)
+        else:
+            values = [[each.values[name] for each in outcomes] for name in self._settings.objectives]
+            self._study.complete(run.trial, [statistics.fmean(each) for each in values])
+
+    def _watch(self, run: Running) -> None:
+        """Asks a training to end when its validation metric has fallen behind."""
+        folder = self._experiments.job(run.job, run.overrides).folder
+        path = folder / "progress.jsonl"
+        if not path.exists() or (folder / "prune").exists():
+            return
+        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
+        name = self._settings.objectives[0]
+        if rows and name not in rows[0]:
+            raise SettingsError(
+                f"sweep.objective: training reports no {name}; it reports {', '.join(sorted(rows[0]))}."
+            )
+        values = {row["epoch"]: row[name] for row in rows if math.isfinite(row[name])}
+        if self._study.should_prune(run.trial, values):
+            (folder / "prune").touch()
+
+    def _check_failures(self) -> None:
+        failed = len(self._table().failed())
+        if failed > self._settings.max_failure_rate * self._study.size:
+            raise RetinueError(
+                f"{failed} of {self._study.size} trials failed, more than sweep.max_failure_rate="
+                f"{self._settings.max_failure_rate} allows. The logs: {self._sweep.folder}/*/log.txt. What is complete "
+                f"is kept; sweep.retry=all tries the failed ones again."
+            )
+
+    def _table(self) -> Table:
+        return Table.of(self._sweep, self._study)
+
+    def _announce(self) -> None:
+        done = sum(trial.state.is_finished() for trial in self._study.trials())
+        told = f", {done} of them finished before" if done else ""
+        seeds = f" x {len(self._seeds)} seeds" if len(self._seeds) > 1 else ""
+        print(
+            f"sweep {self._sweep.name}: {self._study.size} trials{seeds} by {self._settings.search}{told}, "
+            f"{self._settings.workers} at a time; logs in {self._sweep.folder}",
+            flush=True,
+        )
+        for path in self._sweep.snapshot.untracked():
+            print(f"warning: {path} is not in git, so no trial sees it: git add {path}", flush=True)
+        self._begun = time.monotonic()
+
+    def _say(self, run: Running, outcome: Outcome) -> None:
+        values = "  ".join(f"{name} {outcome.values[name]:.6g}" for name in self._settings.objectives if outcome.values)
+        result = values if outcome.state == COMPLETE else f"{outcome.state}: {outcome.reason}"
+        total = self._study.size * len(self._seeds)
+        print(f"{run.job + 1:>5}/{total}  {' '.join(run.overrides)}  {result}  {outcome.seconds:.0f} s", flush=True)

@@ -1,0 +1,188 @@
+"""The table of a sweep: every trial with its objectives, as mean and interval where it has several seeds."""
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from optuna.trial import FrozenTrial, TrialState
+
+from retinue import artifacts
+from retinue.errors import SettingsError
+from retinue.sweeps.job import COMPLETE, FAILED, PRUNED, Outcome
+from retinue.sweeps.study import REASON, RETRY_OF, Study
+from retinue.sweeps.sweep import Sweep
+
+CONFIDENCE = 0.95
+_STATES = {TrialState.COMPLETE: COMPLETE, TrialState.FAIL: FAILED, TrialState.PRUNED: PRUNED}
+
+
+class Row(NamedTuple):
+    """A trial.
+
+    Attributes:
+        trial: its number; of a retry, the number of the trial that failed.
+        state: "complete", "failed", "pruned" or "waiting".
+        overrides: what it varies, without the seed.
+        values: objective -> mean over the seeds; empty where it is not complete.
+        intervals: objective -> ends of the 95 % interval of the mean; None with one seed.
+        experiments: names of its DVC experiments, by seed.
+        reason: of an end that is not complete.
+        best: whether no other trial is better, or, with several objectives, none is better in all.
+    """
+
+    trial: int
+    state: str
+    overrides: list[str]
+    values: dict[str, float]
+    intervals: dict[str, tuple[float, float] | None]
+    experiments: list[str]
+    reason: str
+    best: bool
+
+
+class Table(NamedTuple):
+    """Rows of a sweep, the best first; what is not complete last."""
+
+    sweep: Sweep
+    rows: list[Row]
+    latest: dict[int, int]
+    """Number of a trial -> number of its last retry, or its own."""
+
+    @classmethod
+    def of(cls, sweep: Sweep, study: Study) -> "Table":
+        """What the study and the folders of its trials say."""
+        latest: dict[int, FrozenTrial] = {}
+        for trial in study.trials():
+            latest[trial.user_attrs.get(RETRY_OF, trial.number)] = trial
+        rows = [_row(sweep, study, number, trial) for number, trial in sorted(latest.items())]
+        front = _front(sweep, [row for row in rows if row.state == COMPLETE])
+        rows = [row._replace(best=row.trial in front) for row in rows]
+        sign = -1 if sweep.settings.directions[0] == "maximize" else 1
+        name = sweep.settings.objectives[0]
+        rows.sort(key=lambda row: (sign * row.values[name] if row.values else math.inf, row.trial))
+        return cls(sweep, rows, {number: trial.number for number, trial in latest.items()})
+
+    def failed(self) -> list[Row]:
+        """The trials whose last try failed."""
+        return [row for row in self.rows if row.state == FAILED]
+
+    def retried(self, wanted: Sequence[int] | str) -> list[int]:
+        """Numbers of the failed trials to run again.
+
+        Args:
+            wanted: their numbers in the table, or "all".
+
+        Raises:
+            SettingsError: a trial has not failed.
+        """
+        failed = sorted(row.trial for row in self.failed())
+        if isinstance(wanted, str):
+            return failed
+        for number in wanted:
+            if number not in failed:
+                listed = ", ".join(map(str, failed)) or "none"
+                raise SettingsError(f"sweep.retry: {number} is no failed trial of {self.sweep.name}. Failed: {listed}.")
+        return list(wanted)
+
+    def write(self, path: Path) -> None:
+        """As JSON, to the last digit."""
+        document = {"sweep": self.sweep.name, "objectives": self.sweep.settings.objectives}
+        artifacts.write_json(path, {**document, "trials": [row._asdict() for row in self.rows]})
+
+    def text(self) -> str:
+        """For the terminal, with what to do next."""
+        objectives = self.sweep.settings.objectives
+        lines = [["", "trial", *(key for key in self.sweep.axes.keys), *objectives, "experiment"]]
+        for row in self.rows:
+            values = [_shown(row, name) for name in objectives]
+            if row.state != COMPLETE:
+                values = [row.state, *[""] * (len(objectives) - 1)]
+            own = [override.partition("=")[2] for override in row.overrides]
+            named = row.experiments[0] if len(row.experiments) == 1 else f"{row.experiments[0]} …"
+            lines.append(["*" if row.best else "", str(row.trial), *own, *values, named])
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        shown = [
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+        ]
+        return "\n".join([*shown, *self._advice()])
+
+    def _advice(self) -> list[str]:
+        logs = self.sweep.folder
+        advice = [
+            f"trial {row.trial} failed: {row.reason}\n  {logs}/{self._index(row)}/log.txt" for row in self.failed()
+        ]
+        if advice:
+            advice.append(
+                "The same command with sweep.retry=all runs failed trials again, with sweep.retry=[NUMBER] one of them."
+            )
+        best = next((row for row in self.rows if row.best), None)
+        if best is not None:
+            advice.append(
+                f"`dvc exp apply {best.experiments[0]}` brings the best into this checkout, results included."
+            )
+        return ["", *advice] if advice else []
+
+    def _index(self, row: Row) -> int:
+        return self.latest[row.trial] * max(1, len(self.sweep.axes.seeds))
+
+
+def interval_of_mean(values: Sequence[float]) -> tuple[float, float] | None:
+    """The 95 % interval of the mean by Student's t, of n >= 2 `values` that are drawn alike; None for fewer.
+
+    >>> interval_of_mean([1.0, 2.0, 3.0])[1].__round__(4)  # 2 + 4.3027 / sqrt(3)
+    4.4842
+    """
+    if len(values) < 2:
+        return None
+    from scipy.stats import t
+
+    half = t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    mean = statistics.fmean(values)
+    return mean - float(half), mean + float(half)
+
+
+def _row(sweep: Sweep, study: Study, number: int, trial: FrozenTrial) -> Row:
+    seeds = max(1, len(sweep.axes.seeds))
+    indices = range(trial.number * seeds, (trial.number + 1) * seeds)
+    state = _STATES.get(trial.state, "waiting")
+    outcomes = [_outcome(sweep.folder / str(index)) for index in indices] if state == COMPLETE else []
+    values = {name: [each.values[name] for each in outcomes] for name in sweep.settings.objectives if outcomes}
+    return Row(
+        trial=number,
+        state=state,
+        overrides=study.overrides(trial) if trial.params or not sweep.axes.keys else [],
+        values={name: statistics.fmean(each) for name, each in values.items()},
+        intervals={name: interval_of_mean(each) for name, each in values.items()},
+        experiments=[f"{sweep.name}-{index}" for index in indices],
+        reason=trial.user_attrs.get(REASON, ""),
+        best=False,
+    )
+
+
+def _outcome(folder: Path) -> Outcome:
+    return Outcome(**json.loads((folder / "result.json").read_text("utf-8")))
+
+
+def _front(sweep: Sweep, rows: Sequence[Row]) -> set[int]:
+    """The trials that no other beats: as good in every objective and better in one."""
+    signs = [-1 if each == "maximize" else 1 for each in sweep.settings.directions]
+
+    def costs(row: Row) -> list[float]:
+        return [sign * row.values[name] for sign, name in zip(signs, sweep.settings.objectives, strict=True)]
+
+    def beats(one: list[float], other: list[float]) -> bool:
+        return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+
+    points: list[tuple[int, Any]] = [(row.trial, costs(row)) for row in rows]
+    return {trial for trial, own in points if not any(beats(other, own) for _, other in points)}
+
+
+def _shown(row: Row, name: str) -> str:
+    if name not in row.values:
+        return ""
+    interval = row.intervals[name]
+    value = f"{row.values[name]:.6g}"
+    return value if interval is None else f"{value} ({interval[0]:.4g} to {interval[1]:.4g})"
