@@ -44,11 +44,19 @@ def main(name: str, run: Callable[[Settings, Tracker], None], sections: Sequence
         _check_checkout(root)
         values = load_params() if os.environ.get("DVC_STAGE") else compose(sys.argv[1:])
         settings = Settings(values, sections)
-        if "LOCAL_RANK" in os.environ:  # a process that Lightning's ddp started: rank 0 holds lock and W&B run
+        if not is_first_process():  # rank 0 holds lock and W&B run
             run(settings, Tracker(None))
             return
         with lock(name), track(name, settings) as tracker:
             run(settings, tracker)
+
+
+def is_first_process() -> bool:
+    """Whether this process is the only one of its stage, or the first of several.
+
+    Lightning's ddp, torchrun and SLURM's srun tell a process its place in these variables, before Lightning is there.
+    """
+    return not any(int(os.environ.get(key, 0)) for key in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 @contextmanager

@@ -25,7 +25,8 @@ class TrainerSettings:
         devices: number of devices (processes) per node, >= 1.
         num_nodes: >= 1.
         strategy: Lightning's name: "auto" for one device, "ddp" for several.
-        num_threads: threads per process of one operation on the CPU, part of the result; None: all cores.
+        num_threads: threads per process of one operation on the CPU, part of the result; None: all cores, of several
+            processes its share of them.
         num_workers: DataLoader processes per device of the stages that decode files, >= 0; never changes a result.
         train_workers: the same while training, where images are decoded already, >= 0.
         progress_bar: a line per epoch and, on a terminal, a bar; false: neither.
@@ -51,6 +52,11 @@ class TrainerSettings:
         if self.num_threads is not None and self.num_threads < 1:
             raise SettingsError(f"trainer.num_threads: expected >= 1 or null, got {self.num_threads}.")
 
+    @property
+    def num_processes(self) -> int:
+        """Of all nodes."""
+        return self.devices * self.num_nodes
+
 
 def make_trainer(
     settings: TrainerSettings,
@@ -74,6 +80,8 @@ def make_trainer(
     """
     _silence()
     use_deterministic_algorithms(settings.num_threads)
+    if settings.num_threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(settings.num_threads)  # unset, Lightning's ddp divides the cores instead
     seed_everything(seed)
     on_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     display: list[L.Callback] = []
@@ -107,4 +115,5 @@ def _silence() -> None:
     warnings.filterwarnings("ignore", message=".*recommended to use `self.log.*sync_dist=True.*")  # already reduced
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
     warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode at the start of training.*")  # frozen ones
+    warnings.filterwarnings("ignore", message=".*Grad strides do not match bucket view strides.*")  # of slices, in ddp
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")

@@ -1,6 +1,5 @@
 """Evaluate on real digits: what it writes is what the network says, and what must fail leaves earlier results alone."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -13,7 +12,6 @@ import torch
 from sklearn import metrics as sk
 from sklearn.datasets import load_digits
 
-from project import Project
 from retinue import artifacts
 from retinue.artifacts import CalibrationBin, ConfusionCell, Dataset, PrecisionRecallPoint, Prediction, RocPoint, Sample
 from retinue.bundle import Bundle
@@ -308,17 +306,3 @@ def test_settings_out_of_range_are_named(key: str, value: float, root: Path) -> 
     values["evaluate"] = {**values["evaluate"], key: value}
     with pytest.raises(SettingsError, match=rf"evaluate\.{key}: expected .*got {value}"):
         Settings(values, SECTIONS).section("evaluate", EvaluateSettings)
-
-
-@pytest.mark.slow  # two processes that import torch and Lightning
-def test_two_processes_write_what_one_writes(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(project.path)
-    make_project(10)
-    one = ("evaluate.batch_size=50", "tracking=off", "trainer.num_threads=1")
-    project.stage("evaluate", *one)
-    logits = np.load("evaluation/predictions/logits.npy")
-    metrics = json.loads(artifacts.METRICS.read_text())
-    project.stage("evaluate", *one, "trainer=ddp")
-    np.testing.assert_allclose(np.load("evaluation/predictions/logits.npy"), logits, atol=1e-5)
-    assert json.loads(artifacts.METRICS.read_text())["accuracy_score"] == metrics["accuracy_score"]
-    assert not list(Path("evaluation").glob("*.partial"))

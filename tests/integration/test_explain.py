@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from project import Project
 from retinue import artifacts
 from retinue.artifacts import Dataset, Explanation, Prediction
 from retinue.bundle import Bundle
@@ -136,32 +135,6 @@ def test_two_runs_write_the_same_bytes(explain: Callable[..., dict[str, Any]]) -
     first = bytes_of(artifacts.EXPLANATIONS)
     explain()
     assert bytes_of(artifacts.EXPLANATIONS) == first
-
-
-def test_two_processes_write_what_one_writes(
-    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, explain: Callable[..., dict[str, Any]]
-) -> None:
-    monkeypatch.chdir(project.path)
-    make_project(10)
-    explain()
-    one = artifacts.EXPLANATIONS.rename(tmp_path / "one")
-    project.stage("explain", "trainer=ddp", "tracking=off")
-    two = artifacts.EXPLANATIONS
-    assert bytes_of(two).keys() == bytes_of(one).keys()
-    assert (two / "gallery.json").read_bytes() == (one / "gallery.json").read_bytes()
-    # The batches of two processes are other batches, and a convolution may round otherwise in another batch.
-    np.testing.assert_allclose(np.load(two / "maps.npy"), np.load(one / "maps.npy"), atol=1e-4)
-    assert np.load(two / "maps.npy").any(axis=(1, 2)).mean() > 0.9
-
-
-@pytest.mark.slow
-def test_a_process_without_images_does_not_hold_up_the_other(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(project.path)
-    make_project(10)
-    output = project.stage(
-        *("explain", "trainer=ddp", "tracking=off", "explain.images_per_outcome=0", "explain.confident_errors=1")
-    ).stdout
-    assert "1 of 200 test images explained" in output
 
 
 def test_a_network_without_feature_maps(

@@ -14,6 +14,7 @@ from retinue.errors import TrainingError
 from retinue.images.loading import Batches, StoredImages
 from retinue.images.preprocessing import Preprocessing
 from retinue.images.store import ImageStore, RowFile
+from retinue.images.writing import writing
 from retinue.trainer import make_trainer
 from retinue.transfer.features import FOLDER, FrozenPrefix, StoredFeatures, feature_shape, make_room
 from retinue.transfer.freezing import freeze
@@ -37,9 +38,10 @@ def stored(folder: Path, images: np.ndarray) -> StoredImages:
 
 def write(prefix: nn.Module, images: StoredImages, path: Path, dtype: str) -> None:
     RowFile.create(path, (len(images), *feature_shape(prefix, 3, SIDE)), dtype).close()
-    module = FrozenPrefix(prefix, STANDARD, path, channels_last=False)
+    module = FrozenPrefix(prefix, STANDARD, dtype, channels_last=False)
     trainer = make_trainer(TRAINER, seed=0)
-    trainer.predict(module, Batches(images, batch_size=3, num_workers=0), return_predictions=False)
+    with writing(trainer, {"features": lambda: RowFile(path, writable=True)}):
+        trainer.predict(module, Batches(images, batch_size=3, num_workers=0), return_predictions=False)
 
 
 @pytest.fixture

@@ -1,48 +1,68 @@
 """Loading: every image once, in an order of its own each epoch, whatever the number of ranks and workers."""
 
-from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import pytorch_lightning as L
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from retinue.images.loading import Batches, EpochSampler, StoredImages
 from retinue.images.store import ImageStore
 
 
-def sampler(rank: int = 0, world_size: int = 1, *, count: int = 10, shuffle: bool = True, epoch: int = 0) -> list[int]:
-    made = EpochSampler(count, seed=0, shuffle=shuffle, rank=rank, world_size=world_size)
+def sampler(
+    rank: int = 0, world_size: int = 1, *, count: int = 10, batch_size: int = 4, shuffle: bool = True, epoch: int = 0
+) -> list[list[int]]:
+    """Numbers of the images of each batch of a rank, those that only keep it in step left out."""
+    made = EpochSampler(count, batch_size, seed=0, shuffle=shuffle, rank=rank, world_size=world_size)
     made.set_epoch(epoch)
     keys = list(made)
     assert len(keys) == len(made)
     assert {key[0] for key in keys} <= {epoch}
-    return [index for _, index in keys]
+    batches = [[index for _, index in keys[i : i + made.batch_size]] for i in range(0, len(keys), made.batch_size)]
+    assert all(batches)
+    return [[] if made.is_spare(number) else batch for number, batch in enumerate(batches)]
+
+
+def flat(batches: Iterable[Iterable[int]]) -> list[int]:
+    return [index for batch in batches for index in batch]
 
 
 def test_an_epoch_holds_every_image_once_in_an_order_of_its_own() -> None:
-    orders = [sampler(epoch=epoch, count=50) for epoch in range(3)]
+    orders = [flat(sampler(epoch=epoch, count=50)) for epoch in range(3)]
     assert all(sorted(order) == list(range(50)) for order in orders)
     assert orders[0] != orders[1] != orders[2] != orders[0]
-    assert sampler(epoch=1, count=50) == orders[1]
-    assert sampler(shuffle=False) == list(range(10))
+    assert flat(sampler(epoch=1, count=50)) == orders[1]
+    assert flat(sampler(shuffle=False)) == list(range(10))
 
 
-@pytest.mark.parametrize("world_size", [2, 3, 4])
-def test_ranks_share_the_order_of_one_process(world_size: int) -> None:
-    alone = sampler(count=12)
-    ranks = [sampler(rank, world_size, count=12) for rank in range(world_size)]
-    assert [index for step in zip(*ranks, strict=True) for index in step] == alone
+SIZES = {"count": st.integers(1, 60), "batch_size": st.integers(1, 9), "world_size": st.integers(1, 9)}
 
 
-@pytest.mark.parametrize("count", [1, 2, 10, 11])
-def test_shuffled_ranks_step_together_and_others_repeat_nothing(count: int) -> None:
-    shuffled = [sampler(rank, 3, count=count) for rank in range(3)]
-    assert len({len(order) for order in shuffled}) == 1
-    assert {index for order in shuffled for index in order} == set(range(count))
-    plain = [sampler(rank, 3, count=count, shuffle=False) for rank in range(3)]
-    assert Counter(index for order in plain for index in order) == Counter(range(count))
+@given(**SIZES)
+def test_ranks_share_each_training_batch_of_one_process(count: int, batch_size: int, world_size: int) -> None:
+    assume(batch_size >= world_size)
+    alone = sampler(count=count, batch_size=batch_size)
+    ranks = [sampler(rank, world_size, count=count, batch_size=batch_size) for rank in range(world_size)]
+    assert {len(batches) for batches in ranks} == {len(alone)}  # they step together
+    for step, batch in enumerate(alone):
+        parts = [batches[step] for batches in ranks]
+        assert sorted(flat(parts)) == sorted(batch)
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@given(**SIZES)
+def test_ranks_take_whole_batches_in_turn_where_nothing_is_shuffled(
+    count: int, batch_size: int, world_size: int
+) -> None:
+    alone = sampler(count=count, batch_size=batch_size, shuffle=False)
+    ranks = [sampler(rank, world_size, count=count, batch_size=batch_size, shuffle=False) for rank in range(world_size)]
+    assert len({len(batches) for batches in ranks}) == 1
+    assert [batch for step in zip(*ranks, strict=True) for batch in step if batch] == alone
 
 
 def stored(folder: Path, first: int, count: int) -> ImageStore:

@@ -8,7 +8,7 @@ import pytest
 
 from retinue.artifacts import RawImage, Sample, iterate_table, read_json, read_table, replacing, write_json, write_table
 from retinue.errors import DataError, RetinueError, SettingsError
-from retinue.stage import explained, lock
+from retinue.stage import explained, is_first_process, lock
 
 
 @pytest.mark.parametrize(("error", "status"), [(DataError("bad"), 1), (SettingsError("bad"), 2)])
@@ -39,6 +39,26 @@ def test_the_traceback_is_there_when_asked_for(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("RETINUE_TRACEBACK", "1")
     with pytest.raises(DataError), explained("stage x"):
         raise DataError("bad")
+
+
+@pytest.mark.parametrize(
+    ("variables", "first"),
+    [
+        ({}, True),
+        ({"RANK": "0", "LOCAL_RANK": "0"}, True),  # torchrun
+        ({"RANK": "4", "LOCAL_RANK": "0"}, False),
+        ({"NODE_RANK": "0", "LOCAL_RANK": "1"}, False),  # what Lightning starts
+        ({"NODE_RANK": "1"}, False),  # the first process of the second node
+        ({"SLURM_PROCID": "0", "SLURM_LOCALID": "0"}, True),
+        ({"SLURM_PROCID": "2", "SLURM_LOCALID": "0"}, False),
+    ],
+)
+def test_the_first_process_is_known(variables: dict[str, str], first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(key, raising=False)
+    for key, value in variables.items():
+        monkeypatch.setenv(key, value)
+    assert is_first_process() is first
 
 
 def test_a_lock_is_held_once_and_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

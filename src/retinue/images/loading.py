@@ -1,5 +1,6 @@
 """From stored images to batches: which image, in which order, on which rank, with which draw."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -57,51 +58,70 @@ class StoredImages(Dataset[dict[str, torch.Tensor]]):
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Keys (epoch, index) of this rank, in an order that depends on (seed, epoch) alone.
+    """Keys (epoch, index) of this rank: what all ranks compute in a step is what one process computes.
 
-    Rank r of w takes every w-th key from the r-th on, so that with shuffling the batches of all ranks together are
-    the batches of one process. Where shuffled, the tail is filled from the start so that all ranks step together;
-    where not, nothing is repeated.
+    One process goes through the images in an order that depends on (seed, epoch) alone, a batch at a time. Where
+    shuffled, as in training, the ranks share each batch: rank r of w takes every w-th of its images from the r-th on.
+    Where not, they take whole batches in turn, so that each is computed as one process computes it, to the last bit.
+    All ranks take as many steps: one for which nothing is left repeats images of another (`is_spare`).
 
     Args:
-        count: number of images.
+        count: number of images, >= 1.
+        batch_size: of one process, >= world_size if shuffled, else >= 1.
         seed: of the run.
         shuffle: a new order every epoch, as in training.
         rank, world_size: of this process.
+
+    Attributes:
+        batch_size: of this rank.
     """
 
-    def __init__(self, count: int, *, seed: int, shuffle: bool, rank: int = 0, world_size: int = 1):
-        self._count, self._seed, self._shuffle = count, seed, shuffle
-        self._rank, self._world_size, self._epoch = rank, world_size, 0
+    def __init__(
+        self, count: int, batch_size: int, *, seed: int, shuffle: bool, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self._count, self._seed, self._shuffle, self._epoch = count, seed, shuffle, 0
+        batches = [range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+        if shuffle:
+            self.batch_size = len(range(rank, batch_size, world_size))
+            self._parts = [batch[rank::world_size] for batch in batches if rank < len(batch)]
+            num_steps, spare = len(batches), batches[0][:1]
+        else:
+            self.batch_size = batch_size
+            self._parts = batches[rank::world_size]
+            num_steps, spare = math.ceil(len(batches) / world_size), batches[0]
+        self._ends_spare = len(self._parts) < num_steps
+        if self._ends_spare:
+            self._parts.append(spare)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before every epoch, also after resuming."""
         self._epoch = epoch
 
+    def is_spare(self, batch_idx: int) -> bool:
+        """Whether this rank's batch `batch_idx` only keeps it in step: another rank has its images, and counts them."""
+        return self._ends_spare and batch_idx == len(self._parts) - 1
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.arange(self._count)
         if self._shuffle:
             order = np.random.default_rng(draw_seed(self._seed, "order", self._epoch)).permutation(self._count)
-            order = np.resize(order, math.ceil(self._count / self._world_size) * self._world_size)
-        for index in order[self._rank :: self._world_size]:
-            yield self._epoch, int(index)
+        for position in itertools.chain.from_iterable(self._parts):
+            yield self._epoch, int(order[position])
 
     def __len__(self) -> int:
-        if self._shuffle:
-            return math.ceil(self._count / self._world_size)
-        return len(range(self._rank, self._count, self._world_size))
+        return sum(map(len, self._parts))
 
 
 class Batches(L.LightningDataModule):
-    """The loaders of a stage, sharded over the ranks of its Trainer.
+    """The loaders of a stage, sharded over the ranks of its Trainer: together they load what one process loads.
 
     A dataset has `__len__` and a `__getitems__` that takes (epoch, index) keys and gives a whole batch.
 
     Args:
         in_order: what validation, test and prediction go through, every image once.
         shuffled: what training goes through, in a new order every epoch.
-        batch_size: per rank, >= 1.
-        eval_batch_size: the same of `in_order`; None: `batch_size`.
+        batch_size: of a step, of all ranks together, >= their number where `shuffled` is given.
+        eval_batch_size: of a batch of `in_order`, >= 1; None: `batch_size`.
         num_workers: processes; 0 loads in this one. Never changes what is loaded.
         seed: of the run.
     """
@@ -120,19 +140,26 @@ class Batches(L.LightningDataModule):
         self._in_order, self._shuffled = in_order, shuffled
         self._batch_size, self._eval_batch_size = batch_size, eval_batch_size or batch_size
         self._num_workers, self._seed = num_workers, seed
+        self._samplers: dict[bool, EpochSampler] = {}
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self._shuffled, shuffle=True)
+        return self._loader(self._shuffled, self._batch_size, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self._in_order, shuffle=False)
+        return self._loader(self._in_order, self._eval_batch_size, shuffle=False)
 
     test_dataloader = predict_dataloader = val_dataloader
 
-    def _loader(self, dataset: Any, *, shuffle: bool) -> DataLoader[Any]:
+    def is_spare(self, batch_idx: int) -> bool:
+        """Whether this rank's batch of the loop that runs only keeps it in step with the others: it must not count."""
         assert self.trainer is not None
-        sampler = EpochSampler(
+        return self._samplers[self.trainer.training].is_spare(batch_idx)
+
+    def _loader(self, dataset: Any, batch_size: int, *, shuffle: bool) -> DataLoader[Any]:
+        assert self.trainer is not None
+        sampler = self._samplers[shuffle] = EpochSampler(
             len(dataset),
+            batch_size,
             seed=self._seed,
             shuffle=shuffle,
             rank=self.trainer.global_rank,
@@ -140,7 +167,7 @@ class Batches(L.LightningDataModule):
         )
         return DataLoader(
             dataset,
-            batch_size=self._batch_size if shuffle else self._eval_batch_size,
+            batch_size=sampler.batch_size,
             sampler=sampler,
             num_workers=self._num_workers,
             collate_fn=_as_is,

@@ -1,12 +1,10 @@
 """Decodes and checks every file of the source; what cannot be used is set aside with its reason."""
 
 import hashlib
-import json
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as L
@@ -18,6 +16,7 @@ from retinue.config import Settings
 from retinue.errors import DataError
 from retinue.images.decoding import examine
 from retinue.images.loading import Batches
+from retinue.images.writing import Documents, take_documents, writing
 from retinue.sources.source import Source, SourceRecord
 from retinue.stage import main
 from retinue.tracking import Tracker
@@ -29,8 +28,12 @@ _BATCH_SIZE = 32  # files per message from a worker; no result depends on it
 _SHOWN = 5  # files named in an error message
 
 
-class RawFiles(Dataset[list[str]]):
-    """Reads and strictly decodes the files of a source; a finding is one line of JSON: [index, image, reason]."""
+class RawFiles(Dataset[dict[str, Any]]):
+    """Reads and strictly decodes the files of a source.
+
+    A batch is a dict of `index` (N,) and `findings`, for each file the fields of its `RawImage`, or the reason why it
+    cannot be used.
+    """
 
     def __init__(self, source: Source, records: Sequence[SourceRecord]):
         self._source, self._records = source, records
@@ -38,14 +41,15 @@ class RawFiles(Dataset[list[str]]):
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[str]:
-        return [self._finding(index) for _, index in keys]
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> dict[str, Any]:
+        index = [index for _, index in keys]
+        return {"index": index, "findings": [self._finding(self._records[i]) for i in index]}
 
-    def _finding(self, index: int) -> str:
+    def _finding(self, record: SourceRecord) -> dict[str, Any] | str:
         try:
-            return json.dumps([index, asdict(self._examine(self._records[index])), None])
+            return asdict(self._examine(record))
         except DataError as error:
-            return json.dumps([index, None, str(error)])
+            return str(error)
 
     def _examine(self, record: SourceRecord) -> RawImage:
         if record.problem:
@@ -69,43 +73,11 @@ class RawFiles(Dataset[list[str]]):
         )
 
 
-class FindingsWriter(L.Callback):
-    """Writes each rank's findings to a file of its own, to be merged in order."""
-
-    def __init__(self, folder: Path):
-        self._folder = folder
-
-    def on_predict_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._file = (self._folder / f"rank-{trainer.global_rank:05d}.jsonl").open("w", encoding="utf-8")
-
-    def on_predict_batch_end(
-        self,
-        trainer: L.Trainer,
-        module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._file.writelines(line + "\n" for line in outputs)
-
-    def on_predict_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._file.close()
-        trainer.strategy.barrier("findings")  # rank 0 goes on with the findings of all ranks
-
-
 class Acquire(L.LightningModule):
     """Goes through the files. All the work is reading and decoding, which the loader's workers have done."""
 
-    def __init__(self, writer: FindingsWriter):
-        super().__init__()
-        self._writer = writer
-
-    def configure_callbacks(self) -> list[L.Callback]:
-        return [self._writer]
-
-    def predict_step(self, batch: list[str], batch_idx: int) -> list[str]:
-        return batch
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        return {"findings": (batch["index"], batch["findings"])}
 
 
 def run(settings: Settings, tracker: Tracker) -> None:
@@ -118,10 +90,11 @@ def run(settings: Settings, tracker: Tracker) -> None:
     trainer = make_trainer(own, seed=0, logger=tracker.lightning_logger())  # nothing is drawn: any seed
     batches = Batches(RawFiles(source, records), batch_size=_BATCH_SIZE, num_workers=own.num_workers)
     with artifacts.replacing(artifacts.RAW, leader=trainer.is_global_zero) as folder:
-        trainer.predict(Acquire(FindingsWriter(folder)), batches, return_predictions=False)
+        with writing(trainer, {"findings": lambda: Documents(folder, trainer.global_rank)}):
+            trainer.predict(Acquire(), batches, return_predictions=False)
         if not trainer.is_global_zero:
             return
-        images, quarantine = _merge(folder, records)
+        images, quarantine = _sort_out(take_documents(folder), records)
         _check(source, images, quarantine, labels={record.label for record in records if record.label})
         artifacts.write_table(folder / "manifest.csv", RawImage, images)
         artifacts.write_json(folder / "quarantine.json", [asdict(entry) for entry in quarantine])
@@ -133,24 +106,17 @@ def run(settings: Settings, tracker: Tracker) -> None:
     print(f"{len(images):,} images of {classes} classes, {len(quarantine)} quarantined -> {artifacts.RAW}")
 
 
-def _merge(folder: Path, records: Sequence[SourceRecord]) -> tuple[list[RawImage], list[Quarantined]]:
-    """The findings of all ranks, in the order of the source."""
-    images: list[tuple[int, RawImage]] = []
-    quarantine: list[tuple[int, Quarantined]] = []
-    for path in sorted(folder.glob("rank-*.jsonl")):
-        with path.open(encoding="utf-8") as file:
-            for index, image, reason in map(json.loads, file):
-                if image is None:
-                    bad = Quarantined(records[index].image_id, records[index].label, reason)
-                    quarantine.append((index, bad))
-                else:
-                    images.append((index, RawImage(**image)))
-        path.unlink()
-    if len(images) + len(quarantine) != len(records):
-        raise DataError(f"{len(images) + len(quarantine)} of {len(records)} files were examined. Run the stage again.")
-    images.sort(key=lambda pair: pair[0])
-    quarantine.sort(key=lambda pair: pair[0])
-    return [image for _, image in images], [bad for _, bad in quarantine]
+def _sort_out(
+    findings: Sequence[dict[str, Any] | str], records: Sequence[SourceRecord]
+) -> tuple[list[RawImage], list[Quarantined]]:
+    """What can be used and what cannot, in the order of the source."""
+    images, quarantine = [], []
+    for record, found in zip(records, findings, strict=True):
+        if isinstance(found, str):
+            quarantine.append(Quarantined(record.image_id, record.label, found))
+        else:
+            images.append(RawImage(**found))
+    return images, quarantine
 
 
 def _check(source: Source, images: Sequence[RawImage], quarantine: Sequence[Quarantined], labels: set[str]) -> None:

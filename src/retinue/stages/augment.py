@@ -22,7 +22,7 @@ from retinue.errors import SettingsError
 from retinue.images.augmentation import Policy
 from retinue.images.loading import Batches
 from retinue.images.store import ImageStore
-from retinue.images.writing import StoreWriter
+from retinue.images.writing import Stores, writing
 from retinue.stage import main
 from retinue.tracking import Tracker
 from retinue.trainer import TrainerSettings, make_trainer
@@ -107,15 +107,8 @@ class Draws(data.Dataset[dict[str, torch.Tensor]]):
 class Augment(L.LightningModule):
     """Passes the draws on to their stores. All the work is drawing, which the loader's workers have done."""
 
-    def __init__(self, writer: StoreWriter):
-        super().__init__()
-        self._writer = writer
-
-    def configure_callbacks(self) -> list[L.Callback]:
-        return [self._writer]
-
-    def predict_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> dict[str, torch.Tensor]:
-        return batch
+    def predict_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> dict[str, Any]:
+        return {"images": (batch["index"], batch["images"])}
 
 
 def run(settings: Settings, tracker: Tracker) -> None:
@@ -136,9 +129,9 @@ def run(settings: Settings, tracker: Tracker) -> None:
         if trainer.is_global_zero:
             for path, count in stores.items():
                 ImageStore.create(path, count, images.image_shape).close()
-        writer = StoreWriter(list(stores), draws.store_of, draws.row_of)
         batches = Batches(draws, batch_size=_BATCH_SIZE, num_workers=hardware.num_workers)
-        trainer.predict(Augment(writer), batches, return_predictions=False)
+        with writing(trainer, {"images": lambda: Stores(list(stores), draws.store_of, draws.row_of)}):
+            trainer.predict(Augment(), batches, return_predictions=False)
         if not trainer.is_global_zero:
             return
         (folder / "policy.json").write_text(policy.to_json(), "utf-8")

@@ -16,6 +16,7 @@ from retinue.config import Settings
 from retinue.errors import ModelError, SettingsError, TrainingError
 from retinue.images.loading import Batches, StoredImages
 from retinue.images.store import ImageStore, RowFile
+from retinue.images.writing import writing
 from retinue.metrics import summary
 from retinue.metrics.probabilities import decide, to_probs
 from retinue.reproducibility import draw_seed
@@ -33,7 +34,7 @@ class EvaluateSettings:
     """conf/evaluate.
 
     Attributes:
-        batch_size: images of a forward pass, per device, >= 1.
+        batch_size: images of a forward pass, >= 1.
         threshold: two classes only: the second is predicted where its probability is at least this; in (0, 1). It is
             chosen on validation data or by its costs, never on the test split.
         calibration_bins: of the calibration error and the reliability diagram, >= 1.
@@ -64,44 +65,16 @@ class Evaluate(L.LightningModule):
 
     Args:
         bundle: the trained network and its preprocessing.
-        logits: an .npy file with a row for every image; it is there when testing begins.
     """
 
-    def __init__(self, bundle: Bundle, logits: Path):
+    def __init__(self, bundle: Bundle):
         super().__init__()
-        self.network = bundle.network
-        self._preprocessing, self._logits = bundle.preprocessing, logits
-        self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer images than ranks
+        self.network, self._preprocessing = bundle.network, bundle.preprocessing
 
-    def test_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+    def test_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> dict[str, Any]:
         """Logits float32 (N, number of outputs) of `batch["images"]` uint8 (N, H, W, C)."""
-        return self.network(self._preprocessing.normalise(batch["images"])).float()
-
-    def configure_callbacks(self) -> list[L.Callback]:
-        return [LogitWriter(self._logits)]
-
-
-class LogitWriter(L.Callback):
-    """Writes the logits of a batch to the rows of its images, whichever rank computed them.
-
-    Args:
-        path: of the .npy file.
-    """
-
-    def __init__(self, path: Path):
-        self._path = path
-
-    def on_test_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._rows = RowFile(self._path, writable=True)
-
-    def on_test_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        for row, logits in zip(batch["index"].tolist(), outputs.cpu().numpy(), strict=True):
-            self._rows.write(row, logits)
-
-    def on_test_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._rows.close()
+        logits = self.network(self._preprocessing.normalise(batch["images"])).float()
+        return {"logits": (batch["index"], logits)}
 
 
 def run(settings: Settings, tracker: Tracker) -> None:
@@ -119,8 +92,8 @@ def run(settings: Settings, tracker: Tracker) -> None:
             RowFile.create(file, (len(samples), num_outputs), np.float32).close()
         images = StoredImages([ImageStore(_TEST)], labels.tolist())
         batches = Batches(images, batch_size=own.batch_size, num_workers=trainer_settings.train_workers)
-        trainer.test(Evaluate(bundle, file), batches, verbose=False)
-        trainer.strategy.barrier("logits")  # rank 0 goes on with the rows of all ranks
+        with writing(trainer, {"logits": lambda: RowFile(file, writable=True)}):
+            trainer.test(Evaluate(bundle), batches, verbose=False)
         if not trainer.is_global_zero:
             return
         logits = np.load(file, allow_pickle=False)
@@ -190,6 +163,8 @@ def _write_predictions(folder: Path, samples: Sequence[Sample], probs: np.ndarra
 def _mirror(tracker: Tracker, metrics: Mapping[str, Any], tables: Mapping[str, Sequence[Any]]) -> None:
     """Shows the tracker what was written: of many curves the averages."""
     tracker.summary({f"test/{name}": value for name, value in metrics.items() if isinstance(value, int | float)})
+    for name, (low, high) in metrics["intervals"].items():
+        tracker.summary({f"test/{name}_low": low, f"test/{name}_high": high})
     by_class = metrics["per_class"]
     columns = ["class", *next(iter(by_class.values()))]
     tracker.table("test/per_class", columns, [[name, *values.values()] for name, values in by_class.items()])
@@ -201,7 +176,8 @@ def _mirror(tracker: Tracker, metrics: Mapping[str, Any], tables: Mapping[str, S
         for name in sorted(names & set(summary.AVERAGES) or names):
             points = [point for point in tables[curve] if point.curve == name]
             xs, ys = [getattr(point, x) for point in points], [getattr(point, y) for point in points]
-            tracker.line(f"test/{curve}/{name}", xs, {y: ys}, x_name=x, title=f"{curve} {name}".replace("_", " "))
+            key = name if name in summary.AVERAGES else "binary"  # wandb.yaml cannot know the name of a class
+            tracker.line(f"test/{curve}/{key}", xs, {y: ys}, x_name=x, title=f"{curve} {name}".replace("_", " "))
     tracker.artifact(artifacts.PREDICTIONS, "predictions")
 
 

@@ -1,7 +1,7 @@
 """Explain: where the network looks, shown on chosen images of the test split and, where masks say where the object of
 the class is, scored against them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as L
 import torch
-from PIL import Image
 
 from retinue import artifacts
 from retinue.artifacts import Explanation, Prediction
 from retinue.bundle import Bundle
 from retinue.config import Settings, build
 from retinue.errors import DataError, SettingsError, unknown
-from retinue.explainers.explainer import Explained, Explainer, NotApplicable
+from retinue.explainers.explainer import Explainer, NotApplicable
 from retinue.explainers.localisation import Localisation, energy_score, mean_scores, pointing_score
 from retinue.images.loading import Batches
 from retinue.images.outline import outlined
 from retinue.images.overlay import overlay
 from retinue.images.store import ImageStore, RowFile
+from retinue.images.writing import Pictures, Place, picture_name, writing
 from retinue.stage import main
 from retinue.tracking import Tracker
 from retinue.trainer import TrainerSettings, make_trainer
@@ -41,7 +41,7 @@ class ExplainSettings:
         explained_class: "predicted", or "label": the class whose evidence is shown.
         images_per_outcome: of each class, at most this many right ones and this many wrong ones, >= 0.
         confident_errors: at most this many of all wrong ones, the most confident, >= 0.
-        batch_size: images of a pass, per device, >= 1.
+        batch_size: images of a pass, >= 1.
         overlay_size: side of the overlays, px, >= 1.
         opacity: of the heat map, in [0, 1].
     """
@@ -66,84 +66,62 @@ class ExplainSettings:
 
 
 class ChosenImages(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
-    """The images of a gallery, a batch at a time: `images` uint8 (N, H, W, C), `targets` and `index` int64 (N,)."""
+    """The images of a gallery, a batch at a time.
 
-    def __init__(self, store: ImageStore, gallery: Sequence[Explanation]):
-        self._store, self._gallery = store, gallery
+    A batch is a dict of `images` uint8 (N, H, W, C), `targets` and `index` int64 (N,) and, where the test split has
+    masks, `masks` bool (N, H, W).
+    """
+
+    def __init__(self, images: ImageStore, masks: ImageStore | None, gallery: Sequence[Explanation]):
+        self._images, self._masks, self._gallery = images, masks, gallery
 
     def __len__(self) -> int:
         return len(self._gallery)
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> dict[str, torch.Tensor]:
         chosen = [self._gallery[index] for _, index in keys]
-        return {
-            "images": torch.from_numpy(self._store.read([entry.row for entry in chosen])),
+        rows = [entry.row for entry in chosen]
+        batch = {
+            "images": torch.from_numpy(self._images.read(rows)),
             "targets": torch.tensor([entry.target for entry in chosen]),
             "index": torch.tensor([entry.map for entry in chosen]),
         }
+        if self._masks is not None:
+            batch["masks"] = torch.from_numpy(self._masks.read(rows)[..., 0] > 0)
+        return batch
 
 
 class Explain(L.LightningModule):
-    """The maps of batches of `ChosenImages`.
+    """The maps of batches of `ChosenImages`, and their overlays.
 
     Args:
         bundle: the trained network and its preprocessing.
         explainer: made ready for the network.
-        writer: of what it gives.
-    """
-
-    def __init__(self, bundle: Bundle, explainer: Explainer, writer: L.Callback):
-        super().__init__()
-        self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer images than ranks
-        self.network = bundle.network
-        self._preprocessing, self._explainer, self._writer = bundle.preprocessing, explainer, writer
-
-    def predict_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> Explained:
-        """The maps of `batch["images"]` uint8 (N, H, W, C) for the classes `batch["targets"]`."""
-        return self._explainer.maps(self.network, self._preprocessing.normalise(batch["images"]), batch["targets"])
-
-    def configure_callbacks(self) -> list[L.Callback]:
-        return [self._writer]
-
-
-class GalleryWriter(L.Callback):
-    """Writes the maps and overlays of a batch to their places, whichever rank computed them.
-
-    Args:
-        folder: holds maps.npy and overlays/ when prediction begins.
         settings: size and opacity of the overlays.
-        gallery: what is explained; an entry's `map` is its place.
-        masks: of the test split, outlined on the overlays; None: there are none.
     """
 
-    def __init__(
-        self, folder: Path, settings: ExplainSettings, gallery: Sequence[Explanation], masks: ImageStore | None
-    ):
-        self._folder, self._settings, self._gallery, self._masks = folder, settings, gallery, masks
+    def __init__(self, bundle: Bundle, explainer: Explainer, settings: ExplainSettings):
+        super().__init__()
+        self.network, self._preprocessing = bundle.network, bundle.preprocessing
+        self._explainer, self._settings = explainer, settings
 
-    def on_predict_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._maps = RowFile(self._folder / "maps.npy", writable=True)
-
-    def on_predict_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        images, maps = batch["images"].cpu().numpy(), outputs.maps.cpu().numpy()
-        for index, image, heat in zip(batch["index"].tolist(), images, maps, strict=True):
-            self._maps.write(index, heat)
-            shown = overlay(image, heat, size=self._settings.overlay_size, opacity=self._settings.opacity)
-            if self._masks is not None:
-                shown = outlined(shown, self._masks[self._gallery[index].row][..., 0] > 0)
-            Image.fromarray(shown).save(self._folder / "overlays" / _overlay_name(index))
-
-    def on_predict_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._maps.close()
+    def predict_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> dict[str, Any]:
+        """The maps of `batch["images"]` for the classes `batch["targets"]`, masks outlined on their overlays."""
+        inputs = self._preprocessing.normalise(batch["images"])
+        maps = self._explainer.maps(self.network, inputs, batch["targets"]).maps
+        pairs = zip(batch["images"].cpu().numpy(), maps.cpu().numpy(), strict=True)
+        size, opacity = self._settings.overlay_size, self._settings.opacity
+        shown = [overlay(image, heat, size=size, opacity=opacity) for image, heat in pairs]
+        if "masks" in batch:
+            shown = [outlined(picture, mask) for picture, mask in zip(shown, batch["masks"].cpu().numpy(), strict=True)]
+        return {"maps": (batch["index"], maps), "overlays": (batch["index"], shown)}
 
 
 def run(settings: Settings, tracker: Tracker) -> None:
     """Reads models/, the predictions and the test store, writes explanations/: maps.npy, overlays/, gallery.json and,
     where the test split has masks, localisation.csv (`Localisation`) and localisation.json (`mean_scores`)."""
     own = settings.section("explain", ExplainSettings)
-    trainer_settings = settings.section("trainer", TrainerSettings)
+    hardware = settings.section("trainer", TrainerSettings)
     bundle = Bundle.load()
     store = ImageStore(artifacts.PROCESSED / "test")
     masks = _masks(store)
@@ -152,7 +130,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     if reason is not None:
         gallery = []
     # Nothing is drawn here, so the seed of the run changes nothing and is not read.
-    trainer = make_trainer(trainer_settings, seed=0, logger=tracker.lightning_logger(), inference_mode=False)
+    trainer = make_trainer(hardware, seed=0, logger=tracker.lightning_logger(), inference_mode=False)
     with artifacts.replacing(artifacts.EXPLANATIONS, leader=trainer.is_global_zero) as folder:
         if trainer.is_global_zero:
             (folder / "overlays").mkdir()
@@ -160,12 +138,14 @@ def run(settings: Settings, tracker: Tracker) -> None:
             RowFile.create(folder / "maps.npy", shape, np.float32).close()
         if gallery:
             batches = Batches(
-                ChosenImages(store, gallery), batch_size=own.batch_size, num_workers=trainer_settings.train_workers
+                ChosenImages(store, masks, gallery), batch_size=own.batch_size, num_workers=hardware.train_workers
             )
-            module = Explain(bundle, explainer, GalleryWriter(folder, own, gallery, masks))
-            trainer.predict(module, batches, return_predictions=False)
-            # Rank 0 goes on with the maps of all ranks. Not in a hook: those of a rank without images are not called.
-            trainer.strategy.barrier("maps")
+            places: dict[str, Callable[[], Place]] = {
+                "maps": lambda: RowFile(folder / "maps.npy", writable=True),
+                "overlays": lambda: Pictures(folder / "overlays"),
+            }
+            with writing(trainer, places):
+                trainer.predict(Explain(bundle, explainer, own), batches, return_predictions=False)
         if not trainer.is_global_zero:
             return
         document = {
@@ -216,7 +196,7 @@ def choose(predictions: Sequence[Prediction], num_classes: int, settings: Explai
             confidence=predictions[row].confidence,
             outcome=outcome,
             target=getattr(predictions[row], settings.explained_class),
-            overlay=_overlay_name(position),
+            overlay=picture_name(position),
             map=position,
         )
         for position, (row, outcome) in enumerate(chosen)
@@ -274,10 +254,6 @@ def _localise(folder: Path, gallery: Sequence[Explanation], masks: ImageStore, t
     document = mean_scores(rows)
     artifacts.write_json(folder / "localisation.json", document)
     tracker.summary({f"localisation/{key}": value for key, value in document["all"].items()})
-
-
-def _overlay_name(position: int) -> str:
-    return f"{position:05d}.png"
 
 
 def _mirror(tracker: Tracker, gallery: Sequence[Explanation], classes: Sequence[str]) -> None:

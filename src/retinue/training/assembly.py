@@ -80,13 +80,23 @@ class TrainingImages:
 
 
 def make_batches(settings: Settings, own: TrainSettings, train: Any, val: Any) -> Batches:
-    """The loaders of a training on `train` and `val`."""
+    """The loaders of a training on `train` and `val`.
+
+    Raises:
+        SettingsError: a step has fewer images than there are processes.
+    """
+    hardware = settings.section("trainer", TrainerSettings)
+    if own.batch_size < hardware.num_processes:
+        raise SettingsError(
+            f"train.batch_size: {own.batch_size} images of a step for {hardware.num_processes} processes. Expected at "
+            "least one for each: raise it, or lower trainer.devices or trainer.num_nodes."
+        )
     return Batches(
         val,
         train,
         batch_size=own.batch_size,
         eval_batch_size=own.eval_batch_size,
-        num_workers=settings.section("trainer", TrainerSettings).train_workers,
+        num_workers=hardware.train_workers,
         seed=settings.seed,
     )
 
@@ -162,7 +172,7 @@ def make_classifier(
 
 
 def _check_unfreezing(scenario: Scenario, hardware: TrainerSettings) -> None:
-    if scenario.unfreeze_every is not None and hardware.devices * hardware.num_nodes > 1:
+    if scenario.unfreeze_every is not None and hardware.num_processes > 1:
         raise SettingsError(
             "transfer.unfreeze_every: several processes exchange the gradients of what is trained from the start; what "
             "is unfrozen later would differ between them. Use one device, or transfer.unfreeze_every=null."

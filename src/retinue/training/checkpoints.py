@@ -45,8 +45,9 @@ def alone(folder: Path) -> Iterator[None]:
     if rank_zero_only.rank:  # type: ignore[attr-defined]
         yield
         return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f"{folder.name}.lock")):
+    locks = SHARED_CACHE / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / f"{folder.name}.lock"):
         yield
 
 

@@ -1,9 +1,11 @@
 """A network in training: its loss, optimizer, schedule and what is watched on the validation split."""
 
 import math
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import pytorch_lightning as L
@@ -12,9 +14,11 @@ import torch
 from retinue.artifacts import Epoch
 from retinue.config import build
 from retinue.errors import SettingsError, TrainingError, unknown
+from retinue.images.loading import Batches
 from retinue.images.preprocessing import Preprocessing
 from retinue.models.network import Network, TrainingOutputs
 from retinue.reproducibility import draw_seed, seed_everything
+from retinue.training.batch_norm import SharedBatchNorm
 from retinue.training.losses import main_logits, predicted_classes, training_loss
 from retinue.training.validation import MONITORS, validation_metrics
 
@@ -27,8 +31,8 @@ class TrainSettings:
 
     Attributes:
         max_epochs: >= 1.
-        batch_size: images of a step, per device, >= 1.
-        eval_batch_size: images of a validation batch, per device, >= 1.
+        batch_size: images of a step, of all processes together, >= 1.
+        eval_batch_size: images of a validation batch, >= 1.
         precision: one of PRECISIONS, as Lightning spells them.
         channels_last: NHWC memory layout; faster for convolutions on most CPUs and GPUs.
         monitor: one of MONITORS; decides on the best epoch and on early stopping.
@@ -86,7 +90,7 @@ class ImageForward:
         self._network, self._preprocessing, self._channels_last = network, preprocessing, channels_last
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor | TrainingOutputs:
-        normalised = self._preprocessing.normalise(inputs)
+        normalised = self._preprocessing.normalise(inputs).to(torch.get_default_dtype())  # float64 where 64-true
         return self._network(normalised if self._channels_last else normalised.contiguous())
 
 
@@ -140,14 +144,29 @@ class Classifier(L.LightningModule):
         self._sums = torch.zeros(3, dtype=torch.float64, device="cpu" if self.device.type == "mps" else self.device)
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        outputs, labels = self(batch), batch["labels"]
+        """The loss of this rank, whose mean over the ranks is that of all their images together."""
+        labels, counts, num_ranks = batch["labels"], not self._is_spare(batch_idx), self.trainer.world_size
+        with SharedBatchNorm(counts=counts) if num_ranks > 1 else nullcontext():
+            outputs = self(batch)
         loss = training_loss(outputs, labels, self._class_weights, self._train_settings.label_smoothing)
         with torch.no_grad():
-            correct = (predicted_classes(main_logits(outputs)) == labels).sum()
-            self._sums += torch.stack(
-                [loss.detach().double() * len(labels), correct.double(), correct * 0 + len(labels)]
-            )
+            own = self._weight(labels) * counts
+            every = self.trainer.strategy.reduce(own.clone(), reduce_op="sum")
+            correct = (predicted_classes(main_logits(outputs)) == labels).sum() * counts
+        loss = loss * (own[0] / every[0] * num_ranks)  # DDP averages the gradients
+        total = loss.detach().double() * every[1] / num_ranks
+        self._sums += torch.stack([total, correct.double(), own[1].double()])
         return loss
+
+    def _weight(self, labels: torch.Tensor) -> torch.Tensor:
+        """Of the mean loss of a batch among others, and the number of its images: float32 (2,)."""
+        images = labels.new_tensor(len(labels)).float()
+        return torch.stack([images if self._class_weights is None else self._class_weights[labels].sum(), images])
+
+    def _is_spare(self, batch_idx: int) -> bool:
+        batches = self.trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(batches, Batches)
+        return batches.is_spare(batch_idx)
 
     def on_validation_epoch_start(self) -> None:
         self._val_logits = torch.zeros(0)
@@ -156,7 +175,8 @@ class Classifier(L.LightningModule):
         logits = self(batch).float()
         if not len(self._val_logits):
             self._val_logits = logits.new_zeros(len(self._val_labels), logits.shape[1])
-        self._val_logits[batch["index"]] = logits
+        if not self._is_spare(batch_idx):
+            self._val_logits[batch["index"]] = logits
 
     def on_validation_epoch_end(self) -> None:
         """Closes the epoch: all its training steps are done when the validation split has been seen."""
@@ -164,9 +184,9 @@ class Classifier(L.LightningModule):
         logits = self.trainer.strategy.reduce(self._val_logits, reduce_op="sum")
         loss, correct, images = self.trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
         if not math.isfinite(loss):
-            raise TrainingError(self._diverged("the training loss is not finite"))
+            self._end("the training loss is not finite")
         if not torch.isfinite(logits).all():
-            raise TrainingError(self._diverged("a logit of the validation split is not finite"))
+            self._end("a logit of the validation split is not finite")
         metrics = {"train/loss": loss / images, "train/accuracy_score": correct / images}
         metrics.update(validation_metrics(self._val_labels, logits))
         self.log_dict(metrics)
@@ -190,8 +210,10 @@ class Classifier(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = list(checkpoint["history"])
 
-    def _diverged(self, what: str) -> str:
-        return (
+    def _end(self, what: str) -> NoReturn:
+        if not self.trainer.is_global_zero:
+            sys.exit()  # all ranks have come here, and rank 0 says why
+        raise TrainingError(
             f"epoch {self.current_epoch + 1}: {what}. Training has diverged. Lower optimizer.lr, set "
             "train.gradient_clip_norm, or use train.precision=32-true. Earlier results are untouched."
         )

@@ -1,6 +1,7 @@
 """Training behind frozen layers: their outputs from the cache where that is possible, and why not where it is not."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from retinue.config import Settings, fingerprint
 from retinue.images.loading import Batches
 from retinue.images.preprocessing import Preprocessing
 from retinue.images.store import RowFile
+from retinue.images.writing import writing
 from retinue.trainer import TrainerSettings, make_trainer
 from retinue.training.assembly import Start, TrainingImages, make_batches
 from retinue.training.checkpoints import code_digests
@@ -97,14 +99,14 @@ def _features(
     if trainer.is_global_zero:
         make_room(_size_bytes(images, scenario, shape), scenario.prefix_cache_gb)
     prefix = prefix_of(start.network, start.freezing)
-    with artifacts.replacing(folder, leader=trainer.is_global_zero) as partial:
+    with artifacts.replacing(folder, leader=trainer.is_global_zero) as unfinished:
+        module = FrozenPrefix(prefix, preprocessing, scenario.prefix_cache, channels_last=own.channels_last)
         for name, stored in (("train", images.stored()), ("val", images.stored_val())):
-            path = partial / f"{name}.npy"
+            path = unfinished / f"{name}.npy"
             if trainer.is_global_zero:
                 RowFile.create(path, (len(stored), *shape), scenario.prefix_cache).close()
-            module = FrozenPrefix(prefix, preprocessing, path, channels_last=own.channels_last)
-            batches = make_batches(settings, own, None, stored)
-            trainer.predict(module, batches, return_predictions=False)
+            with writing(trainer, {"features": partial(RowFile, path, writable=True)}):
+                trainer.predict(module, make_batches(settings, own, None, stored), return_predictions=False)
     trainer.strategy.barrier("features in place")
     return folder
 

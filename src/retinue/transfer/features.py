@@ -7,6 +7,7 @@ outputs are the same in every epoch, and training needs the layers behind them o
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as L
@@ -48,42 +49,30 @@ class StoredFeatures(Dataset[dict[str, torch.Tensor]]):
 
 
 class FrozenPrefix(L.LightningModule):
-    """Computes what frozen layers make of images and writes it, each image to its row.
+    """Computes what frozen layers make of images.
 
     Args:
         prefix: images float (N, C, H, W), normalised -> float (N, …).
         preprocessing: normalises the images.
-        path: of the .npy file; of the right shape, it exists before prediction starts.
+        dtype: of the results, "float32" or "float16".
         channels_last: memory layout of the images.
     """
 
-    def __init__(self, prefix: nn.Module, preprocessing: Preprocessing, path: Path, *, channels_last: bool):
+    def __init__(self, prefix: nn.Module, preprocessing: Preprocessing, dtype: str, *, channels_last: bool):
         super().__init__()
         self.prefix, self._preprocessing = prefix, preprocessing
-        self._path, self._channels_last = path, channels_last
-        self._rows: RowFile | None = None
+        self._dtype, self._channels_last = dtype, channels_last
 
-    def on_predict_start(self) -> None:
-        self._rows = RowFile(self._path, writable=True)
-
-    def predict_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        assert self._rows is not None
+    def predict_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> dict[str, Any]:
         images = self._preprocessing.normalise(batch["images"])
         outputs = self.prefix(images if self._channels_last else images.contiguous())
-        values = outputs.float().cpu().numpy().astype(self._rows.dtype)
+        values = outputs.float().cpu().numpy().astype(self._dtype)
         if not np.isfinite(values).all():
             raise TrainingError(
                 "the frozen layers give values that are not finite, or beyond float16's 65504. "
                 "Set transfer.prefix_cache=float32, or check the initial weights."
             )
-        for row, features in zip(batch["index"].tolist(), values, strict=True):
-            self._rows.write(row, features)
-        return batch["index"]  # Lightning warns of a step that gives nothing
-
-    def on_predict_end(self) -> None:
-        assert self._rows is not None
-        self._rows.close()
-        self.trainer.strategy.barrier("features")  # rank 0 goes on with the rows of all ranks
+        return {"features": (batch["index"], values)}
 
 
 def feature_shape(prefix: nn.Module, channels: int, image_size: int) -> tuple[int, ...]:

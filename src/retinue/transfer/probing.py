@@ -62,7 +62,10 @@ class HeadInputs(L.LightningModule):
         values = values.mean(dim=(2, 3)) if values.ndim == 4 else values
         if not len(self.features):
             self.features = values.new_zeros(self._count, values.shape[1])
-        self.features[batch["index"]] = values
+        batches = self.trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(batches, Batches)
+        if not batches.is_spare(batch_idx):
+            self.features[batch["index"]] = values
         return batch["index"]  # Lightning warns of a step that gives nothing
 
     def on_predict_end(self) -> None:
