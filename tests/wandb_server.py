@@ -1,4 +1,5 @@
-"""A local stand-in for the W&B server: as much of its protocol as the real client needs to log and to sync runs.
+"""A local stand-in for the W&B server: as much of its protocol as the real client needs to log and to sync runs, to
+read them back, and to save workspaces and reports.
 
 It listens on the loopback interface only and keeps what it is sent in memory. It answers the GraphQL operations and
 the uploads of wandb 0.31; what it does not know is refused, and its name kept in `Server.unknown`.
@@ -20,6 +21,8 @@ ENTITY = "tester"
 API_KEY = "0123456789abcdef" * 3
 """The one key that is accepted."""
 
+_TIME = "2000-01-01T00:00:00Z"
+_LAST_PAGE = {"endCursor": None, "hasNextPage": False}
 _AUTHORIZATION = "Basic " + base64.b64encode(f"api:{API_KEY}".encode()).decode()
 
 
@@ -65,7 +68,20 @@ class Run:
 
     @property
     def summary(self) -> dict[str, Any]:
-        return json.loads(self.files["wandb-summary.json"])
+        return json.loads(self.files.get("wandb-summary.json", b"{}"))
+
+
+@dataclass
+class View:
+    """A saved workspace (type "project-view") or report (type "runs")."""
+
+    view_id: str
+    type: str
+    project: str
+    name: str
+    display_name: str
+    description: str
+    spec: dict[str, Any]
 
 
 class Server:
@@ -76,6 +92,7 @@ class Server:
 
     Attributes:
         runs: id -> run.
+        views: id -> workspace or report.
         unknown: names of operations, or paths, that were asked for and are not known.
         refused: names of operations to answer with an error.
     """
@@ -83,9 +100,11 @@ class Server:
     def __init__(self, url: str):
         self.url = url
         self.runs: dict[str, Run] = {}
+        self.views: dict[str, View] = {}
         self.unknown: list[str] = []
         self.refused: set[str] = set()
         self._artifacts: dict[str, Artifact] = {}
+        self._projects: set[str] = set()
         self._lock = threading.Lock()
 
     def answer(self, operation: str, variables: dict[str, Any]) -> dict[str, Any]:
@@ -116,12 +135,16 @@ class Server:
         teams: dict[str, Any] = {"edges": []}
         return {"viewer": {"id": "user", "entity": ENTITY, "username": ENTITY, "flags": "{}", "teams": teams}}
 
+    def _GetDefaultEntity(self, given: dict[str, Any]) -> dict[str, Any]:
+        return {"viewer": {"id": "user", "entity": ENTITY}}
+
     def _ServerFeaturesQuery(self, given: dict[str, Any]) -> dict[str, Any]:
         return {"serverInfo": {"features": []}}
 
     def _UpsertBucket(self, given: dict[str, Any]) -> dict[str, Any]:
         run = self.runs.setdefault(given["name"], Run(given["name"]))
         run.project = given["project"] or run.project
+        self._projects.add(run.project)
         run.group = given["groupName"] or run.group
         run.job_type = given["jobType"] or run.job_type
         run.name = given["displayName"] or run.name
@@ -133,6 +156,77 @@ class Server:
 
     def _RunResumeStatus(self, given: dict[str, Any]) -> dict[str, Any]:
         return {"model": None}
+
+    def _GetProjects(self, given: dict[str, Any]) -> dict[str, Any]:
+        names = sorted(self._projects) if given["entity"] == ENTITY else []
+        absent = {"__typename": "Project", "createdAt": _TIME, "isBenchmark": False, "user": None}
+        edges = [{"node": {**absent, "id": name, "name": name, "entityName": ENTITY}} for name in names]
+        return {"models": {"edges": edges, "pageInfo": {"__typename": "PageInfo", **_LAST_PAGE}}}
+
+    def _CreateProject(self, given: dict[str, Any]) -> dict[str, Any]:
+        name = given["input"]["name"]
+        self._projects.add(name)
+        project = {"id": name, "name": name, "entityName": ENTITY, "description": None, "access": None, "views": None}
+        return {"result": {"project": project, "model": project, "inserted": True}}
+
+    def _UpsertView2(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Replaces the view with the given id; without one, makes a new one, whatever its name."""
+        if given["projectName"] not in self._projects or given["entityName"] != ENTITY:
+            raise KeyError(f"no project {given['entityName']}/{given['projectName']}")
+        view_id = given.get("id") or f"view{len(self.views)}"
+        inserted = view_id not in self.views
+        texts = (given["type"], given["projectName"], given["name"], given["displayName"], given["description"] or "")
+        self.views[view_id] = View(view_id, *texts, json.loads(given["spec"]))
+        return {"upsertView": {"view": self._view(self.views[view_id]), "inserted": inserted}}
+
+    _upsertView = _UpsertView2
+
+    def _View(self, given: dict[str, Any]) -> dict[str, Any]:
+        return self._views(given["projectName"], given["viewType"], given["viewName"])
+
+    def _ProjectViews(self, given: dict[str, Any]) -> dict[str, Any]:
+        return self._views(given["project"], given.get("viewType", "runs"), given["viewName"])
+
+    def _views(self, project: str, kind: str, name: str | None) -> dict[str, Any]:
+        if project not in self._projects:
+            return {"project": None}
+        here = [view for view in self.views.values() if (view.project, view.type) == (project, kind)]
+        edges = [{"node": self._view(view), "cursor": view.view_id} for view in here if name in (None, view.name)]
+        return {"project": {"allViews": {"edges": edges, "pageInfo": _LAST_PAGE}}}
+
+    def _view(self, view: View) -> dict[str, Any]:
+        project = {"id": view.project, "name": view.project, "entityName": ENTITY}
+        described = {"displayName": view.display_name, "description": view.description, "spec": json.dumps(view.spec)}
+        times = {"createdAt": _TIME, "updatedAt": _TIME}
+        user = {"username": ENTITY, "photoUrl": None, "email": ""}
+        named = {"id": view.view_id, "name": view.name, "type": view.type}
+        return {**named, **described, **times, "project": project, "user": user}
+
+    def _Run(self, given: dict[str, Any]) -> dict[str, Any]:
+        run = self.runs.get(given["name"])
+        found = run is not None and (given["entity"], given["project"]) == (ENTITY, run.project)
+        return {"project": {"run": self._described(run) if run is not None and found else None}}
+
+    def _Runs(self, given: dict[str, Any]) -> dict[str, Any]:
+        """The filter is one value per attribute; runs come in the order of their start."""
+        attributes = {"group": "group", "jobType": "job_type"}
+        asked = {attributes[key]: value for key, value in json.loads(given["filters"] or "{}").items()}
+        here = [run for run in self.runs.values() if (ENTITY, run.project) == (given["entity"], given["project"])]
+        found = [run for run in here if all(getattr(run, key) == value for key, value in asked.items())]
+        edges = [{"node": self._described(run), "cursor": run.run_id} for run in found]
+        described = {"internalId": "1", "runCount": len(found), "readOnly": False}
+        return {"project": {**described, "runs": {"edges": edges, "pageInfo": _LAST_PAGE}}}
+
+    def _described(self, run: Run) -> dict[str, Any]:
+        state = "running" if run.exit_code is None else "failed" if run.exit_code else "finished"
+        named = {"id": f"bucket-{run.run_id}", "name": run.run_id, "displayName": run.name, "state": state}
+        grouped = {"group": run.group, "jobType": run.job_type, "tags": run.tags, "projectId": "1"}
+        config = json.dumps({key: {"value": value} for key, value in run.config.items()})
+        values = {"config": config, "summaryMetrics": json.dumps(run.summary), "systemMetrics": "{}"}
+        absent = dict.fromkeys(("sweepName", "commit", "description", "notes", "historyKeys"))
+        user = {"user": {"name": ENTITY, "username": ENTITY}}
+        counted = {"readOnly": False, "createdAt": _TIME, "heartbeatAt": _TIME, "historyLineCount": len(run.history)}
+        return {**absent, **user, **named, **grouped, **values, **counted}
 
     def _CreateRunFiles(self, given: dict[str, Any]) -> dict[str, Any]:
         files = [{"name": name, "uploadUrl": f"{self.url}/run/{given['run']}/{name}"} for name in given["files"]]

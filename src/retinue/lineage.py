@@ -14,6 +14,10 @@ from omegaconf.errors import OmegaConfBaseException
 from retinue.errors import SettingsError
 
 PIPELINE = Path("dvc.yaml")
+SETTINGS = "params.yaml"
+
+ENVIRONMENT = {"experiment": "DVC_EXP_NAME", "baseline": "DVC_EXP_BASELINE_REV", "sweep": "RETINUE_SWEEP"}
+"""What a stage is told of the experiment it runs for: DVC sets the first two, `retinue sweep` the third."""
 
 
 class Declared(NamedTuple):
@@ -28,7 +32,8 @@ class Revision(NamedTuple):
 
     Attributes:
         commit: its hash; None outside a git repository.
-        dirty: whether anything but what DVC writes (dvc.lock and the outs) differs from it; None outside a repository.
+        dirty: whether anything but params.yaml and what DVC writes (dvc.lock and the outs) differs from it; None
+            outside a repository. The settings do not count, for a run records them in whole.
     """
 
     commit: str | None
@@ -88,13 +93,18 @@ def revision(outs: Iterable[str]) -> Revision:
     """The commit that is checked out, and whether the files differ from it. A file git does not know counts, too.
 
     Args:
-        outs: paths that do not count, for DVC writes them, as it writes dvc.lock.
+        outs: paths that do not count, for DVC writes them, as it writes dvc.lock. Nor does params.yaml count.
     """
     commit = _git("rev-parse", "--verify", "HEAD")
     if commit is None:
         return Revision(None, None)
-    excluded = [f":(exclude,literal){path}" for path in ("dvc.lock", *outs)]
+    excluded = [f":(exclude,literal){path}" for path in (SETTINGS, "dvc.lock", *outs)]
     return Revision(commit, bool(_git("--no-optional-locks", "status", "--porcelain", "--", ".", *excluded)))
+
+
+def experiment() -> dict[str, str]:
+    """The DVC experiment this process runs for: its name, the commit it started from, its sweep; what there is."""
+    return {key: os.environ[name] for key, name in ENVIRONMENT.items() if os.environ.get(name)}
 
 
 def _paths(entries: list[Any]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from typing import Any
 from retinue.artifacts import CACHE
 from retinue.config import Settings
 from retinue.errors import RetinueError, SettingsError, unknown
-from retinue.lineage import Declared, declared, dvc_md5, hashes, revision
+from retinue.lineage import Declared, declared, dvc_md5, experiment, hashes, revision
 
 MODES = ("offline", "online", "off")
 START_TIMEOUT_S = 30
@@ -26,6 +26,9 @@ RETRIES = 4
 
 MAX_POINTS = 10_000
 """Rows of one chart that W&B draws; it drops the others without a word."""
+
+MAX_TAG = 64
+"""Characters of a tag that W&B takes."""
 
 RECORDED_ONLY = "dataset"
 """Kind of artifact of which W&B gets DVC's hash and not the bytes: DVC keeps them, and `dvc get` brings them back."""
@@ -56,8 +59,8 @@ class TrackingSettings:
                 f"tracking.project: expected 1 to 128 characters, none of / \\ # ? % :, got {self.project!r}."
             )
         for tag in self.tags:
-            if not 1 <= len(tag) <= 64:
-                raise SettingsError(f"tracking.tags: expected 1 to 64 characters per tag, got {tag!r}.")
+            if not 1 <= len(tag) <= MAX_TAG:
+                raise SettingsError(f"tracking.tags: expected 1 to {MAX_TAG} characters per tag, got {tag!r}.")
 
 
 class Tracker:
@@ -173,9 +176,10 @@ class Tracker:
 def track(stage: str, settings: Settings) -> Iterator[Tracker]:
     """The W&B run of `stage`, open while the block runs; a block that raises ends it as failed.
 
-    Its config holds all settings and, under `lineage`, the git revision, the settings' fingerprint and the DVC hash of
-    every dependency; its summary holds, under `outs`, the DVC hash of every out. An upload that breaks off or takes
-    too long does not fail the stage: a warning tells it, and how to send the run (without artifacts) from disk.
+    Its config holds all settings and, under `lineage`, the git revision, the settings' fingerprint, the DVC experiment
+    and the sweep it belongs to, and the DVC hash of every dependency; its summary holds, under `outs`, the DVC hash of
+    every out. The sweep is a tag, too. An upload that breaks off or takes too long does not fail the stage: a warning
+    tells it, and how to send the run (without artifacts) from disk.
 
     Raises:
         SettingsError: the section tracking is wrong.
@@ -189,10 +193,13 @@ def track(stage: str, settings: Settings) -> Iterator[Tracker]:
     stages = declared(settings.all())
     paths = stages.get(stage, Declared((), ()))
     commit, dirty = revision(path for each in stages.values() for path in each.outs)
-    origin = {"git_revision": commit, "git_dirty": dirty, "settings_fingerprint": fingerprint}
-    config = {**settings.all(), "lineage": {**origin, "deps": hashes(paths.deps)}}
+    source = experiment()
+    origin = {"git_revision": commit, "git_dirty": dirty, "settings_fingerprint": fingerprint, **source}
+    exact = json.dumps(settings.all(), ensure_ascii=False)  # of the config itself W&B makes 1.0 a 1
+    config = {**settings.all(), "lineage": {**origin, "deps": hashes(paths.deps), "settings": exact}}
+    tags = list(dict.fromkeys([*own.tags, *([source["sweep"][:MAX_TAG]] if "sweep" in source else [])]))
     with _service(own.mode):
-        run = _start(own, config, group=fingerprint, job_type=stage)
+        run = _start(own, config, tags, group=fingerprint, job_type=stage)
         print(f"W&B run {run.name}: {run.url if own.mode == 'online' else _shown(run)}", flush=True)
         tracker = Tracker(run, origin)
         try:
@@ -269,7 +276,7 @@ def _options(mode: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def _start(own: TrackingSettings, config: Mapping[str, Any], *, group: str, job_type: str) -> Any:
+def _start(own: TrackingSettings, config: Mapping[str, Any], tags: list[str], *, group: str, job_type: str) -> Any:
     import wandb
     from wandb.sdk.lib.import_hooks import unregister_all_post_import_hooks
 
@@ -281,7 +288,7 @@ def _start(own: TrackingSettings, config: Mapping[str, Any], *, group: str, job_
         run = wandb.init(
             project=own.project,
             entity=own.entity,
-            tags=own.tags,
+            tags=tags,
             group=group,
             job_type=job_type,
             name=f"{job_type}-{group}",

@@ -131,7 +131,7 @@ def test_paths_that_do_not_exist_have_no_hash(repository: Path):
 def test_revision_is_dirty_by_what_is_not_an_out(repository: Path):
     commit = git("rev-parse", "HEAD")
     assert revision(OUTS) == Revision(commit, False)
-    for out in ("metrics.json", "dvc.lock"):
+    for out in ("metrics.json", "dvc.lock", "params.yaml"):
         Path(out).write_text("{}")
         assert revision(OUTS) == Revision(commit, False), out
     Path("new.py").write_text("")

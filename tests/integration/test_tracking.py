@@ -22,8 +22,8 @@ from PIL import Image
 
 import wandb_offline
 import wandb_server
-from retinue import tracking
-from retinue.config import Settings
+from retinue import tracking, wandb_runs
+from retinue.config import Settings, fingerprint_of
 from retinue.errors import RetinueError, SettingsError
 from retinue.lineage import dvc_md5
 from retinue.tracking import Tracker, TrackingSettings, track
@@ -136,6 +136,7 @@ def test_offline_run_names_stage_settings_and_lineage():
     lineage = run.config.pop("lineage")
     del run.config["_wandb"]
     assert run.config == given.all()
+    assert json.loads(lineage.pop("settings")) == given.all()
     assert lineage == {
         "git_revision": None,
         "git_dirty": None,
@@ -144,6 +145,83 @@ def test_offline_run_names_stage_settings_and_lineage():
     }
     assert run.summary["outs"] == {"models": dvc_md5(Path("models"))}
     assert (run.summary["test/auc_score"], run.summary["epochs"]) == (0.96, 3)
+
+
+def test_a_run_names_its_experiment_and_its_sweep(monkeypatch: pytest.MonkeyPatch):
+    told = {"DVC_EXP_NAME": "rates-3", "DVC_EXP_BASELINE_REV": "a" * 40, "RETINUE_SWEEP": "rates"}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    with track("train", settings("offline")) as tracker:
+        run_stage(tracker)
+    run = offline_run()
+    named = {"experiment": "rates-3", "baseline": "a" * 40, "sweep": "rates"}
+    assert {key: run.config["lineage"][key] for key in named} == named
+    assert run.tags == ["first", "rates"]
+    metadata = [artifact.metadata for artifact in run.artifacts if "dvc_md5" in artifact.metadata]
+    assert len(metadata) == 2
+    assert all({key: each[key] for key in named} == named for each in metadata)
+
+
+def test_a_sweep_that_is_a_tag_already_is_one_tag_and_a_long_one_is_cut(monkeypatch: pytest.MonkeyPatch):
+    for sweep, tags in (("first", ["first"]), ("s" * 70, ["first", "s" * 64])):
+        monkeypatch.setenv("RETINUE_SWEEP", sweep)
+        monkeypatch.setenv("WANDB_DIR", str(Path(sweep[:5]).absolute()))
+        with track("train", settings("offline")):
+            pass
+        (path,) = Path(sweep[:5]).glob("wandb/offline-run-*/run-*.wandb")
+        assert wandb_offline.read_run(path).tags == tags
+
+
+@pytest.mark.parametrize("place", ["folder", "server"])
+def test_the_settings_come_back_from_a_run_to_the_last_digit(
+    place: str, server: wandb_server.Server, monkeypatch: pytest.MonkeyPatch
+):
+    """W&B itself makes 1.0 a 1, and another fingerprint of the settings."""
+    Path("conf").mkdir()
+    exact = {"lr": 1e-06, "factor": 1.0, "zero": 0.0, "many": 12345678.0, "ü": None, "steps": [1, 2.0]}
+    own = {**settings("online").plain("tracking"), "entity": wandb_server.ENTITY}
+    given = Settings({**settings("online").all(), "tracking": own, "optimizer": exact})
+    with track("train", given):
+        pass
+    (sent,) = server.runs.values()
+    name = next(Path(".cache/wandb").glob("run-*")).name if place == "folder" else f"tester/ants/{sent.run_id}"
+    run = wandb_runs.local_run(f".cache/wandb/{name}") if place == "folder" else wandb_runs.online_run(name)
+    assert run is not None
+    assert (run.stage, run.group, run.state, run.sent) == ("train", given.fingerprint(), "finished", True)
+    assert run.url == f"{server.url}/tester/ants/runs/{sent.run_id}"
+    assert fingerprint_of(json.loads(run.lineage["settings"])) == given.fingerprint()
+    assert server.unknown == []
+
+
+def test_the_runs_of_a_group_are_found_on_this_machine_and_on_the_server(server: wandb_server.Server):
+    Path("conf").mkdir()
+    for given in (settings("online"), Settings({**settings("online").all(), "seed": 1})):
+        for stage in ("train", "evaluate"):
+            with track(stage, given):
+                pass
+    fingerprint = settings("online").fingerprint()
+    local, online = wandb_runs.local_runs(fingerprint), wandb_runs.online_runs("tester/ants", fingerprint)
+    assert [run.stage for run in local] == [run.stage for run in online] == ["train", "evaluate"]
+    assert {run.run_id for run in local} == {run.run_id for run in online}
+    assert all(run.sent and run.folder is not None for run in local)
+    assert len(server.runs) == 4
+
+
+def test_a_run_that_was_synced_is_known_as_sent(server: wandb_server.Server):
+    Path("conf").mkdir()
+    with track("train", settings("offline")):
+        pass
+    (run,) = wandb_runs.local_runs(settings("offline").fingerprint())
+    assert (run.sent, run.url, run.folder) == (False, None, str(offline_folder()))
+    sync(f"wandb sync {run.folder}")
+    assert wandb_runs.read_folder(offline_folder()).sent
+
+
+def test_a_run_that_is_not_on_the_server_is_told(server: wandb_server.Server):
+    Path("conf").mkdir()
+    with pytest.raises(RetinueError, match="Could not find run") as caught:
+        wandb_runs.online_run("tester/ants/absent")
+    assert server.url in str(caught.value)
 
 
 def test_offline_run_holds_charts_images_and_tables():
@@ -333,7 +411,8 @@ def test_syncing_an_offline_run_sends_what_an_online_run_sends(server: wandb_ser
     assert synced.run_id == offline_run().run_id
     for attribute in ("project", "group", "job_type", "name", "tags", "exit_code"):
         assert getattr(synced, attribute) == getattr(online, attribute)
-    del online.config["tracking"]["mode"], synced.config["tracking"]["mode"]
+    for run in (online, synced):  # the one setting that differs, and the copy of it
+        del run.config["tracking"]["mode"], run.config["lineage"]["settings"]
     assert without_times(synced.config) == without_times(online.config)
     assert without_times(synced.summary) == without_times(online.summary)
     assert [without_times(row) for row in synced.history] == [without_times(row) for row in online.history]
