@@ -115,7 +115,7 @@ def test_an_image_is_judged_alone(settings: dict[str, Any]) -> None:
     network, images = make(settings, 3).eval(), some_images(settings, 3)
     with torch.no_grad():
         together, alone = network(images)[1], network(images[1:2])[0]
-    # Untrained networks without normalised activations have logits of any size, so the rounding is judged by the largest.
+    # Untrained networks have logits of any size, so the rounding is judged by the largest.
     assert (together - alone).abs().max() <= 1e-5 * max(1, float(alone.abs().max()))
 
 

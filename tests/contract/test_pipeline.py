@@ -138,9 +138,12 @@ def test_params_yaml_is_the_composition_of_conf(tmp_path: Path) -> None:
 
 
 FRAMEWORK_HOMES = {
-    "hydra": {"config.py"},
-    "dvc": {"config.py"},
-    "wandb": {"tracking.py"},
+    "hydra": {"config.py", *(f"sweeps/{name}.py" for name in ("axes", "command", "launcher", "sweeper"))},
+    "dvc": {"config.py", "experiments.py", "sweeps/checkout.py"},
+    "optuna": {f"sweeps/{name}.py" for name in ("study", "sweeper", "table")},
+    "submitit": {"sweeps/launcher.py"},
+    "wandb": {"tracking.py", "wandb_runs.py"},
+    "wandb_workspaces": {"wandb_panels.py", "wandb_workspace.py"},
     "albumentations": {"images/augmentation.py"},
 }
 

@@ -1,6 +1,7 @@
 """`retinue sweep`: a Hydra multirun with the launcher and the sweeper of this project."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -8,7 +9,8 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from retinue.config import explain, project_root, quoted
-from retinue.errors import SettingsError
+from retinue.errors import SettingsError, unknown
+from retinue.sweeps.settings import SweepSettings
 from retinue.sweeps.table import Table
 
 PLUGINS = ("hydra/launcher=dvc_experiments", "hydra/sweeper=study")
@@ -24,14 +26,24 @@ def run(overrides: Sequence[str]) -> Table:
         SettingsError: the settings do not compose, or describe no sweep.
     """
     conf = project_root() / "conf"
+    _check_keys(overrides)
     given = [quoted(f"+{each}" if each.startswith("sweep=") else each) for each in overrides]
     if not any(each.startswith("+sweep=") for each in given):
         given.insert(0, "+sweep=default")
-    with initialize_config_dir(str(conf), version_base="1.3"):
-        hydra = GlobalHydra.instance().hydra
-        assert hydra is not None
-        try:
-            arguments = [*given, *PLUGINS]
-            return hydra.multirun("config", lambda _: None, arguments, with_log_configuration=False)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise SettingsError(explain(error, conf, overrides)) from error
+    try:
+        with initialize_config_dir(str(conf), version_base="1.3"):
+            hydra = GlobalHydra.instance().hydra
+            assert hydra is not None
+            return hydra.multirun("config", lambda _: None, [*given, *PLUGINS], with_log_configuration=False)
+    except (HydraException, OmegaConfBaseException) as error:
+        plain = [each for each in overrides if "," not in each and not each.startswith("sweep")]
+        raise SettingsError(explain(error, conf, plain)) from error
+
+
+def _check_keys(overrides: Sequence[str]) -> None:
+    """The keys of `sweep` are no part of the composition that `explain` knows, so they are checked here."""
+    names = [field.name for field in fields(SweepSettings)]
+    for each in overrides:
+        key = each.partition("=")[0]
+        if key.startswith("sweep.") and key.split(".")[1] not in names:
+            raise SettingsError(f"sweep: {unknown('key', key.split('.')[1], names)}")

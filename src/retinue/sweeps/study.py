@@ -134,7 +134,7 @@ def sampler(settings: SweepSettings, number: int) -> optuna.samplers.BaseSampler
         # by default TPE draws ten trials at random before it models any: too many for a small sweep
         random_first = max(2, min(10, (settings.trials or 0) // 3))
         return optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=random_first, multivariate=True, group=True, constant_liar=settings.workers > 1
+            seed=seed, n_startup_trials=random_first, multivariate=True, constant_liar=settings.workers > 1
         )
     if settings.search == "nsga2":
         return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(4, min(50, (settings.trials or 0) // 4)))

@@ -45,7 +45,7 @@ class Sweep(NamedTuple):
         """
         settings = strict(SweepSettings, _plain(config.sweep), where="sweep")
         arguments = list(config.hydra.overrides.task)
-        axes = parse(_plain(config.hydra.sweeper.get("params") or {}), arguments)
+        axes = parse(_plain(config.hydra.sweeper.params), arguments)
         snapshot = Snapshot.take(project_root().resolve())
         if settings.name is not None:
             return cls(settings.name, settings, axes, snapshot)

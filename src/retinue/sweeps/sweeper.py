@@ -3,12 +3,13 @@
 import json
 import math
 import statistics
-import time
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
+from hydra import compose
 from optuna.trial import Trial
 
 from retinue.errors import RetinueError, SettingsError
@@ -16,10 +17,11 @@ from retinue.sweeps.axes import parse
 from retinue.sweeps.job import COMPLETE, FAILED, INTERRUPTED, PRUNED, Outcome
 from retinue.sweeps.launcher import Experiments
 from retinue.sweeps.study import Study
-from retinue.sweeps.table import Table
+from retinue.sweeps.sweep import Sweep
+from retinue.sweeps.table import WAITING, Table
 
 POLL_S = 0.5
-"""How often the validation metrics of running trials are looked at, where there is a pruner."""
+"""How often the validation metrics of running trials are looked at, where there is a pruner or a terminal."""
 
 
 class Running(NamedTuple):
@@ -48,12 +50,27 @@ def sweep(params: Mapping[str, Any], arguments: list[str], launcher: Any) -> Tab
         raise SettingsError("hydra.sweeper and the command line describe another sweep than hydra.launcher has.")
     if len(own.axes.seeds) > 1 and own.settings.prune != "none":
         raise SettingsError("sweep.prune: a trial of several seeds is judged by their mean; choose none.")
+    check_points(own)
     own.folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(own.folder / "lock", timeout=0):
             return Search(experiments).run()
     except Timeout as error:
         raise RetinueError(f"the sweep {own.name} is running in another process. Wait for it, or end it.") from error
+
+
+def check_points(own: Sweep) -> None:
+    """Composes conf/ with each value of each axis, so that a wrong one is refused before anything runs.
+
+    Raises:
+        HydraException: conf/ does not compose with one of them.
+    """
+    first = {key: values[0] for key, values in own.axes.choices.items()}
+    for key, values in own.axes.choices.items():
+        for value in values:
+            compose("config", [*own.axes.fixed, *(f"{k}={v}" for k, v in {**first, key: value}.items())])
+    for key, interval in own.axes.intervals.items():
+        compose("config", [*own.axes.fixed, *(f"{k}={v}" for k, v in first.items()), f"{key}={interval.low}"])
 
 
 class Search:
@@ -81,10 +98,18 @@ class Search:
             self._experiments.close()
         table = self._table()
         table.write(self._sweep.folder / "table.json")
+        if self._too_many_failed() and any(row.state == WAITING for row in table.rows):
+            print(
+                f"warning: ended early: {len(table.failed())} of {self._study.size} trials failed, more than "
+                f"sweep.max_failure_rate={self._settings.max_failure_rate} allows",
+                file=sys.stderr,
+            )
         return table
 
     def _drive(self, pool: ThreadPoolExecutor) -> None:
         running: dict[Future[Outcome], Running] = {}
+        pruning = self._settings.prune != "none"
+        watched = pruning or sys.stderr.isatty()
         try:
             while True:
                 while len(running) < self._settings.workers and (each := self._next()) is not None:
@@ -92,19 +117,33 @@ class Search:
                     running[pool.submit(self._experiments.run, each.job, each.overrides)] = each
                 if not running:
                     return
-                pruning = self._settings.prune != "none"
-                ended, _ = wait(running, timeout=POLL_S if pruning else None, return_when=FIRST_COMPLETED)
+                ended, _ = wait(running, timeout=POLL_S if watched else None, return_when=FIRST_COMPLETED)
+                self._show([] if ended else list(running.values()))
                 for future in ended:
                     self._record(running.pop(future), future.result())
                 for each in running.values() if pruning else ():
                     self._watch(each)
         finally:
+            self._show([])
             self._experiments.close()  # else the pool would wait for what is still running
+
+    def _show(self, running: Sequence[Running]) -> None:
+        """On a terminal: a line that says how far each experiment is; an empty one without any."""
+        if sys.stderr.isatty():
+            shown = "   ".join(f"{each.job + 1}: {len(self._reported(each))} epochs" for each in running)
+            print(f"\r\033[K{shown and 'running  '}{shown}", end="", file=sys.stderr, flush=True)
+
+    def _reported(self, run: Running) -> list[dict[str, float]]:
+        """What the training of `run` has said of its epochs so far."""
+        path = self._experiments.job(run.job, run.overrides).folder / "progress.jsonl"
+        if not path.exists():
+            return []
+        lines = path.read_text("utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def _next(self) -> Running | None:
         if not self._queue:
-            self._check_failures()
-            trial = self._study.ask()
+            trial = None if self._too_many_failed() else self._study.ask()
             if trial is None:
                 return None
             overrides = self._study.overrides(trial)
@@ -137,27 +176,20 @@ class Search:
     def _watch(self, run: Running) -> None:
         """Asks a training to end when its validation metric has fallen behind."""
         folder = self._experiments.job(run.job, run.overrides).folder
-        path = folder / "progress.jsonl"
-        if not path.exists() or (folder / "prune").exists():
+        if (folder / "prune").exists():
             return
-        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
+        rows = self._reported(run)
         name = self._settings.objectives[0]
         if rows and name not in rows[0]:
             raise SettingsError(
                 f"sweep.objective: training reports no {name}; it reports {', '.join(sorted(rows[0]))}."
             )
-        values = {row["epoch"]: row[name] for row in rows if math.isfinite(row[name])}
+        values = {int(row["epoch"]): row[name] for row in rows if math.isfinite(row[name])}
         if self._study.should_prune(run.trial, values):
             (folder / "prune").touch()
 
-    def _check_failures(self) -> None:
-        failed = len(self._table().failed())
-        if failed > self._settings.max_failure_rate * self._study.size:
-            raise RetinueError(
-                f"{failed} of {self._study.size} trials failed, more than sweep.max_failure_rate="
-                f"{self._settings.max_failure_rate} allows. The logs: {self._sweep.folder}/*/log.txt. What is complete "
-                f"is kept; sweep.retry=all tries the failed ones again."
-            )
+    def _too_many_failed(self) -> bool:
+        return len(self._table().failed()) > self._settings.max_failure_rate * self._study.size
 
     def _table(self) -> Table:
         return Table.of(self._sweep, self._study)
@@ -173,7 +205,6 @@ class Search:
         )
         for path in self._sweep.snapshot.untracked():
             print(f"warning: {path} is not in git, so no trial sees it: git add {path}", flush=True)
-        self._begun = time.monotonic()
 
     def _say(self, run: Running, outcome: Outcome) -> None:
         values = "  ".join(f"{name} {outcome.values[name]:.6g}" for name in self._settings.objectives if outcome.values)

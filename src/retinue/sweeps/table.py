@@ -5,7 +5,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -16,6 +16,7 @@ from retinue.sweeps.study import REASON, RETRY_OF, Study
 from retinue.sweeps.sweep import Sweep
 
 CONFIDENCE = 0.95
+WAITING = "waiting"
 _STATES = {TrialState.COMPLETE: COMPLETE, TrialState.FAIL: FAILED, TrialState.PRUNED: PRUNED}
 
 
@@ -58,8 +59,8 @@ class Table(NamedTuple):
         for trial in study.trials():
             latest[trial.user_attrs.get(RETRY_OF, trial.number)] = trial
         rows = [_row(sweep, study, number, trial) for number, trial in sorted(latest.items())]
-        front = _front(sweep, [row for row in rows if row.state == COMPLETE])
-        rows = [row._replace(best=row.trial in front) for row in rows]
+        best = _best(sweep, rows)
+        rows = [row._replace(best=row.trial in best) for row in rows]
         sign = -1 if sweep.settings.directions[0] == "maximize" else 1
         name = sweep.settings.objectives[0]
         rows.sort(key=lambda row: (sign * row.values[name] if row.values else math.inf, row.trial))
@@ -147,7 +148,7 @@ def interval_of_mean(values: Sequence[float]) -> tuple[float, float] | None:
 def _row(sweep: Sweep, study: Study, number: int, trial: FrozenTrial) -> Row:
     seeds = max(1, len(sweep.axes.seeds))
     indices = range(trial.number * seeds, (trial.number + 1) * seeds)
-    state = _STATES.get(trial.state, "waiting")
+    state = _STATES.get(trial.state, WAITING)
     outcomes = [_outcome(sweep.folder / str(index)) for index in indices] if state == COMPLETE else []
     values = {name: [each.values[name] for each in outcomes] for name in sweep.settings.objectives if outcomes}
     return Row(
@@ -166,18 +167,24 @@ def _outcome(folder: Path) -> Outcome:
     return Outcome(**json.loads((folder / "result.json").read_text("utf-8")))
 
 
-def _front(sweep: Sweep, rows: Sequence[Row]) -> set[int]:
-    """The trials that no other beats: as good in every objective and better in one."""
+def pareto(costs: Sequence[Sequence[float]]) -> set[int]:
+    """Indices of the points that no other beats: as low everywhere and lower somewhere."""
+
+    def beats(one: Sequence[float], other: Sequence[float]) -> bool:
+        return list(one) != list(other) and all(a <= b for a, b in zip(one, other, strict=True))
+
+    return {index for index, own in enumerate(costs) if not any(beats(other, own) for other in costs)}
+
+
+def _best(sweep: Sweep, rows: Sequence[Row]) -> set[int]:
+    """The complete trials that no other beats."""
+    complete = [row for row in rows if row.state == COMPLETE]
     signs = [-1 if each == "maximize" else 1 for each in sweep.settings.directions]
-
-    def costs(row: Row) -> list[float]:
-        return [sign * row.values[name] for sign, name in zip(signs, sweep.settings.objectives, strict=True)]
-
-    def beats(one: list[float], other: list[float]) -> bool:
-        return one != other and all(a <= b for a, b in zip(one, other, strict=True))
-
-    points: list[tuple[int, Any]] = [(row.trial, costs(row)) for row in rows]
-    return {trial for trial, own in points if not any(beats(other, own) for _, other in points)}
+    costs = [
+        [sign * row.values[name] for sign, name in zip(signs, sweep.settings.objectives, strict=True)]
+        for row in complete
+    ]
+    return {complete[index].trial for index in pareto(costs)}
 
 
 def _shown(row: Row, name: str) -> str:

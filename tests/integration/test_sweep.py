@@ -1,0 +1,208 @@
+"""`retinue sweep`: trials are DVC experiments, data stages are not run again, and nothing is lost when it is killed."""
+
+import json
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from project import Project
+
+QUICK = ("train.max_epochs=1", "tracking=off", "explain.images_per_outcome=1")
+GRID = ("model=mlp", "optimizer.lr=0.003,0.01,0.03,0.1", "sweep.workers=2", "sweep.name=grid", *QUICK)
+
+
+def sweep(project: Project, *overrides: str, check: bool = True) -> str:
+    """Runs a sweep; what it said."""
+    return project.run(sys.executable, "-m", "retinue.cli", "sweep", *overrides, check=check).stdout
+
+
+def table(project: Project, name: str = "grid") -> dict[str, Any]:
+    """The table of a finished sweep."""
+    return json.loads((project.path / ".cache" / "sweeps" / name / "table.json").read_text())
+
+
+def experiments(project: Project) -> dict[str, str]:
+    """Name -> commit of the DVC experiments."""
+    listed = project.run("git", "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps").stdout
+    return dict(re.findall(r"^refs/exps/../.{38}/(\S+) (\S+)$", listed, re.MULTILINE))
+
+
+def executed(project: Project, name: str = "grid") -> list[str]:
+    """The stages that were executed, of all trials."""
+    logs = (project.path / ".cache" / "sweeps" / name).glob("*/log.txt")
+    return [stage for log in sorted(logs) for stage in re.findall(r"^Running stage '(\w+)'", log.read_text(), re.M)]
+
+
+def state(project: Project) -> str:
+    """What git says of the checkout: its files, its commit, its stashes."""
+    commands = (("status", "--porcelain"), ("rev-parse", "HEAD"), ("stash", "list"))
+    return "".join(project.run("git", *command).stdout for command in commands)
+
+
+def left_running(project: Project) -> list[psutil.Process]:
+    """Processes that work below the checkout."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if Path(process.cwd()).is_relative_to(project.path):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return found
+
+
+@pytest.fixture
+def done(finished: Project, tmp_path: Path) -> Project:
+    """A copy of a checkout in which the pipeline has run."""
+    return finished.copy(tmp_path / "project")
+
+
+def test_trials_are_experiments_of_their_own_checkouts(done: Project) -> None:
+    """One of four trials fails; its log is shown, it is retried alone, and the best is applied without running."""
+    before = state(done)
+    overrides = ("model=mlp,lenet5", "optimizer.lr=0.01,1e9", "sweep.workers=2", "sweep.name=grid", *QUICK)
+    result = done.run(sys.executable, "-m", "retinue.cli", "sweep", *overrides, "sweep.max_failure_rate=1", check=False)
+    rows = {tuple(row["overrides"]): row for row in table(done)["trials"]}
+    failed = [row for row in rows.values() if row["state"] == "failed"]
+    assert result.returncode == 1
+    assert failed
+    assert all(row["overrides"][1] == "optimizer.lr=1000000000.0" or "1e9" in row["overrides"][1] for row in failed)
+    for row in failed:
+        assert f"trial {row['trial']} failed: stage train: " in result.stdout
+        assert (done.path / ".cache" / "sweeps" / "grid" / str(row["trial"]) / "log.txt").is_file()
+    complete = [row for row in rows.values() if row["state"] == "complete"]
+    assert set(experiments(done)) == {row["experiments"][0] for row in complete}
+    assert set(executed(done)) == {
+        "train",
+        "evaluate",
+        "explain",
+        "report",
+    }  # the data stages are those of the checkout
+    assert state(done) == before
+    assert left_running(done) == []
+
+    retried = done.run(
+        *(sys.executable, "-m", "retinue.cli", "sweep", *overrides, "sweep.max_failure_rate=1"),
+        f"sweep.retry=[{failed[0]['trial']}]",
+        check=False,
+    )
+    assert retried.stdout.count("failed: stage train") == 1 + len(failed)  # one was run, all are in the table
+    best = table(done)["trials"][0]
+    shown = json.loads(done.run(sys.executable, "-m", "dvc", "exp", "show", "--json").stdout)
+    assert best["experiments"][0] in json.dumps(shown)
+    done.run(sys.executable, "-m", "dvc", "exp", "apply", best["experiments"][0])
+    history = (done.path / "models" / "history.csv").read_text().splitlines()
+    row = dict(zip(history[0].split(","), history[1].split(","), strict=True))
+    assert float(row["val_log_loss"]) == best["values"]["val/log_loss"]
+    assert "Data and pipelines are up to date" in done.repro().stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victims", ["sweep", "one trial", "two trials"])
+def test_what_is_killed_is_taken_up_and_nothing_is_run_twice(done: Project, victims: str) -> None:
+    before = state(done)
+    process = done.start(sys.executable, "-m", "retinue.cli", "sweep", *GRID)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if re.match(r" +1/4|.*log_loss", line):
+            break
+    if victims == "sweep":
+        process.kill()
+        process.stdout.read()
+    else:
+        warm = next(each for each in psutil.Process(process.pid).children() if "server.py" in " ".join(each.cmdline()))
+        trials: list[psutil.Process] = []
+        while len(trials) < (1 if victims == "one trial" else 2):
+            trials = [each for each in warm.children() if os.getpgid(each.pid) == each.pid]
+        for trial in trials[: 1 if victims == "one trial" else 2]:
+            trial.kill()
+        rest = process.stdout.read()
+        assert rest.count("killed by signal 9 (SIGKILL)") >= (1 if victims == "one trial" else 2)
+        assert "started again" in rest
+    process.wait()
+    psutil.wait_procs(left_running(done), timeout=30)
+    assert left_running(done) == []
+    assert state(done) == before
+    complete = {path.parent.name for path in (done.path / ".cache/sweeps/grid").glob("*/result.json")}
+    logs = {name: (done.path / ".cache/sweeps/grid" / name / "log.txt").stat().st_mtime_ns for name in complete}
+
+    sweep(done, *GRID)
+    assert {name: (done.path / ".cache/sweeps/grid" / name / "log.txt").stat().st_mtime_ns for name in complete} == logs
+    assert sorted(experiments(done)) == [f"grid-{number}" for number in range(4)]
+    assert [row["state"] for row in table(done)["trials"]] == ["complete"] * 4
+    assert state(done) == before
+    done.repro()  # no lock is left
+
+
+@pytest.mark.slow
+def test_the_table_of_a_killed_sweep_is_that_of_an_uninterrupted_one(done: Project, tmp_path: Path) -> None:
+    other = done.copy(tmp_path / "other")
+    sweep(other, *GRID)
+    process = done.start(sys.executable, "-m", "retinue.cli", "sweep", *GRID)
+    assert process.stdout is not None
+    next(line for line in process.stdout if "log_loss" in line)
+    process.send_signal(signal.SIGINT)
+    assert "The same command goes on where it was" in process.stdout.read()
+    assert process.wait() == 1
+    assert left_running(done) == []
+    sweep(done, *GRID)
+    assert table(done) == table(other)
+
+
+@pytest.mark.slow
+def test_seeds_are_one_trial_with_an_interval(done: Project) -> None:
+    sweep(done, "model=mlp", "optimizer.lr=0.01,0.03", "seed=0,1,2", "sweep.name=seeds", "sweep.workers=2", *QUICK)
+    rows = table(done, "seeds")["trials"]
+    assert [len(row["experiments"]) for row in rows] == [3, 3]
+    for row in rows:
+        low, high = row["intervals"]["val/log_loss"]
+        assert low < row["values"]["val/log_loss"] < high
+    stages = executed(done, "seeds")
+    assert stages.count("train") == 6
+    assert stages.count("preprocess") == 2  # a split a seed, once for both trials; that of seed 0 is there
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["sweep.warm=false", "sweep.cluster={executor:local,timeout_min:10}"])
+def test_other_places_give_the_same_experiments(done: Project, tmp_path: Path, place: str) -> None:
+    other = done.copy(tmp_path / "other")
+    overrides = ("model=mlp", "optimizer.lr=0.01,0.03", "sweep.workers=2", "sweep.name=grid", *QUICK)
+    sweep(done, *overrides)
+    sweep(other, *overrides, place)
+    assert table(done) == table(other)
+    for name in experiments(done):
+        assert done.run("git", "show", f"refs/exps/{reference(done, name)}:dvc.lock").stdout == (
+            other.run("git", "show", f"refs/exps/{reference(other, name)}:dvc.lock").stdout
+        )
+    assert left_running(other) == []
+
+
+@pytest.mark.slow
+def test_a_trial_that_falls_behind_is_ended(done: Project) -> None:
+    longer = [each for each in QUICK if not each.startswith("train.max_epochs")]
+    said = sweep(
+        *(
+            done,
+            "model=mlp",
+            "optimizer.lr=0.01,0.012,0.014,0.016,0.00001",
+            "train.max_epochs=40",
+            "sweep.prune=median",
+        ),
+        *("sweep.name=pruned", *longer),
+    )
+    rows = {row["trial"]: row for row in table(done, "pruned")["trials"]}
+    assert rows[4]["state"] == "pruned", said
+    assert [rows[number]["state"] for number in range(4)] == ["complete"] * 4
+    assert "pruned-4" not in experiments(done)
+
+
+def reference(project: Project, name: str) -> str:
+    """The part of an experiment's ref behind refs/exps/."""
+    listed = project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").stdout.split()
+    return next(each for each in listed if each.endswith(f"/{name}")).removeprefix("refs/exps/")

@@ -1,0 +1,142 @@
+"""The warm process runs what would have been `python -m MODULE`: same code, same status, same end."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from retinue.errors import RetinueError
+from retinue.warm.process import Warm
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a process ends with its parent on Linux only")
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    process = Warm(tmp_path_factory.mktemp("warm"))
+    yield process
+    process.close()
+
+
+def write(folder: Path, code: str, name: str = "retinue/stages/probe.py") -> Path:
+    """A checkout at `folder` with a stage of this `code`."""
+    path = folder / "src" / name
+    path.parent.mkdir(parents=True)
+    for package in (path.parent, path.parent.parent):
+        (package / "__init__.py").touch()
+    path.write_text(code)
+    return folder
+
+
+def run(warm: Warm, folder: Path, module: str = "retinue.stages.probe", *arguments: str) -> tuple[int, str]:
+    """The exit status of the module, and what it wrote."""
+    environment = warm.environment({**os.environ, "PYTHONPATH": "src", "COLOUR": "blue"})
+    with (folder / "output").open("w+b") as output:
+        status = warm.run(module, arguments, folder=folder, environment=environment, output=output)
+        output.seek(0)
+        return status, output.read().decode()
+
+
+def test_it_runs_the_code_of_the_folder_as_python_would(warm: Warm, tmp_path: Path) -> None:
+    code = "import os, sys, retinue; print(os.getcwd(), os.environ['COLOUR'], sys.argv[1:], list(retinue.__path__))"
+    for name in ("one", "two"):  # two checkouts, each its own code
+        folder = write(tmp_path / name, code)
+        expected = f"{folder} blue ['a', 'b c'] ['{folder}/src/retinue']\n"
+        assert run(warm, folder, "retinue.stages.probe", "a", "b c") == (0, expected)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "said"),
+    [
+        ("raise SystemExit(3)", 3, ""),
+        ("raise SystemExit('no more')", 1, "no more"),
+        ("1 / 0", 1, "ZeroDivisionError"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL, ""),
+        ("import sys; print('out'); print('error', file=sys.stderr)", 0, "error"),
+        ("import atexit; atexit.register(print, 'at the end')", 0, "at the end"),
+    ],
+)
+def test_it_ends_as_python_would(warm: Warm, tmp_path: Path, code: str, status: int, said: str) -> None:
+    found, output = run(warm, write(tmp_path / "checkout", code))
+    assert found == status
+    assert said in output
+
+
+def test_libraries_are_imported_already(warm: Warm, tmp_path: Path) -> None:
+    code = "import sys; print(all(m in sys.modules for m in ('torch', 'pytorch_lightning', 'wandb', 'dvc.repo')))"
+    assert run(warm, write(tmp_path / "checkout", code)) == (0, "True\n")
+
+
+def test_forks_do_not_share_random_draws(warm: Warm, tmp_path: Path) -> None:
+    folder = write(tmp_path / "checkout", "import random; print(random.random())")
+    assert len({run(warm, folder)[1] for _ in range(3)}) == 3
+
+
+def test_forks_leave_the_temporary_folders_of_the_libraries(warm: Warm, tmp_path: Path) -> None:
+    code = "from wandb.sdk.data_types._private import MEDIA_TMP as m; import os; print(os.path.isdir(m.name))"
+    folder = write(tmp_path / "checkout", code)
+    assert [run(warm, folder)[1] for _ in range(2)] == ["True\n", "True\n"]
+
+
+def test_a_stage_that_a_command_starts_is_a_fork_too_and_ends_with_it(warm: Warm, tmp_path: Path) -> None:
+    """As DVC does: a module starts `python -m retinue.stages.…` and is killed while that runs."""
+    folder = write(
+        tmp_path / "checkout",
+        "import os, sys, time; print('torch' in sys.modules, os.getpid(), flush=True); time.sleep(600)",
+    )
+    starter = "import subprocess; subprocess.run('env PYTHONPATH=src python -m retinue.stages.probe', shell=True)"
+    (folder / "starter.py").write_text(starter)
+    environment = warm.environment(dict(os.environ))
+    with (folder / "output").open("wb") as output:
+        thread = threading.Thread(
+            target=warm.run,
+            args=("starter", []),
+            kwargs={"folder": folder, "environment": environment, "output": output},
+        )
+        thread.start()
+        while not (said := (folder / "output").read_text().split()):
+            thread.join(0.02)
+        warm_loaded, stage = said[0], psutil.Process(int(said[1]))
+        assert warm_loaded == "True"
+        leader = psutil.Process(os.getpgid(stage.pid))
+        leader.kill()
+        thread.join(30)
+    assert not thread.is_alive()
+    stage.wait(30)
+
+
+def test_all_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    folder = write(tmp_path / "checkout", "import os, time; print(os.getpid(), flush=True); time.sleep(600)")
+    owner = f"""
+import os, pathlib
+from retinue.warm.process import Warm
+warm = Warm(pathlib.Path({str(tmp_path / "warm")!r}))
+environment = warm.environment({{**os.environ, "PYTHONPATH": "src"}})
+with open({str(folder / "output")!r}, "wb") as output:
+    warm.run("retinue.stages.probe", [], folder=pathlib.Path({str(folder)!r}), environment=environment, output=output)
+"""
+    process = subprocess.Popen([sys.executable, "-c", owner])
+    output = folder / "output"
+    while not (output.exists() and output.read_text().strip()):
+        assert process.poll() is None
+    stage = psutil.Process(int(output.read_text()))
+    server = stage.parent()
+    assert server is not None
+    process.kill()
+    process.wait()
+    stage.wait(30)
+    server.wait(30)
+
+
+def test_a_warm_process_that_was_killed_is_told(tmp_path: Path) -> None:
+    process = Warm(tmp_path / "warm")
+    process.wait()
+    process.close()
+    with pytest.raises(RetinueError, match="the warm process has ended"):
+        run(process, write(tmp_path / "checkout", ""))

@@ -1,0 +1,128 @@
+"""The study asks for each trial once, whatever is killed when."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.trial import TrialState
+from scipy import stats
+
+from retinue.sweeps.axes import Axes, parse
+from retinue.sweeps.study import MAX_ATTEMPTS, Study
+from retinue.sweeps.table import interval_of_mean, pareto
+from sweeps import settings
+
+AXES = parse({}, ["model=a,b", "optimizer.lr=0.1,0.2,0.3"])
+DRAWN = parse({}, ["model=a,b", "optimizer.lr=tag(log,interval(0.001,0.1))"])
+
+
+def study(folder: Path, axes: Axes = AXES, **changes: Any) -> Study:
+    return Study(folder, settings(**changes), axes)
+
+
+def run(own: Study, count: int) -> list[tuple[str, ...]]:
+    """Runs `count` trials with an objective that the last axis decides; their overrides."""
+    done = []
+    for _ in range(count):
+        trial = own.ask()
+        assert trial is not None
+        done.append(tuple(own.overrides(trial)))
+        own.complete(trial, [float(own.overrides(trial)[-1].partition("=")[2])])
+    return done
+
+
+def test_a_grid_is_run_in_order_and_once(tmp_path: Path) -> None:
+    own = study(tmp_path)
+    assert run(own, 6) == [(f"model={m}", f"optimizer.lr={lr}") for m in "ab" for lr in ("0.1", "0.2", "0.3")]
+    assert own.ask() is None
+    assert study(tmp_path).ask() is None
+
+
+def test_what_was_running_when_killed_is_asked_for_again(tmp_path: Path) -> None:
+    own = study(tmp_path)
+    first = run(own, 2)
+    own.ask(), own.ask()  # two that never end
+    rest = run(study(tmp_path), 4)
+    assert sorted(first + rest) == sorted({*first, *rest})
+    assert len({*first, *rest}) == 6
+
+
+@pytest.mark.parametrize("search", ["random", "tpe", "nsga2"])
+@pytest.mark.parametrize("killed_at", [1, 5, 9])
+def test_a_search_that_is_taken_up_draws_what_it_would_have_drawn(tmp_path: Path, search: str, killed_at: int) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    whole = run(study(tmp_path / "whole", DRAWN, search=search, trials=10), 10)
+    own = study(tmp_path / "killed", DRAWN, search=search, trials=10)
+    begun = run(own, killed_at)
+    own.ask()
+    resumed = study(tmp_path / "killed", DRAWN, search=search, trials=10)
+    assert begun + run(resumed, 10 - killed_at) == whole
+    assert resumed.ask() is None
+
+
+def test_more_trials_go_on_where_fewer_ended(tmp_path: Path) -> None:
+    run(study(tmp_path, DRAWN, search="random", trials=3), 3)
+    more = study(tmp_path, DRAWN, search="random", trials=5)
+    run(more, 2)
+    assert more.ask() is None
+    assert [trial.number for trial in more.trials()] == [0, 1, 2, 3, 4]
+
+
+def test_a_trial_that_is_killed_again_and_again_fails(tmp_path: Path) -> None:
+    own = study(tmp_path)
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        trial = own.ask()
+        assert trial is not None
+        assert trial.number == 0
+        assert own.interrupted(trial, "killed") == (attempt < MAX_ATTEMPTS)
+    assert own.trials()[0].state == TrialState.FAIL
+
+
+def test_a_failed_trial_is_retried_alone_with_its_settings(tmp_path: Path) -> None:
+    own = study(tmp_path)
+    run(own, 5)
+    last = own.ask()
+    assert last is not None
+    own.failed(last, "of its own error")
+    assert own.ask() is None
+    own.retry([last.number])
+    again = own.ask()
+    assert again is not None
+    assert own.overrides(again) == own.overrides(last)
+    own.complete(again, [1.0])
+    assert own.ask() is None
+
+
+def test_a_trial_that_falls_behind_is_pruned(tmp_path: Path) -> None:
+    own = study(tmp_path, prune="median")
+    for _ in range(4):
+        trial = own.ask()
+        assert trial is not None
+        assert not own.should_prune(trial, {epoch: 1.0 / (epoch + 1) for epoch in range(5)})
+        own.complete(trial, [0.2])
+    behind, ahead = own.ask(), own.ask()
+    assert behind is not None
+    assert ahead is not None
+    assert own.should_prune(behind, dict.fromkeys(range(5), 5.0))
+    assert not own.should_prune(ahead, {epoch: 0.1 / (epoch + 1) for epoch in range(5)})
+
+
+@given(st.lists(st.integers(-1000, 1000), min_size=2, max_size=9, unique=True))
+def test_the_interval_is_that_of_scipy(values: list[int]) -> None:
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=stats.tmean(values), scale=stats.sem(values))
+    assert interval_of_mean(values) == pytest.approx((low, high), rel=1e-9, abs=1e-9)
+
+
+def test_one_value_has_no_interval() -> None:
+    assert interval_of_mean([1.0]) is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
+def test_the_front_is_what_nothing_beats(points: list[tuple[int, int]]) -> None:
+    front = pareto([list(map(float, point)) for point in points])
+    for index, point in enumerate(points):
+        beaten = any(a <= point[0] and b <= point[1] and (a, b) != point for a, b in points)
+        assert (index in front) != beaten
