@@ -1,5 +1,6 @@
 """The command `retinue`: what is not a stage."""
 
+import sys
 from contextlib import chdir
 from pathlib import Path
 
@@ -40,6 +41,24 @@ def compose(overrides: tuple[str, ...], check: bool) -> None:
             return
         target.write_text(text, "utf-8")
         print(f"{target}: composed from conf/ with {' '.join(overrides) or 'no overrides'}. Now `dvc repro`.")
+
+
+@main.command()
+@click.argument("overrides", nargs=-1)
+def sweep(overrides: tuple[str, ...]) -> None:
+    """Run a Hydra multirun in which every trial is a DVC experiment (docs/sweeps.md).
+
+    OVERRIDES are Hydra's. Values with commas vary (model=lenet5,resnet18), an interval is drawn from
+    (optimizer.lr=tag(log,interval(0.0001,0.1)) sweep.search=tpe sweep.trials=20), sweep=NAME takes a recipe of
+    conf/sweep/. The same command goes on where it was ended. Exit status 1: a trial failed.
+    """
+    with explained("sweep"):
+        from retinue.sweeps.command import run
+
+        table = run(overrides)
+        print(table.text())
+        if table.failed():
+            sys.exit(1)
 
 
 @main.command()
@@ -130,6 +149,70 @@ def lr_range(
         span, target = Span(low, high, steps), output and output.absolute()
         with chdir(project_root()):
             run(composition, span, output=target, as_json=as_json)
+
+
+@main.command()
+@click.argument("name")
+@click.option("--online", is_flag=True, help="Ask the W&B server for its runs, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def lineage(name: str, online: bool, as_json: bool) -> None:
+    """Print the commit, experiment, W&B runs and data hashes that belong to NAME (docs/rerun.md).
+
+    NAME is a DVC experiment, a settings fingerprint, a W&B run of this machine (its id or folder) or one of the server
+    (entity/project/id).
+    """
+    with explained("lineage"):
+        from retinue.lineage_command import run
+
+        run(name, online=online, as_json=as_json)
+
+
+@main.command()
+@click.argument("name")
+@click.option("--tolerance", type=float, default=0.0, show_default=True, help="Largest difference that is none.")
+@click.option("--shared-cache", is_flag=True, help="Take from this checkout's DVC cache what it holds.")
+@click.option("--anyway", is_flag=True, help="Go on where the code or an input is not as it was.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Folder for the clone.  [default: a temporary one]")
+def rerun(name: str, tolerance: float, shared_cache: bool, anyway: bool, keep: Path | None) -> None:
+    """Compute the recorded result NAME again in a clean clone and compare the metrics (docs/rerun.md).
+
+    NAME is that of `retinue lineage`. The exit status is 1 where a number differs.
+    """
+    with explained("rerun"):
+        from retinue.rerun import run
+
+        if not run(name, tolerance=tolerance, shared_cache=shared_cache, anyway=anyway, keep=keep):
+            sys.exit(1)
+
+
+@main.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="Print what would be sent; no server is needed.")
+def workspace(file: Path | None, as_json: bool) -> None:
+    """Send the W&B workspace and report that FILE describes (default: wandb.yaml), and print their addresses."""
+    with explained("workspace"):
+        from retinue.wandb_workspace import run
+
+        run(file or project_root() / "wandb.yaml", as_json=as_json)
+
+
+@main.command()
+@click.argument("names", nargs=-1)
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="The page (.html), or its folder.  [default: dashboard]"
+)
+@click.option("--baseline", metavar="REV", help="A commit to be compared, too, such as HEAD.")
+@click.option(
+    "--images", type=click.IntRange(min=0), default=8, show_default=True, help="Explained images of each set."
+)
+@click.option("--latency", is_flag=True, help="Load every network and time it on this machine.")
+def dashboard(names: tuple[str, ...], output: Path | None, baseline: str | None, images: int, latency: bool) -> None:
+    """Write one offline page that compares the DVC experiments NAMES, all without any (docs/dashboard.md)."""
+    with explained("dashboard"):
+        from retinue.dashboard.command import run
+
+        target = output.absolute() if output else project_root() / "dashboard"
+        run(names, output=target, baseline=baseline, images=images, with_latency=latency)
 
 
 @main.command()
