@@ -206,3 +206,22 @@ def reference(project: Project, name: str) -> str:
     """The part of an experiment's ref behind refs/exps/."""
     listed = project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").stdout.split()
     return next(each for each in listed if each.endswith(f"/{name}")).removeprefix("refs/exps/")
+
+
+@pytest.mark.slow
+def test_the_launcher_serves_hydras_own_sweeper(done: Project) -> None:
+    overrides = ["+sweep=default", "sweep.name=basic", "sweep.workers=2", "model=mlp", "optimizer.lr=0.01,0.03", *QUICK]
+    code = f"""
+import pathlib
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+with initialize_config_dir(str(pathlib.Path("conf").resolve()), version_base="1.3"):
+    plugins = ["hydra/launcher=dvc_experiments", "hydra.sweep.dir=.cache/basic"]
+    returned = GlobalHydra.instance().hydra.multirun("config", None, {overrides} + plugins, False)
+print([each.return_value for batch in returned for each in batch])
+"""
+    said = done.run(sys.executable, "-c", code).stdout
+    sweep(done, *overrides[1:])
+    values = {row["trial"]: row["values"]["val/log_loss"] for row in table(done, "basic")["trials"]}
+    assert said.splitlines()[-1] == f"[{values[0]}, {values[1]}]"
+    assert executed(done, "basic").count("train") == 2  # the sweep found both experiments finished

@@ -1,6 +1,5 @@
-"""Four pipeline runs as DVC experiments, with the real W&B client and a local server."""
+"""A sweep of four trials, with the real W&B client and a local server."""
 
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +10,10 @@ import wandb_complete
 import wandb_server
 from project import Project
 
-RATES = {"online-1": 0.001, "online-2": 0.004, "offline-1": 0.002, "offline-2": 0.008}
-SHORT = ("train.max_epochs=2", "explain.images_per_outcome=1")
+SWEEP = (
+    *("optimizer.lr=0.001,0.002,0.004,0.008", "sweep.name=rates", "sweep.workers=2"),
+    *("train.max_epochs=2", "explain.images_per_outcome=1"),
+)
 
 
 @pytest.fixture
@@ -36,29 +37,36 @@ def sync(project: Project, server: wandb_server.Server, pattern: str) -> None:
     assert "error" not in done.stderr.lower(), done.stderr
 
 
+def run_sweep(project: Project, server: wandb_server.Server, tracking: str) -> list[wandb_complete.Expected]:
+    """Four trials; their experiments."""
+    command = (sys.executable, "-m", "retinue.cli", "sweep", *SWEEP, f"tracking={tracking}")
+    project.run(*command, **variables(project, server))
+    return wandb_complete.expected(project.path)
+
+
 @pytest.mark.slow
-def test_four_experiments_are_complete_on_the_server(finished: Project, tmp_path: Path, server: wandb_server.Server):
-    project = finished.copy(tmp_path / "project")
-    for name, rate in RATES.items():
-        overrides = [*SHORT, f"optimizer.lr={rate}", f"tracking={name.partition('-')[0]}"]
-        sets = [part for override in overrides for part in ("--set-param", override)]
-        command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", name, *sets]
-        project.run(*command, **variables(project, server), RETINUE_SWEEP="rates")
-    online = wandb_complete.expected(project.path, ["online-1", "online-2"])
+def test_a_sweep_of_four_trials_is_complete_on_the_server(
+    finished: Project, tmp_path: Path, server: wandb_server.Server
+) -> None:
+    """Online; offline and synced later; and what was online synced to another server."""
+    project = finished.copy(tmp_path / "online")
+    online = run_sweep(project, server, "online")
+    assert [each.experiment.name for each in online] == [f"rates-{number}" for number in range(4)]
     wandb_complete.check_complete(server, online, sweep="rates")
 
-    sync(project, server, "offline-run-*")
-    everyone = wandb_complete.expected(project.path)
-    assert [each.experiment.name for each in everyone] == sorted(RATES)
-    wandb_complete.check_complete(server, everyone, sweep="rates")
+    later = finished.copy(tmp_path / "offline")
+    with wandb_server.serving() as another:
+        offline = run_sweep(later, another, "offline")
+        assert not another.runs
+        assert [each.fingerprint for each in offline] == [each.fingerprint for each in online]
+        sync(later, another, "offline-run-*")
+        wandb_complete.check_complete(another, offline, sweep="rates")
 
     with wandb_server.serving() as another:
         sync(project, another, "run-*")
         wandb_complete.check_complete(another, online, sweep="rates", artifacts=False)
 
     lost = next(run for run in server.runs.values() if run.job_type == "train")
-    lost.stream["wandb-history.jsonl"].popitem()
     lost.stream["wandb-history.jsonl"] = dict(list(lost.stream["wandb-history.jsonl"].items())[1:])
     with pytest.raises(AssertionError):
-        wandb_complete.check_complete(server, everyone, sweep="rates")
-    shutil.rmtree(project.path)
+        wandb_complete.check_complete(server, online, sweep="rates")

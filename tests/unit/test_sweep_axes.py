@@ -69,7 +69,7 @@ def test_a_grid_needs_lists() -> None:
         ({"max_failure_rate": 1.5}, "sweep.max_failure_rate"),
         ({"objective": "test/auc_score"}, "is of the test split.*val/auc_score"),
         ({"objective": ["val/log_loss", "test/log_loss"]}, "is of the test split"),
-        ({"objective": "accuracy"}, "expected a validation metric"),
+        ({"objective": "val/acuracy_score"}, "Did you mean 'val/accuracy_score'"),
         ({"prune": "median", "objective": ["val/log_loss", "parameters"]}, "several objectives"),
         ({"prune": "median", "objective": "parameters"}, "does not change while training"),
         ({"prune": "medain"}, "Did you mean 'median'"),

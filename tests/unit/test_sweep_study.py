@@ -110,6 +110,17 @@ def test_a_trial_that_falls_behind_is_pruned(tmp_path: Path) -> None:
     assert not own.should_prune(ahead, {epoch: 0.1 / (epoch + 1) for epoch in range(5)})
 
 
+def test_several_objectives_make_a_front(tmp_path: Path) -> None:
+    own = study(tmp_path, DRAWN, search="nsga2", trials=3, objective=["val/auc_score", "parameters"])
+    for values in ([0.9, 10.0], [0.8, 5.0], [0.7, 20.0]):
+        trial = own.ask()
+        assert trial is not None
+        own.complete(trial, values)
+    assert own.ask() is None
+    costs = [[-trial.values[0], trial.values[1]] for trial in own.trials()]
+    assert pareto(costs) == {0, 1}
+
+
 @given(st.lists(st.integers(-1000, 1000), min_size=2, max_size=9, unique=True))
 def test_the_interval_is_that_of_scipy(values: list[int]) -> None:
     low, high = stats.t.interval(0.95, len(values) - 1, loc=stats.tmean(values), scale=stats.sem(values))

@@ -30,7 +30,7 @@ from retinue.training.checkpoints import (
 )
 from retinue.training.classifier import Classifier, TrainSettings
 from retinue.training.prefix import make_inputs
-from retinue.training.sweep_reports import SweepReports
+from retinue.training.sweep_reports import Pruned, SweepReports
 from retinue.transfer.features import FOLDER
 from retinue.transfer.ledger import FreezeLedger
 from retinue.transfer.unfreezing import GradualUnfreezing
@@ -53,7 +53,11 @@ def run(settings: Settings, tracker: Tracker) -> None:
     ledger = FreezeLedger(start.network)
     resume = resume_folder({key: settings.plain(key) for key in SECTIONS}, _input_files(settings))
     with alone(resume):  # two trials of a sweep may differ in nothing that training reads
-        leader = _fit(settings, own, tracker, classifier, inputs.batches, start, ledger, resume)
+        try:
+            leader = _fit(settings, own, tracker, classifier, inputs.batches, start, ledger, resume)
+        except Pruned:
+            shutil.rmtree(resume)
+            raise
         if not leader:
             return
         best = _take_best(classifier, own, resume)

@@ -4,8 +4,10 @@ The checkout the user works in is read, never written: no lock is taken there, n
 at any moment leaves it as it was. It gains a ref for each finished experiment.
 """
 
+import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,12 +24,12 @@ class Snapshot(NamedTuple):
     Attributes:
         root: the user's checkout.
         commit: that is checked out there, the baseline of the experiments.
-        changes: commit of the uncommitted changes of tracked files on top of it; "" without any.
+        tree: of the tracked files as they are, changes that are not committed included.
     """
 
     root: Path
     commit: str
-    changes: str
+    tree: str
 
     @classmethod
     def take(cls, root: Path) -> "Snapshot":
@@ -40,12 +42,14 @@ class Snapshot(NamedTuple):
         if Path(top).resolve() != root.resolve():
             raise RetinueError(f"{root}: the checkout must be the root of its git repository, which is {top}.")
         commit = git(root, "rev-parse", "--verify", "HEAD^{commit}")
-        return cls(root, commit, git(root, "stash", "create"))
+        return cls(root, commit, _tree(root))
 
     def fingerprint(self) -> str:
         """Names the code: the commit and the uncommitted changes of anything but `NOT_CODE`."""
-        excluded = [f":(exclude){path}" for path in NOT_CODE]
-        return fingerprint([self.commit, git(self.root, "diff", "--binary", "HEAD", "--", ".", *excluded)])
+        changed = git(self.root, "diff-tree", "-r", self.commit, self.tree).splitlines()
+        return fingerprint(
+            [self.commit, [each for each in changed if each.split("\t")[1].split("/")[0] not in NOT_CODE]]
+        )
 
     def untracked(self) -> list[str]:
         """Files of conf/ and src/ that git does not know: no checkout of the sweep will have them."""
@@ -71,8 +75,8 @@ class Checkout(NamedTuple):
         path.parent.mkdir(parents=True, exist_ok=True)
         git(path.parent, "clone", "--quiet", "--shared", "--no-checkout", str(snapshot.root), str(path))
         git(path, "checkout", "--quiet", "--detach", snapshot.commit)
-        if snapshot.changes:
-            git(path, "stash", "apply", "--quiet", snapshot.changes)
+        git(path, "read-tree", "--reset", "-u", snapshot.tree)
+        git(path, "reset", "--quiet", "--mixed", snapshot.commit)  # the changes are as uncommitted as there
         _share_cache(snapshot.root, path)
         return checkout
 
@@ -100,13 +104,28 @@ def reference(root: Path, name: str) -> str | None:
     return git(root, "for-each-ref", "--count=1", "--format=%(refname)", f"{pattern}{name}") or None
 
 
-def git(folder: Path, *arguments: str) -> str:
+def _tree(root: Path) -> str:
+    """The tree of the tracked files of `root`, made in an index of its own: that of the user is left alone."""
+    with tempfile.TemporaryDirectory(prefix="retinue-") as folder:
+        index = Path(folder, "index")
+        shutil.copyfile(git(root, "rev-parse", "--path-format=absolute", "--git-path", "index"), index)
+        git(root, "add", "--update", index=index)
+        return git(root, "write-tree", index=index)
+
+
+def git(folder: Path, *arguments: str, index: Path | None = None) -> str:
     """What git says in `folder`, without the last newline.
+
+    Args:
+        folder: of a repository.
+        arguments: of git.
+        index: used in place of the repository's own.
 
     Raises:
         RetinueError: git fails.
     """
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    environment = os.environ if index is None else {**os.environ, "GIT_INDEX_FILE": str(index)}
+    done = subprocess.run(["git", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RetinueError(f"git {arguments[0]} in {folder}: {done.stderr.strip() or f'exit {done.returncode}'}.")
     return done.stdout.strip("\n")

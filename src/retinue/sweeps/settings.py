@@ -1,13 +1,21 @@
 """What conf/sweep says."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from retinue.artifacts import Epoch
 from retinue.errors import SettingsError, unknown
 
 SEARCHES = ("grid", "random", "tpe", "nsga2")
 PRUNERS = ("none", "median", "hyperband")
+VALIDATION = tuple(
+    f"val/{field.name.removeprefix('val_')}"
+    for field in fields(Epoch)
+    if field.name.startswith("val_") and field.name.endswith(("_loss", "_score"))
+)
+"""Objectives of the best epoch, of models/history.csv."""
+
 COSTS = ("parameters", "multiply_adds", "weight_bytes")
 """Objectives besides the validation metrics, of models/architecture.json; less is better."""
 
@@ -93,6 +101,5 @@ def _check_objective(name: Any) -> None:
             f"sweep.objective: {name} is of the test split. What is chosen by it is measured too well on it: "
             f"choose by validation, val/{name.removeprefix('test/')}."
         )
-    if name not in COSTS and not re.fullmatch(r"val/[a-z0-9_]+", name):
-        known = ", ".join(COSTS)
-        raise SettingsError(f"sweep.objective: expected a validation metric (val/…) or one of {known}; got {name!r}.")
+    if name not in (*VALIDATION, *COSTS):
+        raise SettingsError(f"sweep.objective: {unknown('objective', name, (*VALIDATION, *COSTS))}")

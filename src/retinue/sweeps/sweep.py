@@ -45,7 +45,8 @@ class Sweep(NamedTuple):
         """
         settings = strict(SweepSettings, _plain(config.sweep), where="sweep")
         arguments = list(config.hydra.overrides.task)
-        axes = parse(_plain(config.hydra.sweeper.params), arguments)
+        params = config.hydra.sweeper.params  # None of Hydra's own sweeper
+        axes = parse({} if params is None else _plain(params), arguments)
         snapshot = Snapshot.take(project_root().resolve())
         if settings.name is not None:
             return cls(settings.name, settings, axes, snapshot)

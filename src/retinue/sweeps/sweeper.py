@@ -170,8 +170,12 @@ class Search:
         elif PRUNED in by_state:
             self._study.pruned(run.trial, by_state[PRUNED].reason)
         else:
-            values = [[each.values[name] for each in outcomes] for name in self._settings.objectives]
-            self._study.complete(run.trial, [statistics.fmean(each) for each in values])
+            values = {name: [each.values[name] for each in outcomes] for name in self._settings.objectives}
+            wrong = [name for name, each in values.items() if not all(map(math.isfinite, each))]
+            if wrong:
+                self._study.failed(run.trial, f"{', '.join(wrong)}: not a number at the best epoch")
+            else:
+                self._study.complete(run.trial, [statistics.fmean(each) for each in values.values()])
 
     def _watch(self, run: Running) -> None:
         """Asks a training to end when its validation metric has fallen behind."""
@@ -180,10 +184,6 @@ class Search:
             return
         rows = self._reported(run)
         name = self._settings.objectives[0]
-        if rows and name not in rows[0]:
-            raise SettingsError(
-                f"sweep.objective: training reports no {name}; it reports {', '.join(sorted(rows[0]))}."
-            )
         values = {int(row["epoch"]): row[name] for row in rows if math.isfinite(row[name])}
         if self._study.should_prune(run.trial, values):
             (folder / "prune").touch()

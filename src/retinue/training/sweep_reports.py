@@ -12,6 +12,10 @@ import pytorch_lightning as L
 from retinue.errors import TrainingError
 
 
+class Pruned(TrainingError):
+    """The sweep has ended this training: others are ahead."""
+
+
 class SweepReports(L.Callback):
     """After each epoch appends its validation metrics to progress.jsonl, and looks for the file prune.
 
@@ -19,7 +23,7 @@ class SweepReports(L.Callback):
         folder: of the trial.
 
     Raises:
-        TrainingError: at the end of an epoch, when the sweep asks for it.
+        Pruned: at the end of an epoch, when the sweep asks for it.
     """
 
     def __init__(self, folder: Path):
@@ -39,4 +43,4 @@ class SweepReports(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if (self._folder / "prune").exists():
-            raise TrainingError(f"pruned after epoch {trainer.current_epoch + 1}: the sweep has better trials.")
+            raise Pruned(f"pruned after epoch {trainer.current_epoch + 1}: the sweep has better trials.")

@@ -1,0 +1,107 @@
+"""`retinue sweep` against the same trainings in a bare loop in one process: `python -m benchmarks.sweep`.
+
+Writes its two sections of docs/results.md. The sweep's time is that of the whole command, start to table: the six
+networks are evaluated, explained and reported in it, too. The loop trains, and does nothing else.
+"""
+
+import contextlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from benchmarks import experiments
+from benchmarks.in_process import Pipeline
+from benchmarks.pairing import timed
+from retinue.config import project_root
+from retinue.stage import explained
+from retinue.stages import train
+
+MODELS, RATES = ("lenet5", "mnist_cnn"), ("0.001", "0.003", "0.01")
+POINTS = [(f"model={model}", f"optimizer.lr={rate}") for model in MODELS for rate in RATES]
+SMALL = ("model=lenet5", "optimizer.lr=0.003,0.004,0.005", "train.max_epochs=5", "sweep.name=overhead")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Measure on digits; about 10 minutes on 2 cores."""
+    torch.set_num_threads(2)
+    with explained("sweep"), checkout() as root:
+        seconds = timed(partial(sweep, root, "sweep=digits_grid", "sweep.name=grid"))
+        sweep(root, "sweep=digits_tpe", "sweep.name=tpe")
+        sweep(root, *SMALL)
+        pipeline = Pipeline(())
+        loop = sum(trained(pipeline, *point) for point in POINTS)
+        alone = trained(pipeline, "model=lenet5", "optimizer.lr=0.004", "train.max_epochs=5")
+        document = project_root() / "docs" / "results.md"
+        experiments.write_section(document, "sweep", _times(root, seconds, loop, alone))
+        experiments.write_section(document, "search", _search(root))
+
+
+@contextlib.contextmanager
+def checkout() -> Any:
+    """A clone of this checkout in which the pipeline has run, so that only what a trial changes is left to do."""
+    with tempfile.TemporaryDirectory(prefix="retinue-") as folder:
+        root = Path(folder, "project")
+        subprocess.run(["git", "clone", "--quiet", str(project_root()), str(root)], check=True)
+        shutil.copytree(project_root() / ".dvc" / "cache", root / ".dvc" / "cache")
+        subprocess.run([sys.executable, "-m", "dvc", "checkout", "--quiet"], cwd=root, check=True)
+        yield root
+
+
+def sweep(root: Path, *overrides: str) -> None:
+    """Runs the command in the checkout `root`."""
+    print(f"retinue sweep {' '.join(overrides)} …", flush=True)
+    command = [sys.executable, "-m", "retinue.cli", "sweep", *overrides, "tracking=off"]
+    subprocess.run(command, cwd=root, check=True)
+
+
+def trained(pipeline: Pipeline, *overrides: str) -> float:
+    """Seconds of the stage train in this process, of training alone."""
+    settings = pipeline.settings(*overrides)
+    shutil.rmtree(pipeline.path / ".cache", ignore_errors=True)
+    seconds = timed(partial(pipeline.run, train, settings))
+    print(f"{' '.join(overrides)}: {seconds:.1f} s", flush=True)
+    return seconds
+
+
+def _times(root: Path, seconds: float, loop: float, alone: float) -> str:
+    logs = [path.read_text() for path in (root / ".cache/sweeps/grid").glob("*/log.txt")]
+    stages = [stage for log in logs for stage in re.findall(r"^Running stage '(\w+)'", log, re.MULTILINE)]
+    data = sum(stages.count(stage) for stage in ("acquire", "preprocess", "augment"))
+    small = [_document(path)["seconds"] for path in (root / ".cache/sweeps/overhead").glob("*/result.json")]
+    extra = sum(small) / len(small) - alone
+    rows = [
+        ("6 trials, 2 workers: the whole command", f"{seconds:.1f} s"),
+        ("the same 6 trainings in a loop in one process", f"{loop:.1f} s"),
+        ("ratio", f"{seconds / loop:.2f}"),
+        ("data stages executed by the 6 trials", str(data)),
+        ("a trial of 5 epochs beyond its own training, 1 worker, mean of 3", f"{extra:.1f} s"),
+    ]
+    return experiments.markdown(("what", "measured"), rows)
+
+
+def _search(root: Path) -> str:
+    rows = []
+    for name in ("grid", "tpe"):
+        table = _document(root / ".cache" / "sweeps" / name / "table.json")
+        best = table["trials"][0]
+        value = f"{best['values']['val/log_loss']:.6f}"
+        rows.append((name, str(len(table["trials"])), " ".join(best["overrides"]), value))
+    return experiments.markdown(("search", "trials", "best setting", "val/log_loss"), rows)
+
+
+def _document(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text("utf-8"))
+
+
+if __name__ == "__main__":
+    main()

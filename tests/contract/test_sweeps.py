@@ -1,0 +1,41 @@
+"""Every recipe of conf/sweep describes a sweep that can be run."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+
+from project import ROOT, Project
+from retinue.sweeps.command import PLUGINS
+from retinue.sweeps.study import Study, distributions
+from retinue.sweeps.sweep import Sweep
+from retinue.sweeps.sweeper import check_points
+
+RECIPES = sorted(path.stem for path in (ROOT / "conf" / "sweep").glob("*.yaml") if path.stem != "default")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Project.create(tmp_path_factory.mktemp("sweeps") / "project").path
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_composes_and_says_what_it_costs(
+    recipe: str, checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(checkout)
+    with initialize_config_dir(str(checkout / "conf"), version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        overrides = [f"+sweep={recipe}", *PLUGINS]
+        sweep = Sweep.of(hydra.compose_config("config", overrides, run_mode=RunMode.MULTIRUN))
+        check_points(sweep)
+    assert sweep.name.startswith(recipe.replace("_", "-") + "-")
+    assert Study(tmp_path, sweep.settings, sweep.axes).size > 1
+    assert distributions(sweep.axes).keys() == set(sweep.axes.keys)
+    header = re.findall(r"^# ?(.*)", (checkout / "conf" / "sweep" / f"{recipe}.yaml").read_text(), re.MULTILINE)
+    assert f"Command: retinue sweep sweep={recipe}" in header
+    assert any(line.startswith("Cost: ") for line in header)
