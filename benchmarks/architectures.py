@@ -3,7 +3,6 @@
 Each row is a DVC experiment: `dvc exp show` lists it, `dvc exp apply NAME` brings it back.
 """
 
-import statistics
 import tempfile
 from pathlib import Path
 
@@ -11,10 +10,11 @@ import click
 import torch
 
 from benchmarks import experiments
-from benchmarks.pairing import timed
 from retinue.bundle import Bundle, build_sized
 from retinue.config import compose, project_root
 from retinue.errors import RetinueError, SettingsError
+from retinue.experiments import Experiment
+from retinue.latency import latency
 from retinue.stage import explained
 
 LARGEST = 2_500_000
@@ -26,7 +26,6 @@ PHOTOGRAPHS = (
     *(*BUDGET, "source=image_folder", "source.val_folder=null", "source.test_folder=val"),
     *("preprocess=rgb224", "preprocess.image_size=96", "preprocess.resize=110", "train.max_epochs=15"),
 )
-BATCH = 32
 COLUMNS = ("model", "accuracy (95 %)", "AUC (95 %)", "parameters", "multiply-adds", "ms per image")
 
 
@@ -84,7 +83,7 @@ def _row(data: str, model: str, overrides: tuple[str, ...]) -> tuple[str, ...] |
     return _figures(model, experiment)
 
 
-def _figures(model: str, experiment: experiments.Experiment) -> tuple[str, ...]:
+def _figures(model: str, experiment: Experiment) -> tuple[str, ...]:
     """A line of the table, of a finished experiment."""
     metrics = experiment.document("evaluation/metrics.json")
     architecture = experiment.document("models/architecture.json")
@@ -96,17 +95,8 @@ def _figures(model: str, experiment: experiments.Experiment) -> tuple[str, ...]:
         experiments.with_interval(metrics, "auc_score"),
         f"{architecture['parameters']:,}",
         f"{architecture['multiply_adds']:,}",
-        experiments.cut_off(_milliseconds(bundle), 2),
+        experiments.cut_off(latency(bundle).median, 2),
     )
-
-
-def _milliseconds(bundle: Bundle) -> float:
-    """Median time of a forward pass, per image of a batch of `BATCH`."""
-    data = bundle.dataset
-    images = torch.rand(BATCH, data.channels, data.image_size, data.image_size)
-    with torch.inference_mode():
-        bundle.network(images)
-        return statistics.median(timed(lambda: bundle.network(images)) for _ in range(7)) / BATCH * 1e3
 
 
 if __name__ == "__main__":

@@ -1,41 +1,16 @@
 """DVC experiments run one after another in checkouts of their own, and tables in docs/results.md made of them."""
 
-import json
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from dvc.api import DVCFileSystem
+from typing import Any
 
 from retinue.config import project_root
 from retinue.errors import RetinueError
-
-
-class Experiment(NamedTuple):
-    """A finished DVC experiment.
-
-    Attributes:
-        name: as `dvc exp show` lists it.
-        revision: its commit.
-        seconds: it took, without what was up to date.
-    """
-
-    name: str
-    revision: str
-    seconds: float
-
-    def document(self, path: str) -> dict[str, Any]:
-        """A JSON output of the experiment."""
-        return json.loads(DVCFileSystem(str(project_root()), rev=self.revision).read_text(path))
-
-    def fetch(self, path: str, target: Path) -> Path:
-        """A copy of an output of the experiment at `target`."""
-        DVCFileSystem(str(project_root()), rev=self.revision).get(path, str(target), recursive=True)
-        return target
+from retinue.experiments import Experiment, all_experiments, committed
 
 
 def run(name: str, overrides: Sequence[str]) -> Experiment:
@@ -61,13 +36,10 @@ def run(name: str, overrides: Sequence[str]) -> Experiment:
         reasons = re.findall(r"^error: (.*)|^ERROR: (.*)", finished.stdout + finished.stderr, re.MULTILINE)
         raise RetinueError(next((ours or dvcs for ours, dvcs in reasons), finished.stderr.strip()[-500:]))
     print(f" {seconds:.0f} s")
-    listed = ["git", "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps"]
-    for line in subprocess.run(listed, cwd=project_root(), capture_output=True, text=True, check=True).stdout.split(
-        "\n"
-    ):
-        reference, _, revision = line.partition(" ")
-        if reference.endswith(f"/{name}"):
-            return Experiment(name, revision, seconds)
+    baseline = committed("HEAD").revision
+    for experiment in all_experiments():
+        if experiment.name == name and experiment.baseline == baseline:
+            return experiment
     raise RetinueError(f"{name}: DVC ran the experiment and lists none of that name. See `dvc exp list`.")
 
 

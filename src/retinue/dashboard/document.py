@@ -1,0 +1,127 @@
+"""What the scripts of the page know: one JSON document, with every number in full."""
+
+import base64
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from retinue.dashboard.comparing import LEVEL, TESTED, Comparable
+from retinue.dashboard.evidence import Dashboard
+from retinue.dashboard.leaderboard import COSTS, headings
+from retinue.dashboard.pictures import Shown
+from retinue.dashboard.results import Result, Scored
+
+_CURVE_DIGITS = 5
+
+
+def document(board: Dashboard) -> dict[str, Any]:
+    """The document; an experiment is an index of `rows`, a class an index of its set's `classes`."""
+    differing = set(board.differing)
+    first = board.results[0].settings if board.results else {}
+    columns = {heading.key: heading.text for heading in headings(board)}
+    costs = dict(COSTS) | ({"latency": "ms per image"} if board.latencies else {})
+    return {
+        "level": LEVEL,
+        "metrics": [{"name": name, "text": columns[name], "lower": _lower(name)} for name in board.metrics],
+        "tested": list(TESTED),
+        "costs": [{"name": name, "text": text} for name, text in costs.items()],
+        "changed": [{"name": name, "text": columns[name]} for name in board.changed],
+        "common": {key: value for key, value in first.items() if key not in differing},
+        "sets": [_set(group) for group in board.groups],
+        "rows": [_row(board, i, result) for i, result in enumerate(board.results)],
+        "pairs": [pair for group in board.groups for pair in _pairs(group)],
+        "images": [_image(shown) for shown in board.images],
+    }
+
+
+def embedded(value: Any) -> Markup:
+    """`value` as JSON that can stand inside a script element: nothing in it ends the element or opens a comment."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)
+
+
+def _lower(name: str) -> bool:
+    return name.endswith(("_error", "_loss"))
+
+
+def _set(group: Comparable) -> dict[str, Any]:
+    scored = group.scored
+    if scored is None:
+        return {"label": group.label, "members": list(group.members), "images": [], "labels": "", "classes": []}
+    return {
+        "label": group.label,
+        "members": list(group.members),
+        "images": list(scored.image_ids),
+        "labels": _packed(scored.labels, scored),
+        "classes": list(scored.classes),
+    }
+
+
+def _row(board: Dashboard, index: int, result: Result) -> dict[str, Any]:
+    group = board.group_of(index)
+    own = {key: result.settings[key] for key in board.differing if key in result.settings}
+    cost: dict[str, float] = dict(result.cost)
+    if index in board.latencies:
+        cost["latency"] = board.latencies[index][0]
+    return {
+        "name": result.name,
+        "kind": result.kind,
+        "set": group.label,
+        "revision": result.revision,
+        "settings": own,
+        "metrics": dict(result.metrics),
+        "intervals": {name: list(ends) for name, ends in result.intervals.items()},
+        "cost": cost,
+        "standings": {
+            metric: {"p": standing.p, "corrected": standing.corrected, "apart": standing.apart}
+            for metric, standings in group.standings.items()
+            if (standing := standings.get(index)) is not None
+        },
+        "predicted": _packed(result.scored.predicted, result.scored) if result.scored else None,
+        "curves": {
+            name: [_drawn(c.false_positive_rate), _drawn(c.true_positive_rate)] for name, c in result.curves.items()
+        },
+    }
+
+
+def _pairs(group: Comparable) -> list[list[Any]]:
+    """Rows [i, j, difference, low, high, p of the first metric, the same of the second], differences i minus j."""
+    rows = []
+    for i, j in group.pairs[TESTED[0]]:
+        differences = [group.pairs[metric][i, j] for metric in TESTED]
+        rows.append([i, j, *(part for d in differences for part in (d.value, *d.interval, d.p))])
+    return rows
+
+
+def _image(shown: Shown) -> dict[str, Any]:
+    original = shown.original
+    return {
+        "set": shown.comparable,
+        "id": shown.image_id,
+        "label": shown.label,
+        "original": original and {"uri": original.uri, "pixelated": original.pixelated},
+        "overlays": {
+            str(i): {
+                "uri": overlay.picture.uri,
+                "predicted": overlay.explanation.predicted,
+                "target": overlay.explanation.target,
+                "confidence": overlay.explanation.confidence,
+                "right": overlay.explanation.predicted == overlay.explanation.label,
+            }
+            for i, overlay in shown.overlays.items()
+        },
+    }
+
+
+def _packed(classes: np.ndarray, scored: Scored) -> str:
+    """Class indices as base64 of one byte each, of two (little endian) where there are more than 256 classes."""
+    return base64.b64encode(classes.astype("<u1" if len(scored.classes) <= 256 else "<u2").tobytes()).decode()
+
+
+def _drawn(values: Sequence[float] | np.ndarray) -> list[float]:
+    return [round(float(value), _CURVE_DIGITS) for value in values]

@@ -1,0 +1,230 @@
+"""What is known of an experiment, read from wherever it is kept; what cannot be read becomes a note, not an end."""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from retinue import artifacts
+from retinue.artifacts import Explanation, Prediction, RawImage, RocPoint
+from retinue.dashboard.paired import auc_parts
+from retinue.errors import DataError, RetinueError
+from retinue.experiments import Outcome
+from retinue.metrics.curves import RocCurve
+from retinue.metrics.probabilities import to_probs
+from retinue.metrics.thinning import thin_roc
+from retinue.reports.tables import flattened
+
+CURVE_POINTS = 121
+"""Points of a curve on the page at most; thinned without moving its area."""
+MAX_CURVES = 12
+"""Up to this many curves all are kept, of more the averages."""
+_AVERAGES = ("macro", "micro")
+_TEST_STORE = "data/processed/test"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The test images of an experiment and what its network says of them.
+
+    Attributes:
+        key: names the images: SHA-256 of the classes and of each image's id, class and content. Equal keys are what
+            makes a paired comparison possible; the size the images were resized to has no part in it.
+        image_ids: N of them.
+        classes: names; a label is an index into them.
+        labels, predicted: int64 (N,).
+        parts: float64 (N,), what each image contributes to the AUC (`paired.auc_parts`).
+    """
+
+    key: str
+    image_ids: Sequence[str]
+    classes: Sequence[str]
+    labels: np.ndarray
+    predicted: np.ndarray
+    parts: np.ndarray
+
+    @property
+    def right(self) -> np.ndarray:
+        """Whether each image is predicted right, bool (N,)."""
+        return self.labels == self.predicted
+
+
+@dataclass(frozen=True)
+class Result:
+    """An experiment, as far as it can be read.
+
+    Attributes:
+        outcome: where it is kept.
+        kind: "experiment", "workspace" or "baseline".
+        settings: dotted key -> value as text.
+        metrics: dotted name -> value, of evaluation/metrics.json; empty where there is none.
+        intervals: name of a metric -> low, high.
+        cost: "parameters", "multiply_adds" of the trained network; empty where unknown.
+        scored: the test images; None where they cannot be read, and the reason is a note.
+        test_hash: DVC's hash of the test split; "" where unknown.
+        curves: name -> ROC curve.
+        gallery: its explained images.
+        notes: what could not be read, and why.
+    """
+
+    outcome: Outcome
+    kind: str
+    settings: Mapping[str, str]
+    metrics: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+    cost: Mapping[str, int]
+    scored: Scored | None
+    test_hash: str
+    curves: Mapping[str, RocCurve]
+    gallery: Sequence[Explanation]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.outcome.name
+
+    @property
+    def revision(self) -> str:
+        """Of its commit; "" for the workspace."""
+        return getattr(self.outcome, "revision", "")
+
+    @property
+    def baseline(self) -> str:
+        """Commit it was started from; "" for the workspace."""
+        return getattr(self.outcome, "baseline", "")
+
+    def note(self, what: str, error: RetinueError) -> None:
+        """Keeps why `what` could not be read."""
+        self.notes.append(_note(self.outcome, what, error))
+
+
+def read_result(outcome: Outcome, kind: str) -> Result:
+    """Reads all there is of `outcome`; never fails because of what it finds there."""
+    notes: list[str] = []
+
+    def part(what: str, read: Callable[[], T], instead: T) -> T:
+        try:
+            return read()
+        except RetinueError as error:
+            notes.append(_note(outcome, what, error))
+        except (LookupError, TypeError, ValueError, AttributeError, EOFError) as error:
+            notes.append(f"{what}: another format than this version reads ({type(error).__name__}: {error}).")
+        return instead
+
+    nothing: tuple[dict[str, float], dict[str, tuple[float, float]]] = ({}, {})
+    metrics, intervals = part("metrics", lambda: _metrics(outcome.metrics()), nothing)
+    scored = part("predictions", lambda: _scored(outcome), None) if metrics else None
+    if scored is not None and abs(float(scored.right.mean()) - metrics.get("accuracy_score", -1.0)) > 1e-9:
+        notes.append("predictions: they are not those of evaluation/metrics.json. `dvc repro` makes both anew.")
+        scored = None
+    return Result(
+        outcome,
+        kind,
+        settings=part("settings", lambda: dict(flattened(outcome.settings())), {}),
+        metrics=metrics,
+        intervals=intervals,
+        cost=part("network", lambda: _cost(_json(outcome, artifacts.ARCHITECTURE.as_posix())), {}),
+        scored=scored,
+        test_hash=part("dvc.lock", lambda: outcome.hashes().get(_TEST_STORE, ""), ""),
+        curves=part("ROC curves", lambda: _curves(outcome), {}) if metrics else {},
+        gallery=part("explanations", lambda: _gallery(outcome), []) if metrics else [],
+        notes=_unrepeated(notes),
+    )
+
+
+def _note(outcome: Outcome, what: str, error: RetinueError) -> str:
+    return f"{what}: {str(error).removeprefix(f'experiment {outcome.name}: ')}"
+
+
+def _unrepeated(notes: Sequence[str]) -> list[str]:
+    """`notes`, or one for all where they differ only in which output is not in the cache."""
+    missing = [note for note in notes if "is not in DVC's cache" in note]
+    if len(missing) < 2:
+        return list(notes)
+    what = ", ".join(note.partition(":")[0] for note in missing)
+    remedy = missing[0].partition("is not in DVC's cache.")[2].strip()
+    return [f"{what}: not in DVC's cache. {remedy}", *(note for note in notes if note not in missing)]
+
+
+def _json(outcome: Outcome, path: str) -> Any:
+    return artifacts.read_json(_file(outcome, path))
+
+
+def _file(outcome: Outcome, path: str) -> Path:
+    return outcome.files(path)[""]
+
+
+def _metrics(document: Any) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    """All numbers of metrics.json by dotted name, and the intervals."""
+    intervals = {name: (float(low), float(high)) for name, (low, high) in document.get("intervals", {}).items()}
+    values = {name: value for name, value in _numbers(document) if not name.startswith("intervals.")}
+    if "accuracy_score" not in values:
+        raise DataError("evaluation/metrics.json has no accuracy_score: it is of another version. Run it again.")
+    return values, intervals
+
+
+def _numbers(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, float]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            yield f"{prefix}{key}", value
+
+
+def _cost(architecture: Mapping[str, Any]) -> dict[str, int]:
+    return {key: int(architecture[key]) for key in ("parameters", "multiply_adds")}
+
+
+def _scored(outcome: Outcome) -> Scored:
+    rows = artifacts.read_table(_file(outcome, "evaluation/predictions/predictions.csv"), Prediction)
+    logits = np.load(_file(outcome, "evaluation/predictions/logits.npy"), allow_pickle=False)
+    classes = _json(outcome, "models/bundle.json")["dataset"]["classes"]
+    if len(logits) != len(rows):
+        raise DataError(f"{len(rows)} predictions, logits of {len(logits)} images. Run it again.")
+    content = _contents(_file(outcome, "data/raw/manifest.csv"))
+    labels = np.array([row.label for row in rows], np.int64)
+    named = [(row.image_id, classes[row.label], content[row.image_id]) for row in rows]
+    return Scored(
+        key=hashlib.sha256(repr((list(classes), named)).encode()).hexdigest()[:12],
+        image_ids=[row.image_id for row in rows],
+        classes=classes,
+        labels=labels,
+        predicted=np.array([row.predicted for row in rows], np.int64),
+        parts=auc_parts(labels, to_probs(logits)),
+    )
+
+
+@lru_cache(maxsize=4)
+def _contents(manifest: Path) -> Mapping[str, str]:
+    """Image id -> SHA-256 of its file. Most experiments share one manifest, which in DVC's cache is one file."""
+    return {image.image_id: image.sha256 for image in artifacts.iterate_table(manifest, RawImage)}
+
+
+def _curves(outcome: Outcome) -> dict[str, RocCurve]:
+    points = artifacts.read_table(_file(outcome, "evaluation/curves/roc.csv"), RocPoint)
+    grouped = {name: list(rows) for name, rows in groupby(points, key=lambda point: point.curve)}
+    kept = list(grouped) if len(grouped) <= MAX_CURVES else [name for name in _AVERAGES if name in grouped]
+    return {name: thin_roc(_roc(grouped[name]), CURVE_POINTS) for name in kept}
+
+
+def _roc(points: Sequence[RocPoint]) -> RocCurve:
+    columns = zip(*((p.false_positive_rate, p.true_positive_rate, p.threshold) for p in points), strict=True)
+    curve = RocCurve(*(np.array(column, np.float64) for column in columns))
+    if not np.isfinite([curve.false_positive_rate, curve.true_positive_rate]).all():
+        raise DataError(f"evaluation/curves/roc.csv: curve {points[0].curve!r} has points that are not finite.")
+    return curve
+
+
+def _gallery(outcome: Outcome) -> list[Explanation]:
+    """Its explained images; none where the explainer has nothing to show for the network."""
+    document = _json(outcome, "explanations/gallery.json")
+    return [Explanation(**entry) for entry in document["images"]] if document["applicable"] else []
