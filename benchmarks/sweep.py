@@ -4,7 +4,6 @@ Writes its two sections of docs/results.md. The sweep's time is that of the whol
 networks are evaluated, explained and reported in it, too. The loop trains, and does nothing else.
 """
 
-import contextlib
 import json
 import re
 import shutil
@@ -31,10 +30,12 @@ SMALL = ("model=lenet5", "optimizer.lr=0.003,0.004,0.005", "train.max_epochs=5",
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-def main() -> None:
+@click.option("--keep", type=click.Path(exists=False, path_type=Path), help="Leave the checkout with its experiments.")
+def main(keep: Path | None) -> None:
     """Measure on digits; about 10 minutes on 2 cores."""
     torch.set_num_threads(2)
-    with explained("sweep"), checkout() as root:
+    with explained("sweep"), tempfile.TemporaryDirectory(prefix="retinue-") as folder:
+        root = checkout(keep.resolve() if keep is not None else Path(folder, "project"))
         seconds = timed(partial(sweep, root, "sweep=digits_grid", "sweep.name=grid"))
         sweep(root, "sweep=digits_tpe", "sweep.name=tpe")
         sweep(root, *SMALL)
@@ -46,15 +47,12 @@ def main() -> None:
         experiments.write_section(document, "search", _search(root))
 
 
-@contextlib.contextmanager
-def checkout() -> Any:
-    """A clone of this checkout in which the pipeline has run, so that only what a trial changes is left to do."""
-    with tempfile.TemporaryDirectory(prefix="retinue-") as folder:
-        root = Path(folder, "project")
-        subprocess.run(["git", "clone", "--quiet", str(project_root()), str(root)], check=True)
-        shutil.copytree(project_root() / ".dvc" / "cache", root / ".dvc" / "cache")
-        subprocess.run([sys.executable, "-m", "dvc", "checkout", "--quiet"], cwd=root, check=True)
-        yield root
+def checkout(root: Path) -> Path:
+    """A clone of this checkout at `root` in which the pipeline has run: what a trial changes is all there is to do."""
+    subprocess.run(["git", "clone", "--quiet", str(project_root()), str(root)], check=True)
+    shutil.copytree(project_root() / ".dvc" / "cache", root / ".dvc" / "cache")
+    subprocess.run([sys.executable, "-m", "dvc", "checkout", "--quiet"], cwd=root, check=True)
+    return root
 
 
 def sweep(root: Path, *overrides: str) -> None:

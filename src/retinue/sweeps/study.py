@@ -52,6 +52,14 @@ class Study:
         """Every trial, by number."""
         return self._study.get_trials(deepcopy=False)
 
+    def latest(self) -> dict[int, FrozenTrial]:
+        """Number of a trial that is no retry -> the trial, or its last retry."""
+        return {trial.user_attrs.get(RETRY_OF, trial.number): trial for trial in self.trials()}
+
+    def num_failed(self) -> int:
+        """Number of trials whose last try failed."""
+        return sum(trial.state == TrialState.FAIL for trial in self.latest().values())
+
     def ask(self) -> Trial | None:
         """The next trial to run: one that was interrupted or is to be retried, else a new one; None at the end."""
         waiting = [each.number for each in self.trials() if each.state == TrialState.WAITING]

@@ -189,7 +189,7 @@ class Search:
             (folder / "prune").touch()
 
     def _too_many_failed(self) -> bool:
-        return len(self._table().failed()) > self._settings.max_failure_rate * self._study.size
+        return self._study.num_failed() > self._settings.max_failure_rate * self._study.size
 
     def _table(self) -> Table:
         return Table.of(self._sweep, self._study)

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from retinue import artifacts
 from retinue.errors import SettingsError
 from retinue.sweeps.job import COMPLETE, FAILED, PRUNED, Outcome
-from retinue.sweeps.study import REASON, RETRY_OF, Study
+from retinue.sweeps.study import REASON, Study
 from retinue.sweeps.sweep import Sweep
 
 CONFIDENCE = 0.95
@@ -55,9 +55,7 @@ class Table(NamedTuple):
     @classmethod
     def of(cls, sweep: Sweep, study: Study) -> "Table":
         """What the study and the folders of its trials say."""
-        latest: dict[int, FrozenTrial] = {}
-        for trial in study.trials():
-            latest[trial.user_attrs.get(RETRY_OF, trial.number)] = trial
+        latest = study.latest()
         rows = [_row(sweep, study, number, trial) for number, trial in sorted(latest.items())]
         best = _best(sweep, rows)
         rows = [row._replace(best=row.trial in best) for row in rows]
