@@ -69,6 +69,7 @@ class Forked:
 
     def __init__(self, folder: Path):
         self._warm = Warm(folder)
+        self._warm.wait()
 
     def dvc(self, arguments: list[str], folder: Path, environment: Mapping[str, str], output: BinaryIO) -> int:
         return self._warm.run(

@@ -19,9 +19,10 @@ import socket
 import sys
 import tempfile
 import threading
+import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 LIBRARIES = (
     "dvc.cli",
@@ -114,7 +115,6 @@ def main(name: str) -> None:
     request = serve(name)
     if request is not None:
         become(request)
-        return
     for folder in folders:
         folder.cleanup()
 
@@ -245,8 +245,12 @@ def receive(connection: socket.socket) -> Request:
     return Request(**json.loads(rest), files=list(files), client=pid)
 
 
-def become(request: Request) -> None:
-    """Runs the request in this process, a fork: it ends as `python -m MODULE` would."""
+def become(request: Request) -> NoReturn:
+    """Runs the request in this process, a fork: it ends as `python -m MODULE` would.
+
+    But for one thing, as multiprocessing's forks do: the interpreter is not taken down, which would write to, and so
+    copy, every page that holds one of the libraries' objects.
+    """
     end_with_parent()
     os.setpgid(0, 0 if request.group else os.getpgid(request.client))
     for target, file in enumerate(request.files):
@@ -261,7 +265,21 @@ def become(request: Request) -> None:
     sys.orig_argv = [sys.executable, "-m", *sys.argv]
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    runpy.run_module(request.module, run_name="__main__", alter_sys=True)
+    status: object = 0
+    try:
+        runpy.run_module(request.module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        status = end.code
+    except BaseException:  # noqa: BLE001 - what Python itself does at its top level
+        traceback.print_exc()
+        status = 1
+    if isinstance(status, str):
+        print(status, file=sys.stderr)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status if isinstance(status, int) else int(status is not None))
 
 
 if __name__ == "__main__":
