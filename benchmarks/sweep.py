@@ -1,6 +1,6 @@
 """`retinue sweep` against the same trainings in a bare loop in one process: `python -m benchmarks.sweep`.
 
-Writes its two sections of docs/results.md. The sweep's time is that of the whole command, start to table: the six
+Writes its sections of docs/results.md. The sweep's time is that of the whole command, start to table: the six
 networks are evaluated, explained and reported in it, too. The loop trains, and does nothing else.
 """
 
@@ -33,25 +33,23 @@ from retinue.sweeps.launcher import Experiments
 
 MODELS, RATES = ("lenet5", "mnist_cnn"), ("0.001", "0.003", "0.01")
 POINTS = [(f"model={model}", f"optimizer.lr={rate}") for model in MODELS for rate in RATES]
+PARTS = ("sweep", "trial", "search")
 PAIRS = 5
 SMALL = ("model=lenet5", "train.max_epochs=5", "tracking=off")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("parts", nargs=-1, type=click.Choice(PARTS))
 @click.option("--keep", type=click.Path(exists=False, path_type=Path), help="Leave the checkout with its experiments.")
-def main(keep: Path | None) -> None:
-    """Measure on digits; about 10 minutes on 2 cores."""
+def main(parts: tuple[str, ...], keep: Path | None) -> None:
+    """Measure PARTS (all without any) on digits; about 10 minutes on 2 cores for all."""
     torch.set_num_threads(2)
+    measures = {"sweep": against_a_loop, "trial": beyond_training, "search": against_the_grid}
     with explained("sweep"), tempfile.TemporaryDirectory(prefix="retinue-") as folder:
         root = checkout(keep.resolve() if keep is not None else Path(folder, "project"))
-        seconds = timed(partial(sweep, root, "sweep=digits_grid", "sweep.name=grid"))
-        pipeline = Pipeline(())
-        loop = sum(trained(pipeline, *point) for point in POINTS)
-        extra = beyond_training(root, pipeline)
-        sweep(root, "sweep=digits_tpe", "sweep.name=tpe")
-        document = project_root() / "docs" / "results.md"
-        experiments.write_section(document, "sweep", _times(root, seconds, loop, extra))
-        experiments.write_section(document, "search", _search(root))
+        for part in parts or PARTS:
+            table = measures[part](root)
+            experiments.write_section(project_root() / "docs" / "results.md", part, table)
 
 
 def checkout(root: Path) -> Path:
@@ -78,46 +76,56 @@ def trained(pipeline: Pipeline, *overrides: str) -> float:
     return seconds
 
 
-def beyond_training(root: Path, pipeline: Pipeline) -> list[float]:
-    """Seconds of a small trial, all its stages, less those of its training alone: `PAIRS` pairs in turn."""
+def against_a_loop(root: Path) -> str:
+    """The grid as a sweep of 2 workers, and its trainings in a loop in this process."""
+    seconds = timed(partial(sweep, root, "sweep=digits_grid", "sweep.name=grid"))
+    logs = [path.read_text() for path in (root / ".cache/sweeps/grid").glob("*/log.txt")]
+    stages = [stage for log in logs for stage in re.findall(r"^Running stage '(\w+)'", log, re.MULTILINE)]
+    data = sum(stages.count(stage) for stage in ("acquire", "preprocess", "augment"))
+    pipeline = Pipeline(())
+    loop = sum(trained(pipeline, *point) for point in POINTS)
+    rows = [
+        ("6 trials, 2 workers: the whole command", f"{seconds:.1f} s"),
+        ("the same 6 trainings in a loop in one process", f"{loop:.1f} s"),
+        ("ratio", f"{seconds / loop:.2f}"),
+        ("data stages executed by the 6 trials", str(data)),
+    ]
+    return experiments.markdown(("what", "measured"), rows)
+
+
+def beyond_training(root: Path) -> str:
+    """A small trial, all its stages, and its training alone in this process: `PAIRS` pairs in turn."""
     rates = [f"0.00{number}" for number in range(2, 3 + PAIRS)]
     overrides = ["+sweep=default", "sweep.name=small", f"optimizer.lr={','.join(rates)}", *SMALL, *PLUGINS]
     with contextlib.chdir(root), initialize_config_dir(str(root / "conf"), version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         launcher = Experiments.of(hydra.compose_config("config", overrides, run_mode=RunMode.MULTIRUN))
+    pipeline = Pipeline(())
     launcher.start()
     try:
-        found = []
+        pairs = []
         for number, rate in enumerate(rates):
             trial = launcher.run(number, [f"optimizer.lr={rate}"]).seconds
-            found.append(trial - trained(pipeline, *SMALL, f"optimizer.lr={rate}"))
-            print(f"a trial beyond its training: {found[-1]:.1f} s", flush=True)
+            pairs.append((trial, trained(pipeline, *SMALL, f"optimizer.lr={rate}")))
+            print(f"a trial: {trial:.1f} s", flush=True)
     finally:
         launcher.close()
-    return found[1:]  # the first also finds out that the data stages are done
-
-
-def _times(root: Path, seconds: float, loop: float, extra: list[float]) -> str:
-    logs = [path.read_text() for path in (root / ".cache/sweeps/grid").glob("*/log.txt")]
-    stages = [stage for log in logs for stage in re.findall(r"^Running stage '(\w+)'", log, re.MULTILINE)]
-    data = sum(stages.count(stage) for stage in ("acquire", "preprocess", "augment"))
-    rows = [
-        ("6 trials, 2 workers: the whole command", f"{seconds:.1f} s"),
-        ("the same 6 trainings in a loop in one process", f"{loop:.1f} s"),
-        ("ratio", f"{seconds / loop:.2f}"),
-        ("data stages executed by the 6 trials", str(data)),
-        (
-            f"a trial of 5 epochs beyond its own training, one at a time: median of {PAIRS} (smallest to largest)",
-            f"{statistics.median(extra):.1f} s ({min(extra):.1f} to {max(extra):.1f})",
-        ),
+    del pairs[0]  # the first trial also finds out that the data stages are done
+    columns = [
+        ("a trial of 5 epochs, all its stages", [trial for trial, _ in pairs]),
+        ("its training alone, in one process", [alone for _, alone in pairs]),
+        ("difference", [trial - alone for trial, alone in pairs]),
     ]
-    return experiments.markdown(("what", "measured"), rows)
+    rows = [(what, f"{statistics.median(s):.1f} s", f"{min(s):.1f} to {max(s):.1f} s") for what, s in columns]
+    return experiments.markdown(("what", f"median of {PAIRS}", "smallest to largest"), rows)
 
 
-def _search(root: Path) -> str:
+def against_the_grid(root: Path) -> str:
+    """The best settings of grid and TPE, by validation."""
     rows = []
     for name in ("grid", "tpe"):
+        sweep(root, f"sweep=digits_{name}", f"sweep.name={name}")
         table = _document(root / ".cache" / "sweeps" / name / "table.json")
         best = table["trials"][0]
         value = f"{best['values']['val/log_loss']:.6f}"
