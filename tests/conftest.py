@@ -1,12 +1,17 @@
 """Fixtures of all tests."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from project import Project
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,6 +33,15 @@ def extras() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"{folder} holds no extra data; set RETINUE_EXTRAS to a folder with data/ and weights/")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """A real browser."""
+    from browser import started
+
+    with started() as chromium:
+        yield chromium
 
 
 @pytest.fixture

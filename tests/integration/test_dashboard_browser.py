@@ -3,17 +3,15 @@
 import csv
 import io
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Download, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Download, Locator, Page
 from scipy import stats
 
+from browser import CONTRAST
 from dashboard_outcomes import MadeUp, made_board
-from integration.test_report_browser import ARGUMENTS, CONTRAST
 from retinue.dashboard.evidence import Dashboard
 from retinue.dashboard.page import render
 
@@ -31,21 +29,6 @@ OUTCOMES = [
     MadeUp("gone", skill=1.5, noise=4, lacks=["evaluation/predictions/predictions.csv"]),
     MadeUp("elsewhere", skill=2.5, images=1),
 ]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = os.environ.get("RETINUE_BROWSER") or next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        reason = f"no browser: none of {', '.join(names)} is on the PATH; RETINUE_BROWSER may name one"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

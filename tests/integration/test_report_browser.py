@@ -1,14 +1,12 @@
 """The page in a real browser: it loads nothing, fits a phone, shows its images, sorts, prints, has a dark mode."""
 
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
+from browser import CONTRAST
 from report_artifacts import BINARY, TRANSFERRED, Scene, settings_values, write_artifacts
 from retinue import artifacts
 from retinue.artifacts import Quarantined
@@ -16,14 +14,6 @@ from retinue.config import Settings
 from retinue.stages import report
 from retinue.tracking import Tracker
 
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 LONG = "a_class_name_without_any_place_to_break_" * 5
 SCENES = {
     "ten": Scene(),
@@ -44,21 +34,6 @@ SCENES = {
         sections={"report": {"title": LONG}},
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = os.environ.get("RETINUE_BROWSER") or next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        reason = f"no browser: none of {', '.join(names)} is on the PATH; RETINUE_BROWSER may name one"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -246,30 +221,3 @@ def test_the_page_is_whole_without_its_script(browser, pages):
     page.locator("summary", has_text="optimizer").click()
     assert page.get_by_text("weight_decay", exact=True).first.is_visible()
     context.close()
-
-
-CONTRAST = """() => {
-  const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
-  const over = (colours) => {
-    canvas.clearRect(0, 0, 1, 1);
-    for (const colour of colours) { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); }
-    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
-  };
-  const luminance = (rgb) => {
-    const [r, g, b] = rgb.map((v) => v / 255).map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const seen = new Map();
-  for (const element of document.querySelectorAll('body *')) {
-    const own = [...element.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
-    if (!own || element.closest('script, title') || !element.getClientRects().length) continue;
-    const behind = [];
-    for (let e = element; e; e = e.parentElement) behind.unshift(getComputedStyle(e).backgroundColor);
-    const style = getComputedStyle(element);
-    const colour = element.closest('svg') ? style.fill : style.color;
-    const [a, b] = [luminance(over([...behind, colour])), luminance(over(behind))];
-    const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (contrast < 4.5) seen.set(`${element.tagName}.${element.getAttribute('class')} ${contrast.toFixed(2)}`, 1);
-  }
-  return [...seen.keys()];
-}"""
