@@ -141,6 +141,23 @@ def test_what_is_killed_is_taken_up_and_nothing_is_run_twice(done: Project, vict
 
 
 @pytest.mark.slow
+def test_a_training_that_was_killed_goes_on_at_its_last_epoch(done: Project) -> None:
+    overrides = ("optimizer.lr=0.002,0.003", "train.max_epochs=12", "tracking=off", "sweep.name=grid")
+    log = done.path / ".cache" / "sweeps" / "grid" / "0" / "log.txt"
+    process = done.start(sys.executable, "-m", "retinue.cli", "sweep", *overrides)
+    while not (log.exists() and re.search(r"^epoch +5/12", log.read_text(), re.MULTILINE)):
+        assert process.poll() is None
+    process.kill()
+    process.communicate()
+    sweep(done, *overrides)
+    resumed = re.search(r"^resuming after epoch (\d+) from (.*)", log.read_text(), re.MULTILINE)
+    assert resumed is not None
+    assert int(resumed[1]) >= 4
+    assert Path(resumed[2]).is_relative_to(done.path / ".cache" / "train")
+    assert [row["state"] for row in table(done)["trials"]] == ["complete"] * 2
+
+
+@pytest.mark.slow
 def test_the_table_of_a_killed_sweep_is_that_of_an_uninterrupted_one(done: Project, tmp_path: Path) -> None:
     other = done.copy(tmp_path / "other")
     sweep(other, *GRID)

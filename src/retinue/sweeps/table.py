@@ -119,9 +119,8 @@ class Table(NamedTuple):
             )
         best = next((row for row in self.rows if row.best), None)
         if best is not None:
-            advice.append(
-                f"`dvc exp apply {best.experiments[0]}` brings the best into this checkout, results included."
-            )
+            what = "the best" if len(self.sweep.settings.objectives) == 1 else "the first that no other beats (*)"
+            advice.append(f"`dvc exp apply {best.experiments[0]}` brings {what} into this checkout, results included.")
         return ["", *advice] if advice else []
 
     def _index(self, row: Row) -> int:
