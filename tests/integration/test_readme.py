@@ -25,6 +25,7 @@ ELSEWHERE = {
     "make run": "continuous integration runs it",
     "make test": "is what runs this test",
     "retinue dense": "the command's name",
+    "retinue sweep": "the command's name",
     "retinue dashboard": "tests/integration/test_dashboard.py",
     "retinue sweep model=lenet5,mnist_cnn optimizer.lr=0.001,0.01 sweep.workers=2": "tests/integration/test_sweep.py",
     "source .venv/bin/activate": "made by make",

@@ -130,8 +130,8 @@ class Table(NamedTuple):
 def interval_of_mean(values: Sequence[float]) -> tuple[float, float] | None:
     """The 95 % interval of the mean by Student's t, of n >= 2 `values` that are drawn alike; None for fewer.
 
-    >>> interval_of_mean([1.0, 2.0, 3.0])[1].__round__(4)  # 2 + 4.3027 / sqrt(3)
-    4.4842
+    >>> interval_of_mean([1.0, 2.0, 3.0])[1].__round__(4)  # 2 + 4.30265 / sqrt(3)
+    4.4841
     """
     if len(values) < 2:
         return None
