@@ -154,6 +154,7 @@ def test_an_experiment_is_reproduced_by_name_fingerprint_run_and_folder(small: S
     assert small.run("git", "status", "--porcelain", "--", "stage.py", "dvc.yaml").stdout == ""
 
 
+@pytest.mark.slow
 def test_the_result_of_the_branch_is_found_by_its_fingerprint_and_its_run(small: Small):
     (small.path / "README").write_text("a later commit without results")
     small.commit("later")
@@ -164,6 +165,7 @@ def test_the_result_of_the_branch_is_found_by_its_fingerprint_and_its_run(small:
     assert "reproduced: 4 of 4 numbers are equal." in done.stdout
 
 
+@pytest.mark.slow
 def test_a_run_of_settings_that_were_never_committed_is_reproduced(small: Small):
     path = small.path / "params.yaml"
     path.write_text(path.read_text().replace("lr: 0.3", "lr: 1.0"))
@@ -220,6 +222,7 @@ def test_images_that_are_gone_or_changed_are_named(small: Small):
     assert f"it is not at {small.path / 'photos'} any more" in done.stderr
 
 
+@pytest.mark.slow
 def test_images_at_an_absolute_path_are_read_there(small: Small, tmp_path: Path):
     elsewhere = tmp_path / "elsewhere"
     (small.path / "photos").rename(elsewhere)
@@ -238,6 +241,7 @@ def test_images_at_an_absolute_path_are_read_there(small: Small, tmp_path: Path)
     assert f"it is not at {elsewhere} any more" in done.stderr
 
 
+@pytest.mark.slow
 def test_images_beside_the_checkout_are_linked_beside_the_clone(small: Small, tmp_path: Path):
     (small.path / "photos").rename(tmp_path / "beside")
     (small.path / "stage.py").write_text(STAGE.replace("OFFSET", "0").replace('"photos"', '"../beside"'))
@@ -254,6 +258,7 @@ def test_images_beside_the_checkout_are_linked_beside_the_clone(small: Small, tm
     assert not (tmp_path / "far" / "beside").exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_the_server_is_found_and_reproduced(small: Small):
     with wandb_server.serving() as server:
         account = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": wandb_server.API_KEY}
@@ -284,6 +289,7 @@ def test_the_whole_pipeline_is_reproduced_byte_for_byte(finished: Project, tmp_p
     assert "reproduced: 17 of 17 numbers are equal.\n13 of 13 outs of the stages are the same" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_clone_is_kept_on_demand_and_the_cache_shared_on_demand(small: Small, tmp_path: Path):
     kept = tmp_path / "kept"
     done = small.retinue("rerun", small.fingerprint, "--keep", str(kept), "--shared-cache")

@@ -37,6 +37,7 @@ def digests(project: Project, *folders: str) -> dict[str, str]:
 OUTS = ("data", "evaluation", "explanations")
 
 
+@pytest.mark.slow
 def test_five_stages_write_the_bytes_of_one_process(finished: Project, tmp_path: Path) -> None:
     project = finished.copy(tmp_path / "project")
     settings = ("tracking=off", "explain.images_per_outcome=1", "explain.batch_size=7", "evaluate.batch_size=50")
