@@ -147,6 +147,23 @@ def test_every_number_is_that_of_dvc(project: Project, page: str) -> None:
             assert ours[key] == (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)), key
 
 
+def test_curves_are_those_of_dvc_plots_diff(project: Project, page: str) -> None:
+    """Point by point; a curve of more than 121 points is thinned, which does not move its area."""
+    text = project.run(sys.executable, "-m", "dvc", "plots", "diff", "HEAD", "poor", "--json").stdout
+    content = json.loads(text)["data"]["ROC"][0]["content"]
+    drawn = (json.loads(content) if isinstance(content, str) else content)["data"]["values"]
+    equal = 0
+    for name in ("HEAD", "poor"):
+        for curve, ours in rows_of(page)[name]["curves"].items():
+            rows = [row for row in drawn if (row["rev"], row["curve"]) == (name, curve)]
+            theirs = [[float(row[key]) for row in rows] for key in ("false_positive_rate", "true_positive_rate")]
+            assert np.trapezoid(ours[1], ours[0]) == pytest.approx(np.trapezoid(theirs[1], theirs[0]), abs=1e-12)
+            if len(rows) <= 121:
+                assert ours == theirs
+                equal += 1
+    assert equal > 10
+
+
 def test_every_digit_of_metrics_json_stands_in_the_table(project: Project, page: str) -> None:
     with chdir(project.path):
         texts = {e.name: e.text("evaluation/metrics.json") for e in (*all_experiments(), committed("HEAD"))}

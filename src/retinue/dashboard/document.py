@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,6 @@ from retinue.dashboard.evidence import Dashboard
 from retinue.dashboard.leaderboard import COSTS, headings
 from retinue.dashboard.pictures import Shown
 from retinue.dashboard.results import Result, Scored
-
-_CURVE_DIGITS = 5
 
 
 def document(board: Dashboard) -> dict[str, Any]:
@@ -84,7 +81,7 @@ def _row(board: Dashboard, index: int, result: Result) -> dict[str, Any]:
         },
         "predicted": _packed(result.scored.predicted, result.scored) if result.scored else None,
         "curves": {
-            name: [_drawn(c.false_positive_rate), _drawn(c.true_positive_rate)] for name, c in result.curves.items()
+            name: [c.false_positive_rate.tolist(), c.true_positive_rate.tolist()] for name, c in result.curves.items()
         },
     }
 
@@ -121,7 +118,3 @@ def _image(shown: Shown) -> dict[str, Any]:
 def _packed(classes: np.ndarray, scored: Scored) -> str:
     """Class indices as base64 of one byte each, of two (little endian) where there are more than 256 classes."""
     return base64.b64encode(classes.astype("<u1" if len(scored.classes) <= 256 else "<u2").tobytes()).decode()
-
-
-def _drawn(values: Sequence[float] | np.ndarray) -> list[float]:
-    return [round(float(value), _CURVE_DIGITS) for value in values]
