@@ -175,7 +175,7 @@ class Workspace:
 
 def all_experiments() -> list[Experiment]:
     """Every experiment, of whatever baseline, by name."""
-    listed = _git("for-each-ref", "--format=%(objectname) %(refname)", REFERENCES)
+    listed = git("for-each-ref", "--format=%(objectname) %(refname)", REFERENCES)
     if listed.returncode:
         raise RetinueError(f"{project_root()}: {listed.stderr.strip() or 'git cannot list experiments'}.")
     found = []
@@ -192,14 +192,15 @@ def committed(revision: str) -> Experiment:
     Raises:
         RetinueError: git knows no such commit.
     """
-    parsed = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    parsed = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     if parsed.returncode:
         raise RetinueError(f"git knows no commit {revision!r}. Name a branch, a tag or a commit, such as HEAD.")
     digest = parsed.stdout.strip()
     return Experiment(revision, digest, digest)
 
 
-def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
+def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """git in the checkout."""
     return subprocess.run(
         ["git", *arguments], cwd=project_root(), capture_output=True, text=True, encoding="utf-8", check=False
     )
@@ -216,7 +217,7 @@ def _cache_folder(root: Path) -> Path:
 @lru_cache(maxsize=32)
 def _committed_text(root: Path, revision: str, path: str) -> str | None:
     """A file of a commit; None where it has none. A commit never changes, so what was read once stays."""
-    shown = _git("show", f"{revision}:{path}")
+    shown = git("show", f"{revision}:{path}")
     return None if shown.returncode else shown.stdout
 
 

@@ -2,14 +2,13 @@
 
 import json
 import re
-import subprocess
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from retinue.artifacts import METRICS
-from retinue.config import fingerprint_of, project_root
+from retinue.config import fingerprint_of
 from retinue.errors import RetinueError, unknown
-from retinue.experiments import Experiment, all_experiments
+from retinue.experiments import Experiment, all_experiments, git
 from retinue.lineage import SETTINGS
 from retinue.wandb_runs import RecordedRun, local_run, local_runs, online_run, online_runs
 
@@ -105,11 +104,6 @@ def locked(text: str) -> dict[str, str]:
     stages = (yaml.safe_load(text) or {}).get("stages", {}).values()
     entries = [entry for stage in stages for kind in ("deps", "outs") for entry in stage.get(kind, ())]
     return {entry["path"]: entry["md5"] for entry in entries}
-
-
-def git(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """git in the checkout."""
-    return subprocess.run(["git", *arguments], cwd=project_root(), capture_output=True, text=True, check=False)
 
 
 def _of_commit(commit: str, experiment: Experiment | None) -> Recorded:

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from retinue.artifacts import METRICS, read_json
 from retinue.config import project_root
 from retinue.errors import RetinueError
+from retinue.experiments import git
 from retinue.lineage import SETTINGS, declared, dvc_md5
-from retinue.provenance import LOCK, Recorded, find, flattened, git, locked
+from retinue.provenance import LOCK, Recorded, find, flattened, locked
 
 PACKAGES = "requirements.lock"
 

@@ -15,11 +15,11 @@ from retinue.dashboard.paired import (
     auc_parts,
     holm,
     mcnemar_p,
-    mean_interval,
 )
 from retinue.errors import DataError
 from retinue.metrics import scalar
 from retinue.metrics.probabilities import to_probs
+from retinue.seeds import mean_interval
 
 
 @given(st.integers(0, 400), st.integers(0, 400))

@@ -14,10 +14,10 @@ from retinue.dashboard.paired import (
     accuracy_difference,
     auc_difference,
     holm,
-    mean_interval,
 )
 from retinue.dashboard.results import Result, Scored
 from retinue.metrics.intervals import Interval
+from retinue.seeds import mean_interval
 
 LEVEL = 0.95
 """Of intervals; differences are told apart at 1 - LEVEL, corrected for their number."""

@@ -152,26 +152,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def mean_interval(values: Sequence[float], *, confidence_level: float) -> Interval:
-    """Student's t interval of the mean of two or more `values`: of seeds, what another seed would average to.
-
-    Args:
-        values: M >= 2 of them.
-        confidence_level: in (0, 1).
-
-    Raises:
-        DataError: fewer than two values.
-    """
-    from scipy.special import stdtrit
-
-    if len(values) < 2:
-        raise DataError(f"an interval of a mean needs two values or more, got {len(values)}.")
-    array = np.asarray(values, np.float64)
-    quantile = float(stdtrit(len(array) - 1, (1 + confidence_level) / 2))
-    mean, half = float(array.mean()), quantile * float(array.std(ddof=1)) / math.sqrt(len(array))
-    return Interval(mean - half, mean + half)
-
-
 def _share_below(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
     """For each of `scores` the share of `others` below it, equal ones counted half."""
     ranked = np.sort(others)

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from retinue import artifacts
 from retinue.errors import SettingsError
+from retinue.seeds import mean_interval
 from retinue.sweeps.job import COMPLETE, FAILED, PRUNED, Outcome
 from retinue.sweeps.study import REASON, Study
 from retinue.sweeps.sweep import Sweep
@@ -133,13 +134,7 @@ def interval_of_mean(values: Sequence[float]) -> tuple[float, float] | None:
     >>> interval_of_mean([1.0, 2.0, 3.0])[1].__round__(4)  # 2 + 4.30265 / sqrt(3)
     4.4841
     """
-    if len(values) < 2:
-        return None
-    from scipy.stats import t
-
-    half = t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    mean = statistics.fmean(values)
-    return mean - float(half), mean + float(half)
+    return mean_interval(values, confidence_level=CONFIDENCE) if len(values) > 1 else None
 
 
 def _row(sweep: Sweep, study: Study, number: int, trial: FrozenTrial) -> Row:
