@@ -17,23 +17,13 @@ from project import Project
 SHORT = ("tracking=off", "train.max_epochs=2", "train.patience=null", "explain.images_per_outcome=1")
 NORMALISED = ("model=pattern", "model.pattern=INPUT => [CONV => RELU => BN => POOL]*2 => FC => RELU => FC")
 
-FIVE_STAGES = """
-from retinue.config import Settings, compose
-from retinue.stages import acquire, augment, evaluate, explain, preprocess
-from retinue.tracking import Tracker
-import sys
-
-for stage in (acquire, preprocess, augment, evaluate, explain):
-    stage.run(Settings(compose(sys.argv[1:]), stage.SECTIONS), Tracker(None))
-"""
-
-
 def digests(project: Project, *folders: str) -> dict[str, str]:
     """SHA-256 of every out but the model, by path."""
     files = (path for name in folders for path in (project.path / name).rglob("*") if path.is_file())
     return {str(p.relative_to(project.path)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
+STAGES = ("acquire", "preprocess", "augment", "evaluate", "explain")
 OUTS = ("data", "evaluation", "explanations")
 
 
@@ -41,12 +31,13 @@ OUTS = ("data", "evaluation", "explanations")
 def test_five_stages_write_the_bytes_of_one_process(finished: Project, tmp_path: Path) -> None:
     project = finished.copy(tmp_path / "project")
     settings = ("tracking=off", "explain.images_per_outcome=1", "explain.batch_size=7", "evaluate.batch_size=50")
-    project.run(sys.executable, "-c", FIVE_STAGES, *settings)
+    for stage in STAGES:
+        project.stage(stage, *settings)
     alone = digests(project, *OUTS)
     for name in OUTS:
         shutil.rmtree(project.path / name)
-    (project.path / "five_stages.py").write_text(FIVE_STAGES)  # rank 0 starts the others with its own command line
-    project.run(sys.executable, "five_stages.py", *settings, "trainer=ddp", "augment.copies_per_image=0")
+    for stage in STAGES:
+        project.stage(stage, *settings, "trainer=ddp")
     assert digests(project, *OUTS) == alone
     assert len(alone) > 25
 
