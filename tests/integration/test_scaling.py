@@ -17,6 +17,7 @@ from project import Project
 SHORT = ("tracking=off", "train.max_epochs=2", "train.patience=null", "explain.images_per_outcome=1")
 NORMALISED = ("model=pattern", "model.pattern=INPUT => [CONV => RELU => BN => POOL]*2 => FC => RELU => FC")
 
+
 def digests(project: Project, *folders: str) -> dict[str, str]:
     """SHA-256 of every out but the model, by path."""
     files = (path for name in folders for path in (project.path / name).rglob("*") if path.is_file())
