@@ -6,7 +6,6 @@ outputs by hash. Both are read directly, because to open a DVCFileSystem takes 0
 
 import json
 import re
-import subprocess
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from retinue import artifacts
 from retinue.config import fingerprint_of, project_root
 from retinue.errors import DataError, RetinueError
+from retinue.repository import ask, committed_text, git
 
 REFERENCES = "refs/exps"
 _REFERENCE = re.compile(rf"{REFERENCES}/(?P<head>[0-9a-f]{{2}})/(?P<tail>[0-9a-f]{{38}})/(?P<name>[^/]+)")
@@ -59,7 +59,7 @@ class Experiment(NamedTuple):
         Raises:
             RetinueError: the commit has no such file.
         """
-        found = _committed_text(project_root(), self.revision, path)
+        found = committed_text(project_root(), self.revision, path)
         if found is None:
             raise RetinueError(f"experiment {self.name}: no file {path} in its commit {self.revision[:7]}.")
         return found
@@ -86,7 +86,7 @@ class Experiment(NamedTuple):
 
     def hashes(self) -> Mapping[str, str]:
         """Output path -> DVC's hash of it, as in its dvc.lock."""
-        return _locked(self.text("dvc.lock"))
+        return locked(self.text("dvc.lock"))
 
     def files(self, path: str) -> dict[str, Path]:
         """Name below the output folder `path` -> its file in DVC's cache; of an output that is a file, "" -> it.
@@ -156,7 +156,7 @@ class Workspace:
     def hashes(self) -> Mapping[str, str]:
         """Output path -> DVC's hash of it, as in dvc.lock; nothing where there is no dvc.lock."""
         path = project_root() / "dvc.lock"
-        return _locked(path.read_text("utf-8")) if path.exists() else {}
+        return locked(path.read_text("utf-8")) if path.exists() else {}
 
     def files(self, path: str) -> dict[str, Path]:
         """Name below the folder `path` -> its file; of a file, "" -> it.
@@ -175,11 +175,9 @@ class Workspace:
 
 def all_experiments() -> list[Experiment]:
     """Every experiment, of whatever baseline, by name."""
-    listed = git("for-each-ref", "--format=%(objectname) %(refname)", REFERENCES)
-    if listed.returncode:
-        raise RetinueError(f"{project_root()}: {listed.stderr.strip() or 'git cannot list experiments'}.")
+    listed = git(project_root(), "for-each-ref", "--format=%(objectname) %(refname)", REFERENCES)
     found = []
-    for line in listed.stdout.splitlines():
+    for line in listed.splitlines():
         revision, _, reference = line.partition(" ")
         if match := _REFERENCE.fullmatch(reference):
             found.append(Experiment(match["name"], revision, match["head"] + match["tail"]))
@@ -192,18 +190,28 @@ def committed(revision: str) -> Experiment:
     Raises:
         RetinueError: git knows no such commit.
     """
-    parsed = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-    if parsed.returncode:
+    digest = ask(project_root(), "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    if digest is None:
         raise RetinueError(f"git knows no commit {revision!r}. Name a branch, a tag or a commit, such as HEAD.")
-    digest = parsed.stdout.strip()
     return Experiment(revision, digest, digest)
 
 
-def git(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """git in the checkout."""
-    return subprocess.run(
-        ["git", *arguments], cwd=project_root(), capture_output=True, text=True, encoding="utf-8", check=False
-    )
+@lru_cache(maxsize=32)
+def locked(text: str, kinds: tuple[str, ...] = ("outs",)) -> Mapping[str, str]:
+    """Path -> DVC's hash of what the stages of a dvc.lock wrote ("outs") or read ("deps").
+
+    Raises:
+        DataError: `text` is no dvc.lock.
+    """
+    import yaml
+
+    try:
+        # As text, so that no hash of digits becomes a number; by the parser in C, which takes 10 ms instead of 100.
+        stages = yaml.load(text, getattr(yaml, "CBaseLoader", yaml.BaseLoader))["stages"].values()
+        entries = [entry for stage in stages for kind in kinds for entry in stage.get(kind, ())]
+        return {entry["path"]: entry["md5"] for entry in entries if "md5" in entry}
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"dvc.lock: another format than this version reads ({error!r}). Run it again.") from error
 
 
 @cache
@@ -212,26 +220,6 @@ def _cache_folder(root: Path) -> Path:
     from dvc.api import DVCFileSystem
 
     return Path(DVCFileSystem(str(root)).repo.cache.local.path)
-
-
-@lru_cache(maxsize=32)
-def _committed_text(root: Path, revision: str, path: str) -> str | None:
-    """A file of a commit; None where it has none. A commit never changes, so what was read once stays."""
-    shown = git("show", f"{revision}:{path}")
-    return None if shown.returncode else shown.stdout
-
-
-@lru_cache(maxsize=32)
-def _locked(text: str) -> Mapping[str, str]:
-    """The hashes of all outputs in the dvc.lock `text`."""
-    import yaml
-
-    try:
-        # As text, so that no hash of digits becomes a number; by the parser in C, which takes 10 ms instead of 100.
-        stages = yaml.load(text, getattr(yaml, "CBaseLoader", yaml.BaseLoader))["stages"].values()
-        return {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", ()) if "md5" in out}
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"dvc.lock: another format than this version reads ({error!r}). Run it again.") from error
 
 
 def _sections(text: str) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from retinue.errors import SettingsError
+from retinue.repository import ask
 
 PIPELINE = Path("dvc.yaml")
 SETTINGS = "params.yaml"
@@ -95,11 +95,12 @@ def revision(outs: Iterable[str]) -> Revision:
     Args:
         outs: paths that do not count, for DVC writes them, as it writes dvc.lock. Nor does params.yaml count.
     """
-    commit = _git("rev-parse", "--verify", "HEAD")
+    commit = ask(Path(), "rev-parse", "--verify", "HEAD")
     if commit is None:
         return Revision(None, None)
     excluded = [f":(exclude,literal){path}" for path in (SETTINGS, "dvc.lock", *outs)]
-    return Revision(commit, bool(_git("--no-optional-locks", "status", "--porcelain", "--", ".", *excluded)))
+    changed = ask(Path(), "--no-optional-locks", "status", "--porcelain", "--", ".", *excluded)
+    return Revision(commit, bool(changed))
 
 
 def experiment() -> dict[str, str]:
@@ -110,14 +111,6 @@ def experiment() -> dict[str, str]:
 def _paths(entries: list[Any]) -> tuple[str, ...]:
     """DVC spells an entry as `path` or as `{path: options}`."""
     return tuple(entry if isinstance(entry, str) else next(iter(entry)) for entry in entries)
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _md5_of_file(path: Path) -> str:

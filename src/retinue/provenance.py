@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from retinue.artifacts import METRICS
-from retinue.config import fingerprint_of
+from retinue.config import fingerprint_of, project_root
 from retinue.errors import RetinueError, unknown
-from retinue.experiments import Experiment, all_experiments, git
+from retinue.experiments import Experiment, all_experiments, locked
 from retinue.lineage import SETTINGS
+from retinue.repository import ask, committed_text
 from retinue.wandb_runs import RecordedRun, local_run, local_runs, online_run, online_runs
 
 LOCK = "dvc.lock"
@@ -64,7 +65,7 @@ def find(name: str) -> Recorded:
     experiments = all_experiments()
     for experiment in experiments:
         if experiment.name == name:
-            return _of_commit(experiment.revision, experiment)
+            return _of_commit(experiment, experiment)
     if _FINGERPRINT.fullmatch(name):
         return _of_fingerprint(name, experiments)
     run = local_run(name)
@@ -97,40 +98,31 @@ def flattened(document: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def locked(text: str) -> dict[str, str]:
-    """Path -> hash of everything that the stages in a dvc.lock read and wrote."""
-    import yaml
-
-    stages = (yaml.safe_load(text) or {}).get("stages", {}).values()
-    entries = [entry for stage in stages for kind in ("deps", "outs") for entry in stage.get(kind, ())]
-    return {entry["path"]: entry["md5"] for entry in entries}
-
-
-def _of_commit(commit: str, experiment: Experiment | None) -> Recorded:
-    settings = _settings(commit)
-    metrics = _text(commit, METRICS.as_posix())
+def _of_commit(commit: Experiment, experiment: Experiment | None) -> Recorded:
+    metrics, lock = (committed_text(project_root(), commit.revision, path) for path in (METRICS.as_posix(), LOCK))
     return Recorded(
-        commit=commit,
-        settings=settings,
+        commit=commit.revision,
+        settings=commit.settings(),
         experiment=experiment,
         dirty=False,  # the commit holds the code as well
         metrics=flattened(json.loads(metrics)) if metrics else {},
-        hashes=locked(_text(commit, LOCK) or "{}"),
+        hashes=locked(lock, kinds=("deps", "outs")) if lock else {},
     )
 
 
 def _of_fingerprint(fingerprint: str, experiments: Iterable[Experiment]) -> Recorded:
     """The newest commit of this branch that recorded these settings; else the one experiment that did."""
-    listed = git("log", "--format=%H", "--", SETTINGS, LOCK, METRICS.as_posix())
-    for commit in listed.stdout.split():
-        if _text(commit, SETTINGS) and fingerprint_of(_settings(commit)) == fingerprint:
+    listed = ask(project_root(), "log", "--format=%H", "--", SETTINGS, LOCK, METRICS.as_posix()) or ""
+    for digest in listed.split():
+        commit = Experiment(digest, digest, digest)
+        if committed_text(project_root(), digest, SETTINGS) and commit.fingerprint() == fingerprint:
             return _of_commit(commit, None)
     same = [experiment for experiment in experiments if experiment.fingerprint() == fingerprint]
     if len(same) > 1:
         names = ", ".join(experiment.name for experiment in same)
         raise RetinueError(f"{fingerprint}: several experiments have these settings. Name one of them: {names}.")
     if same:
-        return _of_commit(same[0].revision, same[0])
+        return _of_commit(same[0], same[0])
     runs = [run for run in local_runs(fingerprint) if "settings" in run.lineage]
     if runs:
         return _of_run(runs[-1], experiments)
@@ -150,7 +142,7 @@ def _of_run(run: RecordedRun, experiments: Iterable[Experiment]) -> Recorded:
         )
     for experiment in experiments:
         if experiment.name == lineage.get("experiment") and experiment.fingerprint() == run.group:
-            return _of_commit(experiment.revision, experiment)._replace(run=run)
+            return _of_commit(experiment, experiment)._replace(run=run)
     siblings = _siblings(run)
     return Recorded(
         commit=lineage["git_revision"],
@@ -184,19 +176,3 @@ def _metrics(runs: Iterable[RecordedRun]) -> dict[str, float]:
         for key, value in logged.items()
         if key.startswith("test/") and isinstance(value, int | float)
     }
-
-
-def _settings(commit: str) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
-    text = _text(commit, SETTINGS)
-    if text is None:
-        raise RetinueError(f"{commit[:12]}: this commit has no {SETTINGS}, so it is none of this project.")
-    values = OmegaConf.to_container(OmegaConf.create(text))
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
-
-
-def _text(commit: str, path: str) -> str | None:
-    shown = git("show", f"{commit}:./{path}")
-    return shown.stdout if shown.returncode == 0 else None

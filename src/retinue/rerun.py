@@ -10,12 +10,13 @@ from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from retinue import repository
 from retinue.artifacts import METRICS, read_json
 from retinue.config import project_root
 from retinue.errors import RetinueError
-from retinue.experiments import git
+from retinue.experiments import locked
 from retinue.lineage import SETTINGS, declared, dvc_md5
-from retinue.provenance import LOCK, Recorded, find, flattened, locked
+from retinue.provenance import LOCK, Recorded, find, flattened
 
 PACKAGES = "requirements.lock"
 
@@ -79,11 +80,9 @@ def clone(recorded: Recorded, folder: Path, *, shared_cache: bool) -> Path:
     """
     from omegaconf import OmegaConf
 
-    prefix = git("rev-parse", "--show-prefix").stdout.strip()
-    top = git("rev-parse", "--show-toplevel").stdout.strip()
-    _git_in(project_root(), "clone", "--quiet", "--shared", "--no-checkout", top, str(folder))
-    _git_in(folder, "checkout", "--quiet", "--detach", recorded.commit)
-    checkout = folder / prefix
+    top = Path(repository.git(project_root(), "rev-parse", "--show-toplevel"))
+    repository.clone(top, folder, recorded.commit)
+    checkout = folder / repository.git(project_root(), "rev-parse", "--show-prefix")
     settings = {**recorded.settings, "tracking": {**recorded.settings["tracking"], "mode": "off"}}
     OmegaConf.save(OmegaConf.create(settings), checkout / SETTINGS)
     cache = _dvc_cache() if shared_cache else checkout / ".dvc" / "cache"
@@ -147,7 +146,7 @@ def compare_outs(recorded: Recorded, checkout: Path) -> tuple[int, int]:
 
 
 def _check(recorded: Recorded, anyway: bool) -> None:
-    if git("cat-file", "-e", f"{recorded.commit}^{{commit}}").returncode:
+    if repository.ask(project_root(), "cat-file", "-e", f"{recorded.commit}^{{commit}}") is None:
         raise RetinueError(
             f"{recorded.title}: its commit {recorded.commit} is not in this repository. `git fetch` it from where the "
             "run was made, then run this again."
@@ -157,7 +156,7 @@ def _check(recorded: Recorded, anyway: bool) -> None:
             f"{recorded.title}: files other than {SETTINGS} differed from commit {recorded.commit[:12]} when it ran, "
             "and nobody recorded how. --anyway computes it with the code of the commit."
         )
-    if git("diff", "--quiet", recorded.commit, "--", PACKAGES).returncode:
+    if repository.ask(project_root(), "diff", "--quiet", recorded.commit, "--", PACKAGES) is None:
         _say(f"warning: {PACKAGES} is another than in the commit, so the packages may be, too.")
 
 
@@ -211,12 +210,6 @@ def _dvc_cache() -> str:
         [sys.executable, "-m", "dvc", "cache", "dir"], cwd=project_root(), capture_output=True, text=True, check=True
     )
     return done.stdout.strip()
-
-
-def _git_in(folder: Path, *arguments: str) -> None:
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RetinueError(f"git {arguments[0]}: {done.stderr.strip()}")
 
 
 def _link(origin: Path, target: Path) -> None:

@@ -7,7 +7,8 @@ from dvc.config import Config
 
 from project import Project
 from retinue.errors import RetinueError
-from retinue.sweeps.checkout import Checkout, Snapshot, git, reference
+from retinue.repository import git
+from retinue.sweeps.checkout import Checkout, Snapshot, reference
 
 
 def contents(root: Path) -> dict[str, bytes]:

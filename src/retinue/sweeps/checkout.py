@@ -4,15 +4,14 @@ The checkout the user works in is read, never written: no lock is taken there, n
 at any moment leaves it as it was. It gains a ref for each finished experiment.
 """
 
-import os
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 from retinue.config import fingerprint
 from retinue.errors import RetinueError
+from retinue.repository import clone, git
 
 NOT_CODE = ("dvc.lock", "params.yaml", "evaluation")
 """What `dvc repro` and `retinue compose` write: it says what ran last, not what a trial will do."""
@@ -72,9 +71,7 @@ class Checkout(NamedTuple):
         """Clones the snapshot to `path`, with DVC's cache shared by hard links; an earlier one there is removed."""
         checkout = cls(path, snapshot.root)
         checkout.remove()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        git(path.parent, "clone", "--quiet", "--shared", "--no-checkout", str(snapshot.root), str(path))
-        git(path, "checkout", "--quiet", "--detach", snapshot.commit)
+        clone(snapshot.root, path, snapshot.commit)
         git(path, "read-tree", "--reset", "-u", snapshot.tree)
         git(path, "reset", "--quiet", "--mixed", snapshot.commit)  # the changes are as uncommitted as there
         _share_cache(snapshot.root, path)
@@ -111,24 +108,6 @@ def _tree(root: Path) -> str:
         shutil.copyfile(git(root, "rev-parse", "--path-format=absolute", "--git-path", "index"), index)
         git(root, "add", "--update", index=index)
         return git(root, "write-tree", index=index)
-
-
-def git(folder: Path, *arguments: str, index: Path | None = None) -> str:
-    """What git says in `folder`, without the last newline.
-
-    Args:
-        folder: of a repository.
-        arguments: of git.
-        index: used in place of the repository's own.
-
-    Raises:
-        RetinueError: git fails.
-    """
-    environment = os.environ if index is None else {**os.environ, "GIT_INDEX_FILE": str(index)}
-    done = subprocess.run(["git", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RetinueError(f"git {arguments[0]} in {folder}: {done.stderr.strip() or f'exit {done.returncode}'}.")
-    return done.stdout.strip("\n")
 
 
 def _share_cache(root: Path, path: Path) -> None:

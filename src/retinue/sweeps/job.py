@@ -20,7 +20,8 @@ import yaml
 from retinue import artifacts
 from retinue.config import EXECUTION_SECTIONS, fingerprint
 from retinue.lineage import PIPELINE
-from retinue.sweeps.checkout import Checkout, Snapshot, git, reference
+from retinue.repository import git
+from retinue.sweeps.checkout import Checkout, Snapshot, reference
 from retinue.sweeps.settings import COSTS
 
 UPSTREAM = "augment"
