@@ -11,7 +11,7 @@ from typing import Any
 
 from retinue.config import Settings, compose
 from retinue.stages import acquire, augment, evaluate, preprocess, train
-from retinue.tracking import Tracker
+from retinue.tracking.tracker import Tracker
 
 DATA_STAGES = (acquire, preprocess, augment)
 _QUIET = ("tracking=off", "trainer.num_workers=0", "trainer.progress_bar=false")

@@ -17,6 +17,7 @@ from retinue import artifacts
 from retinue.artifacts import Sample
 from retinue.config import project_root
 from retinue.errors import TrainingError
+from retinue.files import read_table
 from retinue.images.loading import Batches, StoredImages
 from retinue.images.preprocessing import Preprocessing
 from retinue.images.store import ImageStore
@@ -107,7 +108,7 @@ def _probe(pipeline: Pipeline, start: Sequence[str]) -> dict[str, Any]:
         found = {}
         for split in ("train", "test"):
             folder = artifacts.PROCESSED / split
-            labels = np.array([s.label for s in artifacts.read_table(folder / "manifest.csv", Sample)])
+            labels = np.array([s.label for s in read_table(folder / "manifest.csv", Sample)])
             module = HeadInputs(network, Preprocessing.from_dataset(dataset), len(labels))
             stored = StoredImages([ImageStore(folder)], labels)
             make_trainer(hardware, seed=0).predict(

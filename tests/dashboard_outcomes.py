@@ -15,6 +15,7 @@ from retinue.artifacts import Explanation, Prediction, RawImage
 from retinue.config import load_params
 from retinue.dashboard.evidence import Dashboard, collect
 from retinue.errors import DataError
+from retinue.files import write_json, write_table
 from retinue.images.store import ImageStore
 from retinue.metrics import summary
 from retinue.metrics.probabilities import decide, to_probs
@@ -113,19 +114,19 @@ class MadeUp:
             summary.metrics_document(self.labels, probs, self.classes, OPTIONS, seed=0), folder=place
         )
         rows = summary.curve_tables(self.labels, probs, self.classes, OPTIONS)["roc"]
-        artifacts.write_table(place / artifacts.CURVES / "roc.csv", type(rows[0]), rows)
+        write_table(place / artifacts.CURVES / "roc.csv", type(rows[0]), rows)
         confidence = probs[np.arange(len(predicted)), predicted]
         table = [Prediction(*row) for row in zip(ids, self.labels, predicted, confidence, strict=True)]
-        artifacts.write_table(place / artifacts.PREDICTIONS / "predictions.csv", Prediction, table)
+        write_table(place / artifacts.PREDICTIONS / "predictions.csv", Prediction, table)
         np.save(place / artifacts.PREDICTIONS / "logits.npy", self.logits)
         named = zip(ids, self.labels, strict=True)
         raw = [
             RawImage(i, self.classes[label], "", "", f"{self.images}-{i}", 1, 32, 32, "L", "PNG") for i, label in named
         ]
-        artifacts.write_table(place / artifacts.RAW / "manifest.csv", RawImage, raw)
-        artifacts.write_json(place / artifacts.MODEL / "bundle.json", {"dataset": {"classes": list(self.classes)}})
+        write_table(place / artifacts.RAW / "manifest.csv", RawImage, raw)
+        write_json(place / artifacts.MODEL / "bundle.json", {"dataset": {"classes": list(self.classes)}})
         cost = {"parameters": self.parameters, "multiply_adds": 10 * self.parameters}
-        artifacts.write_json(place / artifacts.ARCHITECTURE, cost)
+        write_json(place / artifacts.ARCHITECTURE, cost)
         store = ImageStore.create(place / artifacts.PROCESSED / "test", len(ids), (8, 8, 1))
         store.close()
         self._explain(ids, predicted, confidence)
@@ -142,7 +143,7 @@ class MadeUp:
             (folder / "overlays").mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (120, 120), (200, 40 * row, len(self.name))).save(folder / "overlays" / name)
         document = {"applicable": bool(entries), "explainer": "gradcam", "reason": "no convolution", "images": entries}
-        artifacts.write_json(folder / "gallery.json", document)
+        write_json(folder / "gallery.json", document)
 
 
 def made_board(folder: Path, outcomes: Sequence[MadeUp], *, images: int = 8) -> Dashboard:

@@ -18,6 +18,7 @@ from retinue import artifacts
 from retinue.artifacts import Dataset, Epoch, Explanation, LayerEntry, LedgerEpoch, Quarantined, RawImage, Sample
 from retinue.config import load_params
 from retinue.description.describe import describe
+from retinue.files import write_json, write_table
 from retinue.images.store import ImageStore, RowFile
 from retinue.metrics import summary
 from retinue.metrics.probabilities import decide, to_probs
@@ -100,7 +101,7 @@ def write_artifacts(scene: Scene) -> None:
         count = len(labels) if split == "test" else sum(dataset.counts[split].values())
         held = labels if split == "test" else np.arange(count) % len(scene.classes)
         rows = [Sample(f"{scene.prefix}{split}-{i:04d}.png", int(label), "") for i, label in enumerate(held)]
-        artifacts.write_table(artifacts.PROCESSED / split / "manifest.csv", Sample, rows)
+        write_table(artifacts.PROCESSED / split / "manifest.csv", Sample, rows)
     store = _test_images(rng, labels, scene)
     _raw(scene, dataset)
     _augmented(rng, scene)
@@ -152,8 +153,8 @@ def _raw(scene: Scene, dataset: Dataset) -> None:
     rows = [
         RawImage(f"{scene.prefix}{i:04d}.png", c, "", "", digest, 500, 32, 32, "L", "PNG") for i, c in enumerate(totals)
     ]
-    artifacts.write_table(artifacts.RAW / "manifest.csv", RawImage, rows)
-    artifacts.write_json(artifacts.RAW / "quarantine.json", [asdict(entry) for entry in scene.quarantine])
+    write_table(artifacts.RAW / "manifest.csv", RawImage, rows)
+    write_json(artifacts.RAW / "quarantine.json", [asdict(entry) for entry in scene.quarantine])
     card = {
         "name": "made_up",
         "description": "Rings of different sizes; the class is the radius.",
@@ -169,12 +170,12 @@ def _raw(scene: Scene, dataset: Dataset) -> None:
         "height": {"min": 32, "median": 40.5, "max": 64},
         "duplicates": scene.duplicates,
     }
-    artifacts.write_json(artifacts.RAW / "card.json", card)
+    write_json(artifacts.RAW / "card.json", card)
 
 
 def _augmented(rng: np.random.Generator, scene: Scene) -> None:
     transforms = settings_values(scene)["augment"]["transforms"]
-    artifacts.write_json(artifacts.AUGMENTED / "policy.json", {"transforms": transforms})
+    write_json(artifacts.AUGMENTED / "policy.json", {"transforms": transforms})
     tiles = [[_pattern(rng, label, scene) for _ in range(8)] for label in range(min(4, len(scene.classes)))]
     sheet = np.concatenate([np.concatenate(row, axis=1) for row in tiles]).repeat(2, 0).repeat(2, 1)
     _write_png(artifacts.AUGMENTED / "preview.png", sheet)
@@ -199,7 +200,7 @@ def _model(rng: np.random.Generator, scene: Scene) -> None:
                 val_predicted_classes=len(scene.classes),
             )
         )
-    artifacts.write_table(artifacts.MODEL / "history.csv", Epoch, history)
+    write_table(artifacts.MODEL / "history.csv", Epoch, history)
     best = min(history, key=lambda row: row.val_log_loss)
     training = {
         "best_epoch": best.epoch,
@@ -209,9 +210,9 @@ def _model(rng: np.random.Generator, scene: Scene) -> None:
     }
     shape, values = (scene.channels, scene.image_size, scene.image_size), settings_values(scene)
     network = LeNet5(scene.channels, 1 if len(scene.classes) == 2 else len(scene.classes), scene.image_size)
-    artifacts.write_json(artifacts.ARCHITECTURE, describe(network, shape, 32, values["optimizer"]).document())
-    artifacts.write_json(artifacts.MODEL / "bundle.json", {"format": 1, "training": training})
-    artifacts.write_json(artifacts.TRANSFER, _transfer(network, scene))
+    write_json(artifacts.ARCHITECTURE, describe(network, shape, 32, values["optimizer"]).document())
+    write_json(artifacts.MODEL / "bundle.json", {"format": 1, "training": training})
+    write_json(artifacts.TRANSFER, _transfer(network, scene))
 
 
 def _transfer(network: LeNet5, scene: Scene) -> dict[str, Any]:
@@ -270,7 +271,7 @@ def _evaluation(labels: np.ndarray, logits: np.ndarray, scene: Scene) -> None:
     document = summary.metrics_document(labels, probs, scene.classes, options, seed=0)
     artifacts.write_metrics(document)
     for name, table in summary.curve_tables(labels, probs, scene.classes, options).items():
-        artifacts.write_table(artifacts.CURVES / f"{name}.csv", type(table[0]), table)
+        write_table(artifacts.CURVES / f"{name}.csv", type(table[0]), table)
 
 
 def _explanations(labels: np.ndarray, logits: np.ndarray, store: ImageStore, scene: Scene) -> None:
@@ -287,7 +288,7 @@ def _explanations(labels: np.ndarray, logits: np.ndarray, store: ImageStore, sce
             image = store[entry["row"]].astype(float).mean(axis=2)
             overlay = np.stack([image, image * 0.6, 255 - image], axis=2).astype(np.uint8)
             _write_png(artifacts.EXPLANATIONS / "overlays" / entry["overlay"], overlay.repeat(2, 0).repeat(2, 1))
-    artifacts.write_json(artifacts.EXPLANATIONS / "gallery.json", document)
+    write_json(artifacts.EXPLANATIONS / "gallery.json", document)
 
 
 def _chosen(labels: np.ndarray, logits: np.ndarray, scene: Scene) -> list[Explanation]:

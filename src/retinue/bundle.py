@@ -22,9 +22,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 
-from retinue.artifacts import MODEL, Dataset, read_json, write_json
+from retinue.artifacts import MODEL, Dataset
 from retinue.config import build
 from retinue.errors import ModelError, SettingsError
+from retinue.files import read_json, write_json
 from retinue.images.preprocessing import Preprocessing
 from retinue.metrics.probabilities import decide, to_probs
 from retinue.models.network import Network

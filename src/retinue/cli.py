@@ -143,8 +143,8 @@ def lr_range(
     """
     with explained("lr-range"):
         composition = compose_settings(overrides)
-        from retinue.training.lr_range import Span
-        from retinue.training.lr_range_command import run
+        from retinue.lr_range.command import run
+        from retinue.lr_range.range_test import Span
 
         span, target = Span(low, high, steps), output and output.absolute()
         with chdir(project_root()):
@@ -162,7 +162,7 @@ def lineage(name: str, online: bool, as_json: bool) -> None:
     (entity/project/id).
     """
     with explained("lineage"):
-        from retinue.lineage_command import run
+        from retinue.lineage.command import run
 
         run(name, online=online, as_json=as_json)
 
@@ -179,7 +179,7 @@ def rerun(name: str, tolerance: float, shared_cache: bool, anyway: bool, keep: P
     NAME is that of `retinue lineage`. The exit status is 1 where a number differs.
     """
     with explained("rerun"):
-        from retinue.rerun import run
+        from retinue.lineage.rerun import run
 
         if not run(name, tolerance=tolerance, shared_cache=shared_cache, anyway=anyway, keep=keep):
             sys.exit(1)
@@ -191,7 +191,7 @@ def rerun(name: str, tolerance: float, shared_cache: bool, anyway: bool, keep: P
 def workspace(file: Path | None, as_json: bool) -> None:
     """Send the W&B workspace and report that FILE describes (default: wandb.yaml), and print their addresses."""
     with explained("workspace"):
-        from retinue.wandb_workspace import run
+        from retinue.tracking.workspace import run
 
         run(file or project_root() / "wandb.yaml", as_json=as_json)
 

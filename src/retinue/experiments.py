@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from retinue import artifacts
 from retinue.config import fingerprint_of, project_root
 from retinue.errors import DataError, RetinueError
+from retinue.files import read_json
 from retinue.repository import ask, committed_text, git
 
 REFERENCES = "refs/exps"
@@ -105,7 +106,7 @@ class Experiment(NamedTuple):
             return {"": self._cached(out, digest)}
         below = "" if path == out else path.removeprefix(f"{out}/")
         found = {}
-        for entry in artifacts.read_json(self._cached(out, digest)):
+        for entry in read_json(self._cached(out, digest)):
             name = entry["relpath"]
             if name == below or not below or name.startswith(f"{below}/"):
                 found[name.removeprefix(below).removeprefix("/")] = self._cached(f"{out}/{name}", entry["md5"])
@@ -117,7 +118,7 @@ class Experiment(NamedTuple):
         """A JSON file: in its commit (evaluation/metrics.json), or among what DVC keeps (models/architecture.json)."""
         if path == artifacts.METRICS.as_posix():
             return self.metrics()
-        return artifacts.read_json(self.files(path)[""])
+        return read_json(self.files(path)[""])
 
     def fetch(self, path: str, target: Path) -> Path:
         """An output, file or folder, at `target`: links into DVC's cache, to be read and not written."""
@@ -151,7 +152,7 @@ class Workspace:
 
     def metrics(self) -> dict[str, Any]:
         """evaluation/metrics.json."""
-        return artifacts.read_json(project_root() / artifacts.METRICS)
+        return read_json(project_root() / artifacts.METRICS)
 
     def hashes(self) -> Mapping[str, str]:
         """Output path -> DVC's hash of it, as in dvc.lock; nothing where there is no dvc.lock."""

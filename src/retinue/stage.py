@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from retinue.artifacts import CACHE
 from retinue.config import Settings, compose, load_params, project_root
 from retinue.errors import RetinueError
-from retinue.tracking import Tracker, track
+from retinue.tracking.tracker import Tracker, track
 
 _DISK_ERRORS = {
     errno.EROFS: "the disk is read-only. Work in a checkout you can write to",

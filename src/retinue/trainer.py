@@ -11,8 +11,8 @@ from typing import Any
 import pytorch_lightning as L
 
 from retinue.errors import SettingsError
+from retinue.progress import EpochLines, RateBar
 from retinue.reproducibility import seed_everything, use_deterministic_algorithms
-from retinue.training.progress import EpochLines, RateBar
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from filelock import FileLock
 from safetensors import SafetensorError
 from torch import nn
 
-from retinue.artifacts import sha256
 from retinue.errors import ModelError, SettingsError
+from retinue.files import sha256
 from retinue.models.network import Network
 
 SUFFIXES = (".pth", ".pt", ".safetensors")

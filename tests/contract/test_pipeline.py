@@ -142,8 +142,8 @@ FRAMEWORK_HOMES = {
     "dvc": {"config.py", "experiments.py", "sweeps/checkout.py"},
     "optuna": {f"sweeps/{name}.py" for name in ("study", "sweeper", "table")},
     "submitit": {"sweeps/launcher.py"},
-    "wandb": {"tracking.py", "wandb_runs.py"},
-    "wandb_workspaces": {"wandb_panels.py", "wandb_workspace.py"},
+    "wandb": {f"tracking/{name}.py" for name in ("client", "runs", "tracker")},
+    "wandb_workspaces": {"tracking/panels.py", "tracking/workspace.py"},
     "albumentations": {"images/augmentation.py"},
 }
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from project import ROOT, Project
-from retinue.artifacts import Sample, read_table
+from retinue.artifacts import Sample
 from retinue.bundle import Bundle
 from retinue.errors import DataError, ModelError, RetinueError, SettingsError
+from retinue.files import read_table
 from retinue.sources.digits import Digits
 
 

@@ -24,6 +24,7 @@ from retinue.dashboard.evidence import chosen_outcomes, collect
 from retinue.dashboard.page import render
 from retinue.errors import RetinueError
 from retinue.experiments import Experiment, all_experiments, committed
+from retinue.files import read_json, read_table, write_table
 from retinue.metrics import summary
 from retinue.metrics.probabilities import decide, to_probs
 
@@ -36,7 +37,7 @@ def settle(project: Project, name: str, *, noise: float, draw: int = 0, lr: str 
         params = project.path / "params.yaml"
         params.write_text(re.sub(r"\n  lr: \S+", f"\n  lr: {lr}", params.read_text("utf-8"), count=1), "utf-8")
     folder = project.path / artifacts.PREDICTIONS
-    rows = artifacts.read_table(folder / "predictions.csv", Prediction)
+    rows = read_table(folder / "predictions.csv", Prediction)
     logits = np.load(folder / "logits.npy")
     logits = (logits + noise * np.random.default_rng(draw).normal(size=logits.shape)).astype(np.float32)
     write_evaluation(project, rows, logits)
@@ -56,11 +57,11 @@ def write_evaluation(project: Project, rows: list[Prediction], logits: np.ndarra
         for row, p, c in zip(rows, predicted, probs.max(axis=1), strict=True)
     ]
     folder = project.path / artifacts.PREDICTIONS
-    artifacts.write_table(folder / "predictions.csv", Prediction, table)
+    write_table(folder / "predictions.csv", Prediction, table)
     np.save(folder / "logits.npy", logits)
     artifacts.write_metrics(summary.metrics_document(labels, probs, classes, options, seed=0), folder=project.path)
     curve = summary.curve_tables(labels, probs, classes, options)["roc"]
-    artifacts.write_table(project.path / artifacts.CURVES / "roc.csv", type(curve[0]), curve)
+    write_table(project.path / artifacts.CURVES / "roc.csv", type(curve[0]), curve)
 
 
 def save(project: Project, name: str) -> None:
@@ -75,7 +76,7 @@ def project(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Proj
     settle(project, "poor", noise=12.0, lr="0.1")
     project.run("git", "checkout", "--quiet", "--", ".")
     project.run(sys.executable, "-m", "dvc", "checkout", "--force", "--quiet")
-    rows = artifacts.read_table(project.path / artifacts.PREDICTIONS / "predictions.csv", Prediction)
+    rows = read_table(project.path / artifacts.PREDICTIONS / "predictions.csv", Prediction)
     write_evaluation(project, rows[:300], np.load(project.path / artifacts.PREDICTIONS / "logits.npy")[:300])
     save(project, "fewer-images")
     (project.path / artifacts.METRICS).write_text('{"accuracy": 0.9}\n', "utf-8")
@@ -222,7 +223,7 @@ def test_what_is_broken_is_listed_with_its_reason(page: str) -> None:
 
 
 def test_overlays_are_those_of_the_experiments(project: Project, page: str) -> None:
-    gallery = artifacts.read_json(project.path / GALLERY)["images"]
+    gallery = read_json(project.path / GALLERY)["images"]
     images = data_of(page)["images"]
     assert 0 < len(images) <= 16
     ids = {entry["image_id"]: entry for entry in gallery}

@@ -16,11 +16,12 @@ from retinue import artifacts
 from retinue.artifacts import SPLITS, RawImage, Sample
 from retinue.config import Settings, compose
 from retinue.errors import DataError, SettingsError
+from retinue.files import read_json, read_table, write_json
 from retinue.images.augmentation import Policy
 from retinue.images.preprocessing import Preprocessing
 from retinue.images.store import ImageStore
 from retinue.stages import acquire, augment, preprocess
-from retinue.tracking import Tracker
+from retinue.tracking.tracker import Tracker
 
 STAGES = (acquire, preprocess, augment)
 BASE = compose(
@@ -78,7 +79,7 @@ LOOSE = {"max_bad_fraction": 0.1}
 
 def test_acquire_lists_what_decodes_and_quarantines_the_rest(checkout: Path) -> None:
     run(acquire, source=LOOSE)
-    images = artifacts.read_table(artifacts.RAW / "manifest.csv", RawImage)
+    images = read_table(artifacts.RAW / "manifest.csv", RawImage)
     expected = sorted(f"{'ab'[i % 2]}/{i:02d}.{'jpg' if i % 3 else 'png'}" for i in range(PHOTOS))
     assert [image.image_id for image in images] == expected
     for image in images:
@@ -87,11 +88,11 @@ def test_acquire_lists_what_decodes_and_quarantines_the_rest(checkout: Path) -> 
         number = int(Path(image.image_id).stem)
         assert (image.label, image.width, image.height) == ("ab"[number % 2], 40 + number, 32 + number // 2)
     assert {image.format for image in images} == {"JPEG", "PNG"}
-    quarantine = artifacts.read_json(artifacts.RAW / "quarantine.json")
+    quarantine = read_json(artifacts.RAW / "quarantine.json")
     assert [(entry["image_id"], entry["label"]) for entry in quarantine] == [("a/note.txt", "a"), ("b/cut.jpg", "b")]
     assert quarantine[0]["reason"] == "not an image, or damaged at its beginning"
     assert quarantine[1]["reason"] == "cannot be decoded: Truncated File Read"
-    card = artifacts.read_json(artifacts.RAW / "card.json")
+    card = read_json(artifacts.RAW / "card.json")
     assert (card["images"], card["quarantined"], card["classes"]) == (PHOTOS, 2, {"a": 12, "b": 12})
     assert card["width"] == {"min": 40, "median": 51.5, "max": 63}
     assert card["formats"] == {"JPEG": 16, "PNG": 8}
@@ -106,7 +107,7 @@ def test_copies_of_a_file_are_told_and_stay_in_one_split(checkout: Path) -> None
         (checkout / f"photos/a/copy{i}.png").write_bytes(original)
     (checkout / "photos/b/other.png").write_bytes(original)
     run(acquire, preprocess, source=LOOSE)
-    (copies,) = artifacts.read_json(artifacts.RAW / "card.json")["duplicates"]
+    (copies,) = read_json(artifacts.RAW / "card.json")["duplicates"]
     names = ["a/00.png", *(f"a/copy{i}.png" for i in range(6)), "b/other.png"]
     assert [entry["image_id"] for entry in copies] == names
     assert {entry["label"] for entry in copies} == {"a", "b"}
@@ -115,7 +116,7 @@ def test_copies_of_a_file_are_told_and_stay_in_one_split(checkout: Path) -> None
 
 
 def manifest(folder: Path) -> list[Sample]:
-    return artifacts.read_table(folder / "manifest.csv", Sample)
+    return read_table(folder / "manifest.csv", Sample)
 
 
 def test_preprocess_stores_each_image_in_its_split(checkout: Path) -> None:
@@ -153,7 +154,7 @@ def test_given_splits_and_imagenet_statistics(checkout: Path) -> None:
     assert all(sample.image_id.startswith("val/") for sample in manifest(artifacts.PROCESSED / "test"))
     assert all(sample.image_id.startswith("train/") for sample in manifest(artifacts.PROCESSED / "val"))
     assert (dataset.mean, dataset.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    assert artifacts.read_json(artifacts.RAW / "card.json")["given_splits"] == {"test": PHOTOS, "train": PHOTOS}
+    assert read_json(artifacts.RAW / "card.json")["given_splits"] == {"test": PHOTOS, "train": PHOTOS}
 
 
 def test_augment_writes_the_policy_a_preview_and_copies(checkout: Path) -> None:
@@ -187,7 +188,7 @@ def test_without_copies_there_is_no_extra_store(checkout: Path) -> None:
 RUN_STAGE = """
 import importlib, json, sys
 from retinue.config import Settings
-from retinue.tracking import Tracker
+from retinue.tracking.tracker import Tracker
 stage = importlib.import_module(sys.argv[1])
 stage._BATCH_SIZE = 5  # 26 files are six batches, 24 images five: the ranks have different numbers of them
 stage.run(Settings(json.load(open("values.json")), stage.SECTIONS), Tracker(None))
@@ -202,7 +203,7 @@ def test_workers_and_ranks_change_no_byte(checkout: Path, root: Path) -> None:
     run(*STAGES, **changes, trainer={"num_workers": 2})
     assert digests() == alone
     ddp = {"name": "ddp", "devices": 2, "strategy": "ddp", "num_threads": 1}
-    artifacts.write_json(Path("values.json"), values(**changes, trainer=ddp))
+    write_json(Path("values.json"), values(**changes, trainer=ddp))
     Path("run_stage.py").write_text(RUN_STAGE)
     environment = Project(checkout).environment(PYTHONPATH=str(root / "src"))
     for stage in STAGES:
@@ -228,7 +229,7 @@ def test_too_many_bad_files_fail_and_leave_earlier_results(checkout: Path) -> No
     assert "a/note.txt: not an image" in message
     assert "b/cut.jpg: cannot be decoded" in message
     assert ".cache/acquire/quarantine.json" in message
-    quarantine = artifacts.read_json(Path(".cache/acquire/quarantine.json"))
+    quarantine = read_json(Path(".cache/acquire/quarantine.json"))
     assert [entry["image_id"] for entry in quarantine] == ["a/note.txt", "b/cut.jpg"]
     assert digests(Path("data/raw")) == {Path(k).name: v for k, v in earlier.items()}
 
@@ -313,7 +314,7 @@ def test_the_digits_run_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     dataset = artifacts.read_dataset()
     assert sum(sum(counts.values()) for counts in dataset.counts.values()) == 1797
     assert ImageStore(artifacts.PROCESSED / "test").image_shape == (32, 32, 1)
-    assert artifacts.read_json(artifacts.RAW / "quarantine.json") == []
+    assert read_json(artifacts.RAW / "quarantine.json") == []
 
 
 def test_a_stage_by_hand_ends_with_a_message_and_a_status(project: Project) -> None:
@@ -327,8 +328,8 @@ def test_real_photographs(extras: Path, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     path = str(extras / "data/hymenoptera")
     run(acquire, source={"path": path, "val_folder": None, "test_folder": "val"}, trainer={"num_workers": 2})
-    card = artifacts.read_json(artifacts.RAW / "card.json")
+    card = read_json(artifacts.RAW / "card.json")
     assert (card["images"], card["quarantined"], card["given_splits"]) == (397, 1, {"test": 153, "train": 244})
-    (bad,) = artifacts.read_json(artifacts.RAW / "quarantine.json")
+    (bad,) = read_json(artifacts.RAW / "quarantine.json")
     assert bad["image_id"] == "train/ants/imageNotFound.gif"
     assert bad["reason"].startswith("a GIF file; accepted formats are JPEG")

@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 from project import ROOT, Project
-from retinue.artifacts import Sample, read_table
+from retinue.artifacts import Sample
 from retinue.bundle import Bundle
 from retinue.cli import main
 from retinue.dense.command import resized
+from retinue.files import read_table
 from retinue.sources.digits import Digits
 
 

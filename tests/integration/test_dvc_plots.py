@@ -14,6 +14,7 @@ from dvc_render.html import render_html
 from project import Project
 from retinue import artifacts
 from retinue.artifacts import Epoch
+from retinue.files import write_table
 from retinue.metrics.probabilities import to_probs
 from retinue.metrics.summary import curve_tables, metrics_document
 from retinue.plots_page import write_template
@@ -67,10 +68,10 @@ def write_results(seed: int) -> None:
     labels = np.arange(90) % 3
     probs, classes = to_probs(rng.normal(size=(90, 3)) + 2 * np.eye(3)[labels]), ["ant", "bee", "moth"]
     for name, rows in curve_tables(labels, probs, classes, EVALUATE).items():
-        artifacts.write_table(artifacts.CURVES / f"{name}.csv", type(rows[0]), rows)
+        write_table(artifacts.CURVES / f"{name}.csv", type(rows[0]), rows)
     artifacts.write_metrics(metrics_document(labels, probs, classes, EVALUATE, seed=0))
     epochs = [Epoch(i, 0.1, 1 / (i + 1), 0.5, 1.1 / (i + 1), 0.5, 0.8, 3) for i in range(5)]
-    artifacts.write_table(artifacts.MODEL / "history.csv", Epoch, epochs)
+    write_table(artifacts.MODEL / "history.csv", Epoch, epochs)
 
 
 def test_every_plot_is_drawn_without_a_network(plotted: Project) -> None:

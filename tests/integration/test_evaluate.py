@@ -17,10 +17,11 @@ from retinue.artifacts import CalibrationBin, ConfusionCell, Dataset, PrecisionR
 from retinue.bundle import Bundle
 from retinue.config import Settings, load_params
 from retinue.errors import DataError, ModelError, SettingsError, TrainingError
+from retinue.files import read_table, write_table
 from retinue.images.store import ImageStore
 from retinue.models.lenet5 import LeNet5
 from retinue.stages.evaluate import SECTIONS, EvaluateSettings, run
-from retinue.tracking import Tracker
+from retinue.tracking.tracker import Tracker
 
 MODEL = {"name": "lenet5", "module": "lenet5", "_target_": "retinue.models.lenet5.LeNet5"}
 TEST = artifacts.PROCESSED / "test"
@@ -71,7 +72,7 @@ def write_test_split(images: np.ndarray, labels: np.ndarray) -> None:
     store = ImageStore.create(TEST, len(images), (32, 32, 1))
     for index, image in enumerate(images):
         store.write(index, image)
-    artifacts.write_table(TEST / "manifest.csv", Sample, [Sample(f"{i:03d}", int(c), "") for i, c in enumerate(labels)])
+    write_table(TEST / "manifest.csv", Sample, [Sample(f"{i:03d}", int(c), "") for i, c in enumerate(labels)])
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def test_ten_classes(evaluate: Callable[..., None], here: Path, capsys: pytest.C
     for name in ("accuracy_score", "auc_score"):
         low, high = metrics["intervals"][name]
         assert low < metrics[name] < high
-    rows = artifacts.read_table(artifacts.PREDICTIONS / "predictions.csv", Prediction)
+    rows = read_table(artifacts.PREDICTIONS / "predictions.csv", Prediction)
     assert [row.image_id for row in rows] == [f"{i:03d}" for i in range(300)]
     np.testing.assert_array_equal([row.label for row in rows], labels)
     np.testing.assert_array_equal([row.predicted for row in rows], predicted)
@@ -135,8 +136,8 @@ def test_curves_have_the_areas_of_the_metrics(evaluate: Callable[..., None], her
     make_project(10)
     evaluate(curve_points=9)
     metrics = artifacts.read_metrics()
-    roc = artifacts.read_table(artifacts.CURVES / "roc.csv", RocPoint)
-    steps = artifacts.read_table(artifacts.CURVES / "precision_recall.csv", PrecisionRecallPoint)
+    roc = read_table(artifacts.CURVES / "roc.csv", RocPoint)
+    steps = read_table(artifacts.CURVES / "precision_recall.csv", PrecisionRecallPoint)
     assert list(dict.fromkeys(p.curve for p in roc)) == [*metrics["per_class"], "macro", "micro"]
     micro = {key: metrics[f"micro_{key}"] for key in ("auc_score", "average_precision_score")}
     of_curve = {**metrics["per_class"], "macro": metrics, "micro": micro}
@@ -150,11 +151,11 @@ def test_curves_have_the_areas_of_the_metrics(evaluate: Callable[..., None], her
         area = sum((b.recall - a.recall) * b.precision for a, b in pairwise(own))
         assert area == pytest.approx(expected["average_precision_score"], abs=1e-12)
         assert np.isfinite([p.threshold for p in points]).all() or name == "macro"
-    cells = artifacts.read_table(artifacts.CURVES / "confusion.csv", ConfusionCell)
+    cells = read_table(artifacts.CURVES / "confusion.csv", ConfusionCell)
     assert sum(cell.num_images for cell in cells) == 300
     right = sum(cell.num_images for cell in cells if cell.actual == cell.predicted)
     assert right / 300 == metrics["accuracy_score"]
-    bins = artifacts.read_table(artifacts.CURVES / "calibration.csv", CalibrationBin)
+    bins = read_table(artifacts.CURVES / "calibration.csv", CalibrationBin)
     error = sum(b.num_images * abs(b.accuracy - b.confidence) for b in bins) / 300
     assert error == pytest.approx(metrics["calibration_error"], abs=1e-12)
 
@@ -177,11 +178,11 @@ def test_two_classes_have_one_logit_and_a_threshold(evaluate: Callable[..., None
     assert 0.5 < point["sensitivity_score"] < 1
     assert metrics["accuracy_score"] == ((positive >= 0.7) == labels).mean()
     assert metrics["auc_score"] == pytest.approx(sk.roc_auc_score(labels, positive), abs=1e-12)
-    rows = artifacts.read_table(artifacts.PREDICTIONS / "predictions.csv", Prediction)
+    rows = read_table(artifacts.PREDICTIONS / "predictions.csv", Prediction)
     np.testing.assert_array_equal([row.predicted for row in rows], positive >= 0.7)
     confidence = np.where(positive >= 0.7, positive, 1 - positive)
     np.testing.assert_allclose([row.confidence for row in rows], confidence, atol=1e-5)
-    assert {p.curve for p in artifacts.read_table(artifacts.CURVES / "roc.csv", RocPoint)} == {"digit 1"}
+    assert {p.curve for p in read_table(artifacts.CURVES / "roc.csv", RocPoint)} == {"digit 1"}
 
 
 def test_a_rerun_and_workers_give_the_same_bytes(evaluate: Callable[..., None], here: Path) -> None:
@@ -245,9 +246,9 @@ def make_constant(bundle: Bundle) -> None:
 
 
 def drop_a_class(bundle: Bundle) -> None:
-    samples = artifacts.read_table(TEST / "manifest.csv", Sample)
+    samples = read_table(TEST / "manifest.csv", Sample)
     moved = [replace(sample, label=0) if sample.label == 7 else sample for sample in samples]
-    artifacts.write_table(TEST / "manifest.csv", Sample, moved)
+    write_table(TEST / "manifest.csv", Sample, moved)
 
 
 def rename_a_class(bundle: Bundle) -> None:

@@ -21,11 +21,12 @@ from retinue.bundle import Bundle
 from retinue.config import Settings, load_params
 from retinue.errors import DataError, ModelError, SettingsError
 from retinue.explainers.gradcam import GradCAM
+from retinue.files import read_json, read_table, write_table
 from retinue.images.overlay import overlay
 from retinue.images.store import ImageStore
 from retinue.models.lenet5 import LeNet5
 from retinue.stages.explain import SECTIONS, ExplainSettings, choose, run
-from retinue.tracking import Tracker
+from retinue.tracking.tracker import Tracker
 
 MODEL = {"name": "lenet5", "module": "lenet5", "_target_": "retinue.models.lenet5.LeNet5"}
 NUM_IMAGES = 200
@@ -54,7 +55,7 @@ def make_project(num_classes: int) -> Bundle:
     confidence = outcome.probs.max(axis=1).tolist()
     rows = zip(labels[:NUM_IMAGES].tolist(), outcome.predicted.tolist(), confidence, strict=True)
     predictions = [Prediction(f"{row:03d}", *values) for row, values in enumerate(rows)]
-    artifacts.write_table(artifacts.PREDICTIONS / "predictions.csv", Prediction, predictions)
+    write_table(artifacts.PREDICTIONS / "predictions.csv", Prediction, predictions)
     return bundle
 
 
@@ -86,7 +87,7 @@ def explain(here: Path, root: Path) -> Callable[..., dict[str, Any]]:
         section["explainer"] = {**section["explainer"], "target_layer": target_layer}
         trainer = {**committed["trainer"], "progress_bar": False, "num_threads": 1}
         run(Settings({**committed, "explain": section, "trainer": trainer}, SECTIONS), tracker or Tracker(None))
-        return artifacts.read_json(artifacts.EXPLANATIONS / "gallery.json")
+        return read_json(artifacts.EXPLANATIONS / "gallery.json")
 
     return explain
 
@@ -152,10 +153,8 @@ def test_a_network_without_feature_maps(
 def test_a_network_without_errors_has_right_images_only(explain: Callable[..., dict[str, Any]]) -> None:
     bundle = make_project(2)
     file = artifacts.PREDICTIONS / "predictions.csv"
-    rows = [
-        Prediction(p.image_id, p.predicted, p.predicted, p.confidence) for p in artifacts.read_table(file, Prediction)
-    ]
-    artifacts.write_table(file, Prediction, rows)
+    rows = [Prediction(p.image_id, p.predicted, p.predicted, p.confidence) for p in read_table(file, Prediction)]
+    write_table(file, Prediction, rows)
     assert {entry["outcome"] for entry in explain()["images"]} == {"right"}
     assert len(bundle.classes) == 2
 

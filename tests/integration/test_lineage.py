@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 import wandb_offline
 from retinue.errors import SettingsError
-from retinue.lineage import Revision, declared, dvc_md5, hashes, revision
+from retinue.lineage.origin import Revision, declared, dvc_md5, hashes, revision
 
 OUTS = ("models", "predictions.npy", "metrics.json", "curves")
 VALUES = {"source": {"inputs": "raw"}, "optimizer": {"lr": 0.1}}
@@ -39,7 +39,7 @@ stages:
 STAGE = """
 from pathlib import Path
 from retinue.config import Settings, load_params
-from retinue.tracking import track
+from retinue.tracking.tracker import track
 
 with track("train", Settings(load_params())) as tracker:
     for name in ("models/a/weights.bin", "models/b.json", "predictions.npy", "metrics.json", "curves/roc.csv"):

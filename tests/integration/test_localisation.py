@@ -21,6 +21,7 @@ from retinue.artifacts import SPLITS, Explanation, Prediction, RawImage, Sample
 from retinue.bundle import Bundle
 from retinue.config import Settings, build, compose
 from retinue.explainers.localisation import Localisation, energy_score, mean_scores, pointing_score
+from retinue.files import read_json, read_table, write_json, write_table
 from retinue.images.outline import outlined
 from retinue.images.overlay import overlay
 from retinue.images.preprocessing import Preprocessing
@@ -30,7 +31,7 @@ from retinue.reports.evidence import Evidence
 from retinue.reports.gallery import explanations
 from retinue.sources.source import Source, SourceRecord
 from retinue.stages import acquire, explain, preprocess
-from retinue.tracking import Tracker
+from retinue.tracking.tracker import Tracker
 
 SIDE = 32
 VALUES = compose(
@@ -73,7 +74,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def manifest(split: str) -> list[Sample]:
-    return artifacts.read_table(artifacts.PROCESSED / split / "manifest.csv", Sample)
+    return read_table(artifacts.PROCESSED / split / "manifest.csv", Sample)
 
 
 def test_masks_of_the_test_split_are_stored_in_its_order(here: Path) -> None:
@@ -108,7 +109,7 @@ def test_a_source_without_masks_writes_what_it_wrote(here: Path) -> None:
     classify()
     run(explain)
     assert {path.name for path in artifacts.EXPLANATIONS.iterdir()} == {"gallery.json", "maps.npy", "overlays"}
-    gallery = artifacts.read_json(artifacts.EXPLANATIONS / "gallery.json")["images"]
+    gallery = read_json(artifacts.EXPLANATIONS / "gallery.json")["images"]
     maps, store = np.load(artifacts.EXPLANATIONS / "maps.npy"), ImageStore(artifacts.PROCESSED / "test")
     for entry in gallery:
         with Image.open(artifacts.EXPLANATIONS / "overlays" / entry["overlay"]) as shown:
@@ -214,15 +215,15 @@ def classify() -> None:
         Prediction(sample.image_id, sample.label, int(found.predicted[row]), float(found.probs[row].max()))
         for row, sample in enumerate(manifest("test"))
     ]
-    artifacts.write_table(artifacts.PREDICTIONS / "predictions.csv", Prediction, rows)
+    write_table(artifacts.PREDICTIONS / "predictions.csv", Prediction, rows)
 
 
 def test_maps_are_scored_where_there_is_something_to_find(here: Path) -> None:
     run(acquire, preprocess)
     classify()
     run(explain)
-    gallery = [Explanation(**entry) for entry in artifacts.read_json(artifacts.EXPLANATIONS / "gallery.json")["images"]]
-    rows = artifacts.read_table(artifacts.EXPLANATIONS / "localisation.csv", Localisation)
+    gallery = [Explanation(**entry) for entry in read_json(artifacts.EXPLANATIONS / "gallery.json")["images"]]
+    rows = read_table(artifacts.EXPLANATIONS / "localisation.csv", Localisation)
     maps = np.load(artifacts.EXPLANATIONS / "maps.npy").astype(float)
     store, masks = ImageStore(artifacts.PROCESSED / "test"), ImageStore(MASKS)
     marked = [entry for entry in gallery if masks[entry.row].any()]
@@ -237,7 +238,7 @@ def test_maps_are_scored_where_there_is_something_to_find(here: Path) -> None:
         with Image.open(artifacts.EXPLANATIONS / "overlays" / entry.overlay) as shown:
             plain = overlay(store[entry.row], heat, size=96, opacity=VALUES["explain"]["opacity"])
             assert np.array_equal(np.array(shown), outlined(plain, mask))
-    document = artifacts.read_json(artifacts.EXPLANATIONS / "localisation.json")
+    document = read_json(artifacts.EXPLANATIONS / "localisation.json")
     assert document["all"]["images"] == len(rows)
     for key in ("energy_score", "pointing_score", "mask_fraction"):
         assert document["all"][key] == pytest.approx(sum(getattr(row, key) for row in rows) / len(rows))
@@ -262,7 +263,7 @@ def test_the_tracker_sees_the_means(here: Path) -> None:
     classify()
     tracker = Noting(None)
     explain.run(Settings(VALUES, explain.SECTIONS), tracker)
-    means = artifacts.read_json(artifacts.EXPLANATIONS / "localisation.json")["all"]
+    means = read_json(artifacts.EXPLANATIONS / "localisation.json")["all"]
     assert tracker.seen == {f"localisation/{key}": value for key, value in means.items()}
 
 
@@ -271,8 +272,8 @@ def test_the_report_says_what_the_outlines_are_and_nothing_where_there_are_none(
     plain = explanations(Evidence.read(), columns=3)
     gallery = Evidence.read().gallery["images"]
     rows = [Localisation(entry.image_id, entry.map, entry.outcome, 0.5, 1.0, 0.0625) for entry in gallery[::2]]
-    artifacts.write_table(artifacts.EXPLANATIONS / "localisation.csv", Localisation, rows)
-    artifacts.write_json(artifacts.EXPLANATIONS / "localisation.json", mean_scores(rows))
+    write_table(artifacts.EXPLANATIONS / "localisation.csv", Localisation, rows)
+    write_json(artifacts.EXPLANATIONS / "localisation.json", mean_scores(rows))
     section = explanations(Evidence.read(), columns=3)
     said = section["sentence"].removeprefix(plain["sentence"])
     assert f"over the {len(rows)} explained images with an outline, 0.500 of a map lies inside it" in said
@@ -280,6 +281,6 @@ def test_the_report_says_what_the_outlines_are_and_nothing_where_there_are_none(
     scored = {row.image_id for row in rows}
     for card in (card for group in section["groups"] for card in group["cards"]):
         assert ("0.500 of it lies inside the white outline" in card.overlay_alt) == (card.image_id in scored)
-    artifacts.write_table(artifacts.EXPLANATIONS / "localisation.csv", Localisation, [])
-    artifacts.write_json(artifacts.EXPLANATIONS / "localisation.json", mean_scores([]))
+    write_table(artifacts.EXPLANATIONS / "localisation.csv", Localisation, [])
+    write_json(artifacts.EXPLANATIONS / "localisation.json", mean_scores([]))
     assert explanations(Evidence.read(), columns=3) == plain

@@ -22,11 +22,12 @@ from retinue import artifacts
 from retinue.artifacts import Dataset, Sample
 from retinue.cli import lr_range, main
 from retinue.config import compose
+from retinue.files import write_table
 from retinue.images.augmentation import Policy
 from retinue.images.store import ImageStore
+from retinue.lr_range.range_test import Curve, Smoothing, Span, Step
 from retinue.models.lenet5 import LeNet5
 from retinue.reproducibility import draw_seed, seed_everything
-from retinue.training.lr_range import Curve, Smoothing, Span, Step
 
 CLASSES = ("left", "right", "above")
 COUNT, SIZE = 72, 32
@@ -58,7 +59,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
             store.write(row, stripes(rng, row % 3))
         store.close()
         rows = [Sample(f"{row}.png", row % 3, "") for row in range(COUNT)]
-        artifacts.write_table(folder / artifacts.PROCESSED / split / "manifest.csv", Sample, rows)
+        write_table(folder / artifacts.PROCESSED / split / "manifest.csv", Sample, rows)
     (folder / artifacts.AUGMENTED).mkdir()
     (folder / artifacts.AUGMENTED / "policy.json").write_text(Policy([], seed=0).to_json())
     for name in ("models/weights.safetensors", ".cache/features/key/train.npy", ".cache/wandb/offline-run-1/run.wandb"):

@@ -18,9 +18,10 @@ from retinue import artifacts
 from retinue.artifacts import Explanation, Quarantined
 from retinue.config import EXECUTION_SECTIONS, Settings, load_params
 from retinue.errors import DataError, SettingsError
+from retinue.files import read_json, read_table, write_json
 from retinue.reports.gallery import spread
 from retinue.stages import report
-from retinue.tracking import Tracker
+from retinue.tracking.tracker import Tracker
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 HOSTILE = (
@@ -144,7 +145,7 @@ def test_what_was_run_is_told(tmp_path, monkeypatch):
     for path, digest in hashes.items():
         assert digest == hashlib.sha256(Path(path).read_bytes()).hexdigest()
     assert "dvc repro" in text
-    best = artifacts.read_json(artifacts.MODEL / "bundle.json")["training"]["best_epoch"]
+    best = read_json(artifacts.MODEL / "bundle.json")["training"]["best_epoch"]
     assert f"the weights of epoch {best + 1} are kept" in text
     assert f"best: {best + 1}" in text
 
@@ -155,7 +156,7 @@ def test_every_section_and_every_image_is_there(tmp_path, monkeypatch):
     ids = [values["id"] for values, _ in page.all("section")]
     assert [values["href"].removeprefix("#") for values, _ in page.all("a") if "href" in values][1:] == ids
     assert _rows(page, "1 quarantined file") == [["a/b.gif", "3", "not an image"]]
-    gallery = artifacts.read_json(artifacts.EXPLANATIONS / "gallery.json")["images"]
+    gallery = read_json(artifacts.EXPLANATIONS / "gallery.json")["images"]
     alts = [values["alt"] for values, _ in page.all("img")]
     assert len(alts) == 2 * len(gallery) + 1  # and the augmentation sheet
     assert {entry["outcome"] for entry in gallery} == {"right", "wrong", "confident_error"}
@@ -261,7 +262,7 @@ def test_many_classes_and_files_do_not_make_a_large_page(tmp_path, monkeypatch):
     shown = {row[0] for row in _rows(page, "Metrics of the 100 classes with the lowest F1")}
     hidden = set(names) - shown
     assert max(metrics[c]["f1_score"] for c in shown) <= min(metrics[c]["f1_score"] for c in hidden)
-    gallery = artifacts.read_json(artifacts.EXPLANATIONS / "gallery.json")["images"]
+    gallery = read_json(artifacts.EXPLANATIONS / "gallery.json")["images"]
     assert sum(entry["outcome"] == "right" for entry in gallery) > 40
     assert len([values for values, _ in page.all("img")]) <= 2 * (40 + 40 + 8) + 1
 
@@ -333,7 +334,7 @@ def test_the_stage_runs_as_a_process_without_torch(tmp_path, monkeypatch):
 
 
 def _cells() -> list[artifacts.ConfusionCell]:
-    return artifacts.read_table(artifacts.CURVES / "confusion.csv", artifacts.ConfusionCell)
+    return read_table(artifacts.CURVES / "confusion.csv", artifacts.ConfusionCell)
 
 
 def _table(page: Page, caption: str) -> list[list[str]]:
@@ -387,7 +388,7 @@ def test_the_network_is_described(tmp_path, monkeypatch):
 
 def test_initial_weights_are_reported(tmp_path, monkeypatch):
     make(tmp_path, monkeypatch, Scene())
-    bundle = artifacts.read_json(artifacts.MODEL / "bundle.json")
+    bundle = read_json(artifacts.MODEL / "bundle.json")
     bundle["training"]["initial_weights"] = {
         "name": "imagenet",
         "sha256": "0123456789abcdef" * 4,
@@ -395,7 +396,7 @@ def test_initial_weights_are_reported(tmp_path, monkeypatch):
         "adapted": ["features.0.weight"],
         "skipped": ["fc.weight", "fc.bias"],
     }
-    artifacts.write_json(artifacts.MODEL / "bundle.json", bundle)
+    write_json(artifacts.MODEL / "bundle.json", bundle)
     page = Page(run(Scene()))
     assert (
         "It started from weights=imagenet (SHA-256 0123456789ab…): 50 tensors loaded; adapted to the input channels: "

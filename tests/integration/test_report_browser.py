@@ -11,8 +11,9 @@ from report_artifacts import BINARY, TRANSFERRED, Scene, settings_values, write_
 from retinue import artifacts
 from retinue.artifacts import Quarantined
 from retinue.config import Settings
+from retinue.files import read_json
 from retinue.stages import report
-from retinue.tracking import Tracker
+from retinue.tracking.tracker import Tracker
 
 LONG = "a_class_name_without_any_place_to_break_" * 5
 SCENES = {
@@ -127,7 +128,7 @@ def test_every_image_is_loaded(browser, pages, name):
         sizes = visit.page.evaluate(
             "Promise.all([...document.images].map((i) => i.decode().then(() => [i.naturalWidth, i.clientWidth])))"
         )
-        gallery = artifacts.read_json(pages[name] / artifacts.EXPLANATIONS / "gallery.json")["images"]
+        gallery = read_json(pages[name] / artifacts.EXPLANATIONS / "gallery.json")["images"]
         assert len(sizes) >= 2 * len(gallery) > 0
         assert all(natural > 0 and shown > 0 for natural, shown in sizes)
         charts = visit.page.locator("svg.chart").evaluate_all(

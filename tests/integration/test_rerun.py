@@ -17,7 +17,7 @@ STAGE = """
 import json, sys
 from pathlib import Path
 from retinue.config import Settings, load_params
-from retinue.tracking import track
+from retinue.tracking.tracker import track
 
 with track("evaluate", Settings(load_params())) as tracker:
     values = [int(path.read_text()) for path in sorted(Path("photos").iterdir())]

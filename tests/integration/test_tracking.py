@@ -22,11 +22,11 @@ from PIL import Image
 
 import wandb_offline
 import wandb_server
-from retinue import tracking, wandb_runs
 from retinue.config import Settings, fingerprint_of
 from retinue.errors import RetinueError, SettingsError
-from retinue.lineage import dvc_md5
-from retinue.tracking import Tracker, TrackingSettings, track
+from retinue.lineage.origin import dvc_md5
+from retinue.tracking import client, runs
+from retinue.tracking.tracker import MAX_POINTS, MODES, Tracker, TrackingSettings, evenly, track
 
 X = [step / 20_000 for step in range(20_001)]
 DVC_YAML = """
@@ -185,7 +185,7 @@ def test_the_settings_come_back_from_a_run_to_the_last_digit(
         pass
     (sent,) = server.runs.values()
     name = next(Path(".cache/wandb").glob("run-*")).name if place == "folder" else f"tester/ants/{sent.run_id}"
-    run = wandb_runs.local_run(f".cache/wandb/{name}") if place == "folder" else wandb_runs.online_run(name)
+    run = runs.local_run(f".cache/wandb/{name}") if place == "folder" else runs.online_run(name)
     assert run is not None
     assert (run.stage, run.group, run.state, run.sent) == ("train", given.fingerprint(), "finished", True)
     assert run.url == f"{server.url}/tester/ants/runs/{sent.run_id}"
@@ -200,7 +200,7 @@ def test_the_runs_of_a_group_are_found_on_this_machine_and_on_the_server(server:
             with track(stage, given):
                 pass
     fingerprint = settings("online").fingerprint()
-    local, online = wandb_runs.local_runs(fingerprint), wandb_runs.online_runs("tester/ants", fingerprint)
+    local, online = runs.local_runs(fingerprint), runs.online_runs("tester/ants", fingerprint)
     assert [run.stage for run in local] == [run.stage for run in online] == ["train", "evaluate"]
     assert {run.run_id for run in local} == {run.run_id for run in online}
     assert all(run.sent and run.folder is not None for run in local)
@@ -211,16 +211,16 @@ def test_a_run_that_was_synced_is_known_as_sent(server: wandb_server.Server):
     Path("conf").mkdir()
     with track("train", settings("offline")):
         pass
-    (run,) = wandb_runs.local_runs(settings("offline").fingerprint())
+    (run,) = runs.local_runs(settings("offline").fingerprint())
     assert (run.sent, run.url, run.folder) == (False, None, str(offline_folder()))
     sync(f"wandb sync {run.folder}")
-    assert wandb_runs.read_folder(offline_folder()).sent
+    assert runs.read_folder(offline_folder()).sent
 
 
 def test_a_run_that_is_not_on_the_server_is_told(server: wandb_server.Server):
     Path("conf").mkdir()
     with pytest.raises(RetinueError, match="Could not find run") as caught:
-        wandb_runs.online_run("tester/ants/absent")
+        runs.online_run("tester/ants/absent")
     assert server.url in str(caught.value)
 
 
@@ -233,7 +233,7 @@ def test_offline_run_holds_charts_images_and_tables():
     assert (logged["overlays"]["width"], logged["overlays"]["height"]) == (4, 3)
     assert all((files / name).is_file() for name in logged["overlays"]["filenames"])
     points = json.loads((files / logged["roc_table"]["path"]).read_text())["data"]
-    assert len(points) == tracking.MAX_POINTS
+    assert len(points) == MAX_POINTS
     bee = [(x, y) for x, name, y in points if name == "bee"]
     assert (bee[0], bee[-1]) == ((0, 0), (1, 1))
     assert all(y == x * x for x, y in bee)
@@ -293,7 +293,7 @@ def test_off_imports_nothing_and_writes_nothing(root: Path, checkout: Path):
 import sys
 from pathlib import Path
 from retinue.config import Settings
-from retinue.tracking import track
+from retinue.tracking.tracker import track
 own = {"mode": "off", "project": "ants", "entity": None, "tags": []}
 with track("train", Settings({"tracking": own, "trainer": {}})) as tracker:
     tracker.summary({"a": 1})
@@ -324,7 +324,7 @@ def test_failed_stage_is_a_failed_run(error: type[BaseException]):
 KILLED = """
 import sys
 from retinue.config import Settings
-from retinue.tracking import track
+from retinue.tracking.tracker import track
 own = {"mode": "offline", "project": "ants", "entity": None, "tags": []}
 values = {"source": {"inputs": "data.csv"}, "tracking": own, "trainer": {}}
 with track("train", Settings(values)) as tracker:
@@ -468,7 +468,7 @@ def test_online_without_a_server_fails_in_bounded_time(
 
 
 def test_server_that_goes_away_costs_nothing(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
-    monkeypatch.setattr(tracking, "RETRIES", 1)
+    monkeypatch.setattr(client, "RETRIES", 1)
     monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "1")
     monkeypatch.setenv("WANDB_HTTP_TIMEOUT", "1")
     with ExitStack() as leaving:
@@ -603,7 +603,7 @@ def test_wrong_settings_are_refused(change: dict[str, Any], message: str):
 
 def test_every_choice_in_conf_is_the_mode_it_is_named_after(root: Path):
     choices = sorted((root / "conf/tracking").glob("*.yaml"))
-    assert [path.stem for path in choices] == sorted(tracking.MODES)
+    assert [path.stem for path in choices] == sorted(MODES)
     for path in choices:
         values = OmegaConf.to_container(OmegaConf.load(path))
         assert Settings({"tracking": values}).section("tracking", TrackingSettings).mode == path.stem
@@ -611,7 +611,7 @@ def test_every_choice_in_conf_is_the_mode_it_is_named_after(root: Path):
 
 @pytest.mark.parametrize("count", [1, 2, 9_999, 10_000, 10_001, 123_456])
 def test_thinning_keeps_both_ends_and_spreads_evenly(count: int):
-    rows = tracking.evenly(count, 10_000)
+    rows = evenly(count, 10_000)
     assert len(rows) == min(count, 10_000)
     assert (rows[0], rows[-1]) == (0, count - 1)
     gaps = {after - before for before, after in pairwise(rows)}

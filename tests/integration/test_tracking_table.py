@@ -10,7 +10,7 @@ import pytest
 import wandb_offline
 from retinue.artifacts import LayerEntry
 from retinue.config import Settings
-from retinue.tracking import track
+from retinue.tracking.tracker import track
 
 COLUMNS = [field.name for field in fields(LayerEntry)]
 LAYERS = [

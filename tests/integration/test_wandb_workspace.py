@@ -12,12 +12,12 @@ import pytest
 import wandb_offline
 import wandb_server
 from project import Project
-from retinue import tracking
 from retinue.config import Settings
 from retinue.metrics.summary import curve_tables, metrics_document
 from retinue.stages import evaluate
-from retinue.wandb_panels import LINES, Artifact, Curve, Key
-from retinue.wandb_workspace import build_report, build_workspace, load
+from retinue.tracking.panels import LINES, Artifact, Curve, Key
+from retinue.tracking.tracker import track
+from retinue.tracking.workspace import build_report, build_workspace, load
 
 EVALUATE = {
     "batch_size": 4,
@@ -56,7 +56,7 @@ def two_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> wandb_offlin
     metrics = metrics_document(labels, probs, ["ant", "bee"], EVALUATE, seed=0)
     tables = curve_tables(labels, probs, ["ant", "bee"], EVALUATE)
     own = {"mode": "offline", "project": "ants", "entity": None, "tags": []}
-    with tracking.track("evaluate", Settings({"tracking": own, "trainer": {}})) as tracker:
+    with track("evaluate", Settings({"tracking": own, "trainer": {}})) as tracker:
         evaluate._mirror(tracker, metrics, tables)
     (path,) = Path(".cache/wandb").glob("offline-run-*/run-*.wandb")
     return wandb_offline.read_run(path)

@@ -17,7 +17,7 @@ from retinue.reports import architecture
 from retinue.reports.tables import Table
 from retinue.reports.transfer import transfer
 from retinue.stages import report
-from retinue.tracking import Tracker
+from retinue.tracking.tracker import Tracker
 
 HASHES = ("a" * 64, "b" * 64, "c" * 64)
 SCRATCH = {"name": "scratch", "frozen_fraction": 0.0, "lr_factor": 1.0, "block_decay": 1.0, "unfreeze_every": None}

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from retinue.artifacts import RawImage, Sample, iterate_table, read_json, read_table, replacing, write_json, write_table
+from retinue.artifacts import RawImage, Sample
 from retinue.errors import DataError, RetinueError, SettingsError
+from retinue.files import iterate_table, read_json, read_table, replacing, write_json, write_table
 from retinue.stage import explained, is_first_process, lock
 
 

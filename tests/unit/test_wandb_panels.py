@@ -8,8 +8,8 @@ import yaml
 from wandb_workspaces.reports.v2 import internal
 
 from retinue.errors import SettingsError
-from retinue.wandb_panels import LINES, PANELS, Key
-from retinue.wandb_workspace import Board, build_report, build_workspace, load
+from retinue.tracking.panels import LINES, PANELS, Key
+from retinue.tracking.workspace import Board, build_report, build_workspace, load
 
 SECTION: dict[str, Any] = {"name": "Curves", "stage": "train", "text": "Per epoch.", "panels_per_row": 2, "panels": []}
 FILE: dict[str, Any] = {"name": "ants", "description": "All.", "columns": ["summary:test/auc_score"], "sections": []}

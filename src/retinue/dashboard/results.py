@@ -16,6 +16,7 @@ from retinue.artifacts import Explanation, Prediction, RawImage, RocPoint
 from retinue.dashboard.paired import auc_parts
 from retinue.errors import DataError, RetinueError
 from retinue.experiments import Outcome
+from retinue.files import iterate_table, read_json, read_table
 from retinue.metrics.curves import RocCurve
 from retinue.metrics.probabilities import to_probs
 from retinue.metrics.thinning import thin_roc
@@ -156,7 +157,7 @@ def _unrepeated(notes: Sequence[str]) -> list[str]:
 
 
 def _json(outcome: Outcome, path: str) -> Any:
-    return artifacts.read_json(_file(outcome, path))
+    return read_json(_file(outcome, path))
 
 
 def _file(outcome: Outcome, path: str) -> Path:
@@ -185,7 +186,7 @@ def _cost(architecture: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _scored(outcome: Outcome) -> Scored:
-    rows = artifacts.read_table(_file(outcome, "evaluation/predictions/predictions.csv"), Prediction)
+    rows = read_table(_file(outcome, "evaluation/predictions/predictions.csv"), Prediction)
     logits = np.load(_file(outcome, "evaluation/predictions/logits.npy"), allow_pickle=False)
     classes = _json(outcome, "models/bundle.json")["dataset"]["classes"]
     if len(logits) != len(rows):
@@ -206,11 +207,11 @@ def _scored(outcome: Outcome) -> Scored:
 @lru_cache(maxsize=4)
 def _contents(manifest: Path) -> Mapping[str, str]:
     """Image id -> SHA-256 of its file. Most experiments share one manifest, which in DVC's cache is one file."""
-    return {image.image_id: image.sha256 for image in artifacts.iterate_table(manifest, RawImage)}
+    return {image.image_id: image.sha256 for image in iterate_table(manifest, RawImage)}
 
 
 def _curves(outcome: Outcome) -> dict[str, RocCurve]:
-    points = artifacts.read_table(_file(outcome, "evaluation/curves/roc.csv"), RocPoint)
+    points = read_table(_file(outcome, "evaluation/curves/roc.csv"), RocPoint)
     grouped = {name: list(rows) for name, rows in groupby(points, key=lambda point: point.curve)}
     kept = list(grouped) if len(grouped) <= MAX_CURVES else [name for name in _AVERAGES if name in grouped]
     return {name: thin_roc(_roc(grouped[name]), CURVE_POINTS) for name in kept}

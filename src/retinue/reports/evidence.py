@@ -18,6 +18,7 @@ from retinue.artifacts import (
     RocPoint,
 )
 from retinue.errors import DataError
+from retinue.files import read_json, read_table, sha256
 
 INPUTS = (
     artifacts.RAW / "manifest.csv",
@@ -73,25 +74,25 @@ class Evidence:
             DataError: one is missing or broken; the message names it.
         """
         dataset = artifacts.read_dataset()
-        gallery = artifacts.read_json(artifacts.EXPLANATIONS / "gallery.json")
-        quarantine = artifacts.read_json(artifacts.RAW / "quarantine.json")
-        cells = artifacts.read_table(artifacts.CURVES / "confusion.csv", ConfusionCell)
+        gallery = read_json(artifacts.EXPLANATIONS / "gallery.json")
+        quarantine = read_json(artifacts.RAW / "quarantine.json")
+        cells = read_table(artifacts.CURVES / "confusion.csv", ConfusionCell)
         return cls(
-            card=artifacts.read_json(artifacts.RAW / "card.json"),
+            card=read_json(artifacts.RAW / "card.json"),
             quarantine=[Quarantined(**entry) for entry in quarantine],
             dataset=dataset,
-            policy=artifacts.read_json(artifacts.AUGMENTED / "policy.json"),
-            bundle=artifacts.read_json(artifacts.MODEL / "bundle.json"),
-            architecture=artifacts.read_json(artifacts.ARCHITECTURE),
-            transfer=artifacts.read_json(artifacts.TRANSFER),
-            history=artifacts.read_table(artifacts.MODEL / "history.csv", Epoch),
+            policy=read_json(artifacts.AUGMENTED / "policy.json"),
+            bundle=read_json(artifacts.MODEL / "bundle.json"),
+            architecture=read_json(artifacts.ARCHITECTURE),
+            transfer=read_json(artifacts.TRANSFER),
+            history=read_table(artifacts.MODEL / "history.csv", Epoch),
             metrics=artifacts.read_metrics(),
-            roc=artifacts.read_table(artifacts.CURVES / "roc.csv", RocPoint),
-            precision_recall=artifacts.read_table(artifacts.CURVES / "precision_recall.csv", PrecisionRecallPoint),
+            roc=read_table(artifacts.CURVES / "roc.csv", RocPoint),
+            precision_recall=read_table(artifacts.CURVES / "precision_recall.csv", PrecisionRecallPoint),
             confusion=confusion_matrix(cells, dataset.classes),
-            calibration=artifacts.read_table(artifacts.CURVES / "calibration.csv", CalibrationBin),
+            calibration=read_table(artifacts.CURVES / "calibration.csv", CalibrationBin),
             gallery={**gallery, "images": [Explanation(**entry) for entry in gallery["images"]]},
-            hashes={path.as_posix(): artifacts.sha256(path) for path in INPUTS},
+            hashes={path.as_posix(): sha256(path) for path in INPUTS},
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from retinue import artifacts
 from retinue.artifacts import Explanation
 from retinue.explainers.localisation import Localisation
+from retinue.files import read_json, read_table
 from retinue.images.store import ImageStore
 from retinue.reports.embedding import Picture, picture
 from retinue.reports.evidence import Evidence
@@ -81,13 +82,13 @@ def spread(entries: Sequence[Explanation], limit: int) -> list[Explanation]:
 def _found() -> dict[int, Localisation]:
     """How well the maps find what the masks mark, by the number of the map; nothing where there are no masks."""
     path = artifacts.EXPLANATIONS / "localisation.csv"
-    return {row.map: row for row in artifacts.read_table(path, Localisation)} if path.exists() else {}
+    return {row.map: row for row in read_table(path, Localisation)} if path.exists() else {}
 
 
 def _truth() -> str:
     """What the section says of the outlines, and of all scored maps together."""
     path = artifacts.EXPLANATIONS / "localisation.json"
-    mean = artifacts.read_json(path)["all"] if path.exists() else {"images": 0}
+    mean = read_json(path)["all"] if path.exists() else {"images": 0}
     if not mean["images"]:
         return ""
     energy, pointing, area = (figure(mean[key], 3) for key in ("energy_score", "pointing_score", "mask_fraction"))

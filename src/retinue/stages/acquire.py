@@ -14,12 +14,13 @@ from retinue import artifacts
 from retinue.artifacts import Quarantined, RawImage
 from retinue.config import Settings
 from retinue.errors import DataError
+from retinue.files import replacing, write_json, write_table
 from retinue.images.decoding import examine
 from retinue.images.loading import Batches
 from retinue.images.writing import Documents, take_documents, writing
 from retinue.sources.source import Source, SourceRecord
 from retinue.stage import main
-from retinue.tracking import Tracker
+from retinue.tracking.tracker import Tracker
 from retinue.trainer import TrainerSettings, make_trainer
 
 SECTIONS = ("source",)
@@ -89,16 +90,16 @@ def run(settings: Settings, tracker: Tracker) -> None:
     own = settings.section("trainer", TrainerSettings)
     trainer = make_trainer(own, seed=0, logger=tracker.lightning_logger())  # nothing is drawn: any seed
     batches = Batches(RawFiles(source, records), batch_size=_BATCH_SIZE, num_workers=own.num_workers)
-    with artifacts.replacing(artifacts.RAW, leader=trainer.is_global_zero) as folder:
+    with replacing(artifacts.RAW, leader=trainer.is_global_zero) as folder:
         with writing(trainer, {"findings": lambda: Documents(folder, trainer.global_rank)}):
             trainer.predict(Acquire(), batches, return_predictions=False)
         if not trainer.is_global_zero:
             return
         images, quarantine = _sort_out(take_documents(folder), records)
         _check(source, images, quarantine, labels={record.label for record in records if record.label})
-        artifacts.write_table(folder / "manifest.csv", RawImage, images)
-        artifacts.write_json(folder / "quarantine.json", [asdict(entry) for entry in quarantine])
-        artifacts.write_json(folder / "card.json", card(source, images, quarantine))
+        write_table(folder / "manifest.csv", RawImage, images)
+        write_json(folder / "quarantine.json", [asdict(entry) for entry in quarantine])
+        write_json(folder / "card.json", card(source, images, quarantine))
     classes = len({image.label for image in images})
     tracker.summary({"images": len(images), "classes": classes, "quarantined": len(quarantine)})
     tracker.table("quarantine", ["image_id", "label", "reason"], [list(asdict(entry).values()) for entry in quarantine])
@@ -124,7 +125,7 @@ def _check(source: Source, images: Sequence[RawImage], quarantine: Sequence[Quar
     listed = ""
     if quarantine:
         path = artifacts.CACHE / "acquire" / "quarantine.json"
-        artifacts.write_json(path, [asdict(entry) for entry in quarantine])
+        write_json(path, [asdict(entry) for entry in quarantine])
         first = "".join(f"\n  {entry.image_id}: {entry.reason}" for entry in quarantine[:_SHOWN])
         listed = f"{first}\n  ({min(_SHOWN, len(quarantine))} of {len(quarantine)}; all are listed in {path})"
     total = len(images) + len(quarantine)

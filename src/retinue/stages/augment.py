@@ -19,12 +19,13 @@ from retinue import artifacts
 from retinue.artifacts import Sample
 from retinue.config import Settings
 from retinue.errors import SettingsError
+from retinue.files import read_table, replacing, write_table
 from retinue.images.augmentation import Policy
 from retinue.images.loading import Batches
 from retinue.images.store import ImageStore
 from retinue.images.writing import Stores, writing
 from retinue.stage import main
-from retinue.tracking import Tracker
+from retinue.tracking.tracker import Tracker
 from retinue.trainer import TrainerSettings, make_trainer
 
 SECTIONS = ("seed", "augment")
@@ -117,12 +118,12 @@ def run(settings: Settings, tracker: Tracker) -> None:
     policy = Policy(own.transforms, settings.seed)
     dataset = artifacts.read_dataset()
     images = ImageStore(artifacts.PROCESSED / "train")
-    samples = artifacts.read_table(artifacts.PROCESSED / "train" / "manifest.csv", Sample)
+    samples = read_table(artifacts.PROCESSED / "train" / "manifest.csv", Sample)
     policy.check(images[0])
     draws = Draws(images, policy, spread([s.label for s in samples], len(dataset.classes)), own.copies_per_image)
     hardware = settings.section("trainer", TrainerSettings)
     trainer = make_trainer(hardware, seed=settings.seed, logger=tracker.lightning_logger())
-    with artifacts.replacing(artifacts.AUGMENTED, leader=trainer.is_global_zero) as folder:
+    with replacing(artifacts.AUGMENTED, leader=trainer.is_global_zero) as folder:
         stores = {folder / _PREVIEW: draws.previewed}
         if draws.copied:
             stores[folder] = draws.copied
@@ -140,7 +141,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
             preview_sheet(images, drawn, draws.shown, names).save(folder / "preview.png")
         shutil.rmtree(folder / _PREVIEW)
         if draws.copied:
-            artifacts.write_table(folder / "manifest.csv", Sample, _copies(samples, own.copies_per_image))
+            write_table(folder / "manifest.csv", Sample, _copies(samples, own.copies_per_image))
     tracker.summary({"copies": draws.copied})
     tracker.images("augmentation", [artifacts.AUGMENTED / "preview.png"], [f"policy {own.name}"])
     tracker.artifact(artifacts.AUGMENTED, "dataset")

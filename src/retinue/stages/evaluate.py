@@ -14,6 +14,7 @@ from retinue.artifacts import Prediction, Sample
 from retinue.bundle import Bundle
 from retinue.config import Settings
 from retinue.errors import ModelError, SettingsError, TrainingError
+from retinue.files import read_table, replacing, write_table
 from retinue.images.loading import Batches, StoredImages
 from retinue.images.store import ImageStore, RowFile
 from retinue.images.writing import writing
@@ -21,7 +22,7 @@ from retinue.metrics import summary
 from retinue.metrics.probabilities import decide, to_probs
 from retinue.reproducibility import draw_seed
 from retinue.stage import main
-from retinue.tracking import Tracker
+from retinue.tracking.tracker import Tracker
 from retinue.trainer import TrainerSettings, make_trainer
 
 SECTIONS = ("seed", "evaluate", "trainer")
@@ -85,7 +86,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     labels = np.array([sample.label for sample in samples], np.int64)
     trainer_settings = settings.section("trainer", TrainerSettings)
     trainer = make_trainer(trainer_settings, seed=settings.seed, logger=tracker.lightning_logger())
-    with artifacts.replacing(artifacts.PREDICTIONS, leader=trainer.is_global_zero) as folder:
+    with replacing(artifacts.PREDICTIONS, leader=trainer.is_global_zero) as folder:
         file = folder / "logits.npy"
         if trainer.is_global_zero:
             num_outputs = 1 if len(bundle.classes) == 2 else len(bundle.classes)
@@ -105,9 +106,9 @@ def run(settings: Settings, tracker: Tracker) -> None:
         metrics = summary.metrics_document(labels, probs, bundle.classes, asdict(own), seed=seed)
         _write_predictions(folder, samples, probs, predicted)
         tables = summary.curve_tables(labels, probs, bundle.classes, asdict(own))
-        with artifacts.replacing(artifacts.CURVES) as curves:
+        with replacing(artifacts.CURVES) as curves:
             for name, rows in tables.items():
-                artifacts.write_table(curves / f"{name}.csv", type(rows[0]), rows)
+                write_table(curves / f"{name}.csv", type(rows[0]), rows)
     artifacts.write_metrics(metrics)
     _mirror(tracker, metrics, tables)
     low, high = metrics["intervals"]["accuracy_score"]
@@ -127,7 +128,7 @@ def _test_samples(bundle: Bundle) -> list[Sample]:
                 f"{artifacts.MODEL}: trained with {key} {theirs}, but {artifacts.PROCESSED} has {ours}. "
                 "Run `dvc repro`, which trains on the data there is."
             )
-    samples = artifacts.read_table(_TEST / "manifest.csv", Sample)
+    samples = read_table(_TEST / "manifest.csv", Sample)
     counts = artifacts.counts_of((sample.label for sample in samples), data.classes)
     artifacts.check_classes(counts, where=str(_TEST))
     return samples
@@ -157,7 +158,7 @@ def _write_predictions(folder: Path, samples: Sequence[Sample], probs: np.ndarra
     confidence = probs[np.arange(len(predicted)), predicted]
     rows = zip(samples, predicted.tolist(), confidence.tolist(), strict=True)
     table = (Prediction(sample.image_id, sample.label, *outcome) for sample, *outcome in rows)
-    artifacts.write_table(folder / "predictions.csv", Prediction, table)
+    write_table(folder / "predictions.csv", Prediction, table)
 
 
 def _mirror(tracker: Tracker, metrics: Mapping[str, Any], tables: Mapping[str, Sequence[Any]]) -> None:

@@ -17,13 +17,14 @@ from retinue.config import Settings, build
 from retinue.errors import DataError, SettingsError, unknown
 from retinue.explainers.explainer import Explainer, NotApplicable
 from retinue.explainers.localisation import Localisation, energy_score, mean_scores, pointing_score
+from retinue.files import read_table, replacing, write_json, write_table
 from retinue.images.loading import Batches
 from retinue.images.outline import outlined
 from retinue.images.overlay import overlay
 from retinue.images.store import ImageStore, RowFile
 from retinue.images.writing import Pictures, Place, picture_name, writing
 from retinue.stage import main
-from retinue.tracking import Tracker
+from retinue.tracking.tracker import Tracker
 from retinue.trainer import TrainerSettings, make_trainer
 
 SECTIONS = ("explain", "trainer")
@@ -131,7 +132,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
         gallery = []
     # Nothing is drawn here, so the seed of the run changes nothing and is not read.
     trainer = make_trainer(hardware, seed=0, logger=tracker.lightning_logger(), inference_mode=False)
-    with artifacts.replacing(artifacts.EXPLANATIONS, leader=trainer.is_global_zero) as folder:
+    with replacing(artifacts.EXPLANATIONS, leader=trainer.is_global_zero) as folder:
         if trainer.is_global_zero:
             (folder / "overlays").mkdir()
             shape = (len(gallery), *store.image_shape[:2])
@@ -155,7 +156,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
             "reason": reason,
             "images": [asdict(entry) for entry in gallery],
         }
-        artifacts.write_json(folder / "gallery.json", document)
+        write_json(folder / "gallery.json", document)
         if masks is not None:
             _localise(folder, gallery, masks, tracker)
     _mirror(tracker, gallery, bundle.classes)
@@ -216,7 +217,7 @@ def evenly_spaced(values: np.ndarray, count: int) -> np.ndarray:
 
 def _predictions(store: ImageStore) -> list[Prediction]:
     file = artifacts.PREDICTIONS / "predictions.csv"
-    predictions = artifacts.read_table(file, Prediction)
+    predictions = read_table(file, Prediction)
     if len(predictions) != len(store):
         raise DataError(
             f"{file}: {len(predictions)} predictions for the {len(store)} images of {store.folder}. "
@@ -250,9 +251,9 @@ def _localise(folder: Path, gallery: Sequence[Explanation], masks: ImageStore, t
             scores = energy_score(heat, mask), pointing_score(heat, mask), float(mask.mean())
             rows.append(Localisation(entry.image_id, entry.map, entry.outcome, *scores))
     maps.close()
-    artifacts.write_table(folder / "localisation.csv", Localisation, rows)
+    write_table(folder / "localisation.csv", Localisation, rows)
     document = mean_scores(rows)
-    artifacts.write_json(folder / "localisation.json", document)
+    write_json(folder / "localisation.json", document)
     tracker.summary({f"localisation/{key}": value for key, value in document["all"].items()})
 
 

@@ -17,6 +17,7 @@ from retinue import artifacts
 from retinue.artifacts import SPLITS, Dataset, RawImage, Sample
 from retinue.config import Settings
 from retinue.errors import DataError, SettingsError, unknown
+from retinue.files import read_table, replacing, write_table
 from retinue.images.loading import Batches
 from retinue.images.preprocessing import Preprocessing, mean_and_std
 from retinue.images.splitting import Candidate, split
@@ -25,7 +26,7 @@ from retinue.images.writing import Place, Stores, writing
 from retinue.sources.source import Source
 from retinue.sources.source_images import SourceImages, asked
 from retinue.stage import main
-from retinue.tracking import Tracker
+from retinue.tracking.tracker import Tracker
 from retinue.trainer import TrainerSettings, make_trainer
 
 SECTIONS = ("seed", "source", "preprocess")
@@ -125,7 +126,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     a store in the order of the test split, where the source has masks."""
     own = settings.section("preprocess", PreprocessSettings)
     source: Source = settings.build("source")
-    images = artifacts.read_table(artifacts.RAW / "manifest.csv", RawImage)
+    images = read_table(artifacts.RAW / "manifest.csv", RawImage)
     plan = Plan(images, own, settings.seed)
     hardware = settings.section("trainer", TrainerSettings)
     trainer = make_trainer(hardware, seed=settings.seed, logger=tracker.lightning_logger())
@@ -134,7 +135,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     has_masks = asked(source.mask, plan.samples["test"][0].image_id) is not None
     loaded = SourceImages(source, images, is_train, is_test & has_masks, resizing)
     batches = Batches(loaded, batch_size=_BATCH_SIZE, num_workers=hardware.num_workers)
-    with artifacts.replacing(artifacts.PROCESSED, leader=trainer.is_global_zero) as folder:
+    with replacing(artifacts.PROCESSED, leader=trainer.is_global_zero) as folder:
         if trainer.is_global_zero:
             _make_room(folder, plan, own, has_masks)
         places: dict[str, Callable[[], Place]] = {
@@ -147,7 +148,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
         if not trainer.is_global_zero:
             return
         for name, samples in plan.samples.items():
-            artifacts.write_table(folder / name / "manifest.csv", Sample, samples)
+            write_table(folder / name / "manifest.csv", Sample, samples)
         dataset = _describe(source.name, own, plan, _total(folder / _HISTOGRAMS))
         artifacts.write_dataset(folder / "dataset.json", dataset)
     counts = {name: len(samples) for name, samples in plan.samples.items()}

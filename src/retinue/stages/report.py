@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from retinue import artifacts
 from retinue.config import Settings
 from retinue.errors import SettingsError
+from retinue.files import replacing
 from retinue.reports.contents import content
 from retinue.reports.evidence import Evidence
 from retinue.reports.page import render
 from retinue.stage import main
-from retinue.tracking import Tracker
+from retinue.tracking.tracker import Tracker
 
 SECTIONS = (
     "seed",
@@ -53,7 +54,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     settings.section("report", ReportSettings)
     sections = {name: settings.plain(name) for name in SECTIONS}
     page = render(content(sections, settings.fingerprint(), Evidence.read()))
-    with artifacts.replacing(artifacts.REPORT.parent) as folder:
+    with replacing(artifacts.REPORT.parent) as folder:
         (folder / artifacts.REPORT.name).write_text(page, "utf-8")
     tracker.summary({"fingerprint": settings.fingerprint()})
     tracker.artifact(artifacts.REPORT.parent, "report")

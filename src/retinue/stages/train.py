@@ -14,9 +14,10 @@ from retinue.bundle import Bundle
 from retinue.config import Settings
 from retinue.description.describe import describe
 from retinue.errors import TrainingError
+from retinue.files import replacing, write_json, write_table
 from retinue.images.loading import Batches
 from retinue.stage import main
-from retinue.tracking import Tracker
+from retinue.tracking.tracker import Tracker
 from retinue.trainer import TrainerSettings, make_trainer
 from retinue.training.assembly import Start, TrainingImages, make_classifier, make_start
 from retinue.training.checkpoints import (
@@ -63,11 +64,11 @@ def run(settings: Settings, tracker: Tracker) -> None:
         best = _take_best(classifier, own, resume)
         ledger.check_result()
         bundle = Bundle(start.network, settings.plain("model"), dataset, {**best, "initial_weights": start.weights})
-        with artifacts.replacing(artifacts.MODEL) as folder:
+        with replacing(artifacts.MODEL) as folder:
             bundle.save(folder)
-            artifacts.write_json(folder / artifacts.ARCHITECTURE.name, description)
-            artifacts.write_json(folder / artifacts.TRANSFER.name, _transfer(start, inputs.cache, ledger))
-            artifacts.write_table(folder / "history.csv", Epoch, [Epoch(**row) for row in classifier.history])
+            write_json(folder / artifacts.ARCHITECTURE.name, description)
+            write_json(folder / artifacts.TRANSFER.name, _transfer(start, inputs.cache, ledger))
+            write_table(folder / "history.csv", Epoch, [Epoch(**row) for row in classifier.history])
         shutil.rmtree(resume)
     tracker.summary({f"best/{key}": value for key, value in best.items()} | {"initial_weights": start.weights})
     tracker.summary({key: description[key] for key in ("parameters", "multiply_adds", "weight_bytes")})

@@ -19,7 +19,8 @@ import yaml
 
 from retinue import artifacts
 from retinue.config import EXECUTION_SECTIONS, fingerprint
-from retinue.lineage import PIPELINE
+from retinue.files import read_table, write_json
+from retinue.lineage.origin import PIPELINE
 from retinue.repository import git
 from retinue.sweeps.checkout import Checkout, Snapshot, reference
 from retinue.sweeps.settings import COSTS
@@ -98,7 +99,7 @@ def run(job: Job, run_dvc: Run) -> Outcome:
                 job.checkout.remove()
                 return _ended_early(job, status, time.monotonic() - begun)
         outcome = _result(job, time.monotonic() - begun)
-        artifacts.write_json(job.folder / "result.json", outcome._asdict())
+        write_json(job.folder / "result.json", outcome._asdict())
         job.checkout.publish(job.name)
         job.checkout.remove()
         return outcome
@@ -153,7 +154,7 @@ def _result(job: Job, seconds: float) -> Outcome:
     """Of the finished experiment in its checkout: what validation says of its best epoch, and what it costs."""
     folder = job.checkout.path
     best = json.loads((folder / artifacts.MODEL / "bundle.json").read_text("utf-8"))["training"]["best_epoch"]
-    history = artifacts.read_table(folder / artifacts.MODEL / "history.csv", artifacts.Epoch)
+    history = read_table(folder / artifacts.MODEL / "history.csv", artifacts.Epoch)
     architecture = json.loads((folder / artifacts.ARCHITECTURE).read_text("utf-8"))
     values = {
         f"val/{key.removeprefix('val_')}": value for key, value in vars(history[best]).items() if key.startswith("val_")

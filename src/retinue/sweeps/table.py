@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 
-from retinue import artifacts
 from retinue.errors import SettingsError
+from retinue.files import write_json
 from retinue.seeds import mean_interval
 from retinue.sweeps.job import COMPLETE, FAILED, PRUNED, Outcome
 from retinue.sweeps.study import REASON, Study
@@ -90,7 +90,7 @@ class Table(NamedTuple):
     def write(self, path: Path) -> None:
         """As JSON, to the last digit."""
         document = {"sweep": self.sweep.name, "objectives": self.sweep.settings.objectives}
-        artifacts.write_json(path, {**document, "trials": [row._asdict() for row in self.rows]})
+        write_json(path, {**document, "trials": [row._asdict() for row in self.rows]})
 
     def text(self) -> str:
         """For the terminal, with what to do next."""

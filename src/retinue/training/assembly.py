@@ -14,6 +14,7 @@ from retinue.artifacts import Dataset, Sample
 from retinue.bundle import build_network
 from retinue.config import Settings
 from retinue.errors import ModelError, SettingsError
+from retinue.files import iterate_table, read_json, sha256
 from retinue.images.augmentation import Policy
 from retinue.images.loading import Batches, StoredImages
 from retinue.images.preprocessing import Preprocessing
@@ -186,12 +187,12 @@ def _untrained(settings: Settings, dataset: Dataset) -> Network:
 
 def _load(network: Network, weights: WeightsSettings, dataset: Dataset) -> dict[str, Any]:
     path = weights.fetch()
-    document = artifacts.read_json(path.with_name("bundle.json")) if _is_bundle(weights) else None
+    document = read_json(path.with_name("bundle.json")) if _is_bundle(weights) else None
     same_classes = document is None or tuple(_of(document, path, "dataset", "classes")) == dataset.classes
     report = load_weights(network, path, with_heads=same_classes)
     rank_zero_only(print)(f"{path}: {report}")
     source = {} if document is None else {"source": _of(document, path, "dataset", "name")}
-    return {**source, "sha256": artifacts.sha256(path), **report.document()}
+    return {**source, "sha256": sha256(path), **report.document()}
 
 
 def _is_bundle(weights: WeightsSettings) -> bool:
@@ -228,4 +229,4 @@ def _measure(
 
 
 def _labels(folder: Path) -> np.ndarray:
-    return np.array([s.label for s in artifacts.iterate_table(folder / "manifest.csv", Sample)], np.int64)
+    return np.array([s.label for s in iterate_table(folder / "manifest.csv", Sample)], np.int64)

@@ -12,9 +12,10 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
 
-from retinue.artifacts import SHARED_CACHE, sha256
+from retinue.artifacts import SHARED_CACHE
 from retinue.config import fingerprint
 from retinue.errors import TrainingError
+from retinue.files import sha256
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

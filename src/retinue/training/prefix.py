@@ -11,6 +11,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from retinue import artifacts
 from retinue.artifacts import Dataset
 from retinue.config import Settings, fingerprint
+from retinue.files import replacing, sha256
 from retinue.images.loading import Batches
 from retinue.images.preprocessing import Preprocessing
 from retinue.images.store import RowFile
@@ -99,7 +100,7 @@ def _features(
     if trainer.is_global_zero:
         make_room(_size_bytes(images, scenario, shape), scenario.prefix_cache_gb)
     prefix = prefix_of(start.network, start.freezing)
-    with artifacts.replacing(folder, leader=trainer.is_global_zero) as unfinished:
+    with replacing(folder, leader=trainer.is_global_zero) as unfinished:
         module = FrozenPrefix(prefix, preprocessing, scenario.prefix_cache, channels_last=own.channels_last)
         for name, stored in (("train", images.stored()), ("val", images.stored_val())):
             path = unfinished / f"{name}.npy"
@@ -122,6 +123,6 @@ def _key(settings: Settings, own: TrainSettings, start: Start) -> str:
             "frozen": frozen,
             "precision": [own.precision, own.channels_last, start.decision.scenario.prefix_cache],
             "threads": settings.section("trainer", TrainerSettings).num_threads,
-            "inputs": [*code_digests(), *map(artifacts.sha256, artifacts.training_files())],
+            "inputs": [*code_digests(), *map(sha256, artifacts.training_files())],
         }
     )

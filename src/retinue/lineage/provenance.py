@@ -9,9 +9,9 @@ from retinue.artifacts import METRICS
 from retinue.config import fingerprint_of, project_root
 from retinue.errors import RetinueError, unknown
 from retinue.experiments import Experiment, all_experiments, locked
-from retinue.lineage import SETTINGS
+from retinue.lineage.origin import SETTINGS
 from retinue.repository import ask, committed_text
-from retinue.wandb_runs import RecordedRun, local_run, local_runs, online_run, online_runs
+from retinue.tracking.runs import RecordedRun, local_run, local_runs, online_run, online_runs
 
 LOCK = "dvc.lock"
 _FINGERPRINT = re.compile(r"[0-9a-f]{12}")

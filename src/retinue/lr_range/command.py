@@ -12,9 +12,9 @@ import numpy as np
 from markupsafe import Markup
 
 from retinue.config import Settings
+from retinue.lr_range.range_test import MARGIN, Curve, Span, measure
 from retinue.reports.axes import Axis
 from retinue.reports.charts import Line, line_chart
-from retinue.training.lr_range import MARGIN, Curve, Span, measure
 
 ROWS = 20
 BAR = 40

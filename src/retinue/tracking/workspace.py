@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from retinue.config import fingerprint, load_params, project_root, strict
 from retinue.errors import RetinueError, SettingsError
-from retinue.tracking import TrackingSettings
-from retinue.wandb_panels import MAX_RUNS, Key, Panel, load_panel
-from retinue.wandb_runs import server
+from retinue.tracking.panels import MAX_RUNS, Key, Panel, load_panel
+from retinue.tracking.runs import server
+from retinue.tracking.tracker import TrackingSettings
 
 REPORT_COLUMNS = 24
 """Width of W&B's grid of panels."""

@@ -1,29 +1,22 @@
 """W&B mirrors what the stages write: one run per stage. The files are the record; with tracking off nothing is lost.
 
-Only this module knows W&B. It imports wandb, Lightning and torch no earlier than it needs them.
+wandb, Lightning and torch are imported no earlier than they are needed.
 """
 
 import json
-import os
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from retinue.artifacts import CACHE
 from retinue.config import Settings
-from retinue.errors import RetinueError, SettingsError, unknown
-from retinue.lineage import Declared, declared, dvc_md5, experiment, hashes, revision
+from retinue.errors import SettingsError, unknown
+from retinue.lineage.origin import Declared, declared, dvc_md5, experiment, hashes, revision
+from retinue.tracking.client import folder_of, service, start, warned
 
 MODES = ("offline", "online", "off")
-START_TIMEOUT_S = 30
-FINISH_TIMEOUT_S = 300
-RETRIES = 4
-"""How often a request is repeated, after 2, 4, 8, … s; W&B's own 20 hold up the end of a stage for many minutes."""
-
 MAX_POINTS = 10_000
 """Rows of one chart that W&B draws; it drops the others without a word."""
 
@@ -90,7 +83,7 @@ class Tracker:
     def summary(self, values: Mapping[str, Any]) -> None:
         """Sets final `values` of the run, the columns of W&B's table of runs."""
         if self._run is not None:
-            with _warned(self._run, "the summary"):
+            with warned(self._run, "the summary"):
                 self._run.summary.update(dict(values))
 
     def images(self, key: str, paths: Sequence[Path], captions: Sequence[str]) -> None:
@@ -146,7 +139,7 @@ class Tracker:
             artifact.add_dir(str(path), skip_cache=True)
         else:
             artifact.add_file(str(path), skip_cache=True)
-        with _warned(self._run, f"the artifact {path}"):
+        with warned(self._run, f"the artifact {path}"):
             self._run.log_artifact(artifact, aliases=["latest", self._lineage["settings_fingerprint"]])
             self._logged.append(artifact)
 
@@ -158,17 +151,18 @@ class Tracker:
         """
         if self._run is None:
             return
-        remedy = f" `wandb sync {_shown(self._run)}` sends what is on disk."
+        folder = folder_of(self._run)
+        remedy = f" `wandb sync {folder}` sends what is on disk."
         if not self._run.offline:
-            remedy = f" `wandb sync --no-skip-online {_shown(self._run)}` sends what is on disk: all but the artifacts."
-        with _warned(self._run, "the end of the run", remedy=remedy):
+            remedy = f" `wandb sync --no-skip-online {folder}` sends what is on disk: all but the artifacts."
+        with warned(self._run, "the end of the run", remedy=remedy):
             self._run.finish(exit_code=exit_code)
             for artifact in self._logged if not self._run.offline else ():
-                with _warned(self._run, f"the artifact {artifact.name}"):
+                with warned(self._run, f"the artifact {artifact.name}"):
                     artifact.wait(timeout=0)
 
     def _log(self, key: str, value: Any) -> None:
-        with _warned(self._run, key):
+        with warned(self._run, key):
             self._run.log({key: value})
 
 
@@ -198,9 +192,18 @@ def track(stage: str, settings: Settings) -> Iterator[Tracker]:
     exact = json.dumps(settings.all(), ensure_ascii=False)  # of the config itself W&B makes 1.0 a 1
     config = {**settings.all(), "lineage": {**origin, "deps": hashes(paths.deps), "settings": exact}}
     tags = list(dict.fromkeys([*own.tags, *([source["sweep"][:MAX_TAG]] if "sweep" in source else [])]))
-    with _service(own.mode):
-        run = _start(own, config, tags, group=fingerprint, job_type=stage)
-        print(f"W&B run {run.name}: {run.url if own.mode == 'online' else _shown(run)}", flush=True)
+    with service(own.mode):
+        run = start(
+            own.mode,
+            project=own.project,
+            entity=own.entity,
+            tags=tags,
+            group=fingerprint,
+            job_type=stage,
+            name=f"{stage}-{fingerprint}",
+            config=config,
+        )
+        print(f"W&B run {run.name}: {run.url if own.mode == 'online' else folder_of(run)}", flush=True)
         tracker = Tracker(run, origin)
         try:
             yield tracker
@@ -220,119 +223,3 @@ def evenly(count: int, limit: int) -> list[int]:
     if count <= limit:
         return list(range(count))
     return [index * (count - 1) // (limit - 1) for index in range(limit)]
-
-
-@contextmanager
-def _service(mode: str) -> Iterator[None]:
-    """W&B's background process for the time of the block.
-
-    The runs go below wandb/ in WANDB_DIR, or else in .cache/ of the checkout. W&B's other files (copies of artifacts,
-    logs of the process) would go to the home folder; they go there, too. Client and process read these places from
-    the environment, which is as before afterwards.
-    """
-    import wandb
-
-    folder = Path(os.environ.get("WANDB_DIR") or CACHE).resolve()
-    (folder / "wandb").mkdir(parents=True, exist_ok=True)  # W&B itself would fall back to a temporary folder
-    ours = {
-        "WANDB_DIR": str(folder),
-        "WANDB_DATA_DIR": str(folder / "wandb" / "data"),
-        "WANDB_CACHE_DIR": str(folder / "wandb" / "cache"),
-        "WANDB_HTTP_TIMEOUT": "10",  # s that a chart or an artifact waits for a server that has gone; 19 by default
-        "WANDB_ERROR_REPORTING": "false",  # the client's crash reports would go to its makers in every mode
-    }
-    added = {key: value for key, value in ours.items() if not os.environ.get(key)}
-    os.environ.update(added)
-    try:
-        wandb.setup(wandb.Settings(**_options(mode, folder)))
-        yield
-    finally:
-        # a process that was killed must not end the stage: not with its exit status, not with a broken connection
-        with suppress(SystemExit, ConnectionError):
-            wandb.teardown()
-        for key in added:
-            del os.environ[key]
-
-
-def _options(mode: str, folder: Path) -> dict[str, Any]:
-    return {
-        "mode": mode,
-        "root_dir": str(folder),
-        "use_dot_wandb": False,
-        "init_timeout": float(os.environ.get("WANDB_INIT_TIMEOUT", START_TIMEOUT_S)),
-        "finish_timeout": float(os.environ.get("WANDB_FINISH_TIMEOUT", FINISH_TIMEOUT_S)),
-        "finish_timeout_raises": True,
-        "show_info": False,
-        "console": "off",
-        "disable_code": True,
-        "save_code": False,
-        "label_disable": True,  # else the stage's source is searched for labels
-        "disable_git": True,  # else a patch of the uncommitted changes is saved with the run
-        "x_disable_stats": True,  # a process of its own: 0.1 s
-        "x_disable_viewer": True,  # two requests more, each 5 s where there is no server
-        "x_graphql_retry_max": RETRIES,
-        "x_save_requirements": False,  # requirements.lock is in the commit
-        "x_transaction_log_flush_interval": 1,  # s of history that a crash of the machine costs; 15 by default
-    }
-
-
-def _start(own: TrackingSettings, config: Mapping[str, Any], tags: list[str], *, group: str, job_type: str) -> Any:
-    import wandb
-    from wandb.sdk.lib.import_hooks import unregister_all_post_import_hooks
-
-    server = wandb.setup().settings.base_url
-    alternative = "or choose tracking=offline (`wandb sync` sends such runs later)"
-    try:
-        if own.mode == "online" and not wandb.login(prompt=False, verify=False):
-            raise RetinueError(f"tracking.mode=online: no API key for {server}. Run `wandb login`, {alternative}.")
-        run = wandb.init(
-            project=own.project,
-            entity=own.entity,
-            tags=tags,
-            group=group,
-            job_type=job_type,
-            name=f"{job_type}-{group}",
-            config=dict(config),
-            settings=wandb.Settings(silent=True),  # no header and footer; warnings about the upload come all the same
-        )
-    except wandb.Error as error:
-        if own.mode == "offline":
-            raise RetinueError(f"W&B cannot open a run: {_line(error)}. tracking=off goes without one.") from error
-        raise RetinueError(
-            f"tracking.mode=online: {server} did not take the run: {_line(error)}. "
-            f"Check WANDB_BASE_URL and the key (`wandb login`), {alternative}."
-        ) from error
-    # W&B counts which libraries are imported later; in a forked loader worker that count would end the worker
-    unregister_all_post_import_hooks()
-    if own.mode == "online":
-        with _warned(run, "the check of the key"):
-            run._public_api()  # the first chart or artifact would ask, and be lost where the server has gone by then
-    for pattern in ("train/*", "val/*", "lr"):  # not test/*: the charts of evaluate belong to no epoch
-        run.define_metric(pattern, step_metric="epoch")
-    return run
-
-
-@contextmanager
-def _warned(run: Any, what: str, *, remedy: str = "") -> Iterator[None]:
-    """Turns what W&B refuses in the block into a warning: the results are in the files already.
-
-    A name that is too long for W&B is a ValueError, a process of it that died a ConnectionError.
-    """
-    from wandb import Error
-
-    try:
-        yield
-    except (Error, ValueError, ConnectionError, TimeoutError) as error:
-        warning = (
-            f"warning: W&B did not take {what} ({run.name}): {_line(error)}. The results are not affected.{remedy}"
-        )
-        print(warning, file=sys.stderr, flush=True)
-
-
-def _shown(run: Any) -> str:
-    return os.path.relpath(run.settings.sync_dir)
-
-
-def _line(error: Exception) -> str:
-    """The first line of what W&B says, without its advice to programmers."""
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__

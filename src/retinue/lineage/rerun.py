@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from retinue import repository
-from retinue.artifacts import METRICS, read_json
+from retinue.artifacts import METRICS
 from retinue.config import project_root
 from retinue.errors import RetinueError
 from retinue.experiments import locked
-from retinue.lineage import SETTINGS, declared, dvc_md5
-from retinue.provenance import LOCK, Recorded, find, flattened
+from retinue.files import read_json
+from retinue.lineage.origin import SETTINGS, declared, dvc_md5
+from retinue.lineage.provenance import LOCK, Recorded, find, flattened
 
 PACKAGES = "requirements.lock"
 

@@ -5,8 +5,8 @@ import shlex
 from typing import Any
 
 from retinue.experiments import all_experiments
-from retinue.provenance import Recorded, find
-from retinue.wandb_runs import RecordedRun, local_runs, online_runs
+from retinue.lineage.provenance import Recorded, find
+from retinue.tracking.runs import RecordedRun, local_runs, online_runs
 
 
 def run(name: str, *, online: bool, as_json: bool) -> None:

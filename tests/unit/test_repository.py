@@ -1,0 +1,52 @@
+"""git as the project asks it: in a folder below the root of the repository, where there is none, and when it refuses."""
+
+from pathlib import Path
+
+import pytest
+
+from retinue.errors import RetinueError
+from retinue.repository import ask, clone, committed_text, git
+
+
+@pytest.fixture
+def below(tmp_path: Path) -> Path:
+    """The folder `below` of a repository, with one commit."""
+    top = tmp_path / "top"
+    folder = top / "below"
+    folder.mkdir(parents=True)
+    (folder / "list.txt").write_text("\nä\n\n", "utf-8")
+    git(top, "init", "--quiet")
+    git(top, "add", ".")
+    git(top, "-c", "user.name=tester", "-c", "user.email=tester@example.org", "commit", "--quiet", "--message=one")
+    return folder
+
+
+def test_text_of_a_commit_is_exact_and_found_from_below(below: Path):
+    commit = git(below, "rev-parse", "HEAD")
+    assert committed_text(below, commit, "list.txt") == "\nä\n\n"
+    assert committed_text(below, commit, "below/list.txt") is None
+
+
+def test_what_git_refuses(below: Path, tmp_path: Path):
+    assert ask(below, "rev-parse", "--verify", "nowhere") is None
+    assert ask(tmp_path, "rev-parse", "HEAD") is None
+    with pytest.raises(RetinueError) as caught:
+        git(below, "rev-parse", "--verify", "nowhere")
+    assert str(caught.value) == f"git rev-parse in {below}: fatal: Needed a single revision."
+
+
+def test_no_git_is_no_answer(below: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert ask(below, "rev-parse", "HEAD") is None
+
+
+def test_clone_has_the_commit_and_an_index_of_its_own(below: Path, tmp_path: Path):
+    copy = tmp_path / "rooms" / "copy"
+    commit = git(below, "rev-parse", "HEAD")
+    clone(below.parent, copy, commit)
+    assert git(copy, "rev-parse", "HEAD") == commit
+    assert ask(copy, "symbolic-ref", "--quiet", "HEAD") is None
+    (copy / "below/list.txt").write_text("changed")
+    git(copy, "add", ".", index=tmp_path / "index")
+    assert git(copy, "diff", "--cached", "--name-only") == ""
+    assert git(copy, "diff", "--cached", "--name-only", index=tmp_path / "index") == "below/list.txt"
