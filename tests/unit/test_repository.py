@@ -1,4 +1,4 @@
-"""git as the project asks it: in a folder below the root of the repository, where there is none, and when it refuses."""
+"""git as the project asks it: below the root of a repository, where there is none, and when it refuses."""
 
 from pathlib import Path
 
