@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ import psutil
 import pytest
 
 from retinue.errors import RetinueError
+from retinue.warm import client
 from retinue.warm.process import Warm
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a process ends with its parent on Linux only")
@@ -109,6 +111,32 @@ def test_a_stage_that_a_command_starts_is_a_fork_too_and_ends_with_it(warm: Warm
         thread.join(30)
     assert not thread.is_alive()
     stage.wait(30)
+
+
+@pytest.mark.parametrize("message", [b"", b'900\n{"module": '], ids=["nothing", "half a request"])
+def test_a_client_that_is_killed_while_it_asks_costs_the_others_nothing(
+    warm: Warm, tmp_path: Path, message: bytes
+) -> None:
+    warm.wait()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect("\0" + warm.environment({"PATH": ""})[client.SOCKET])
+        connection.sendall(message)
+    assert run(warm, write(tmp_path / "checkout", "print('served')")) == (0, "served\n")
+
+
+def test_a_process_of_another_user_is_refused(warm: Warm, tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can be another user")
+    warm.wait()
+    name = warm.environment({"PATH": ""})[client.SOCKET]
+    child = os.fork()
+    if not child:
+        os.setuid(65534)
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect("\0" + name)
+            os._exit(connection.recv(9) != b"")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert run(warm, write(tmp_path / "checkout", "print('served')")) == (0, "served\n")
 
 
 def test_all_ends_with_the_process_that_started_it(tmp_path: Path) -> None:

@@ -175,6 +175,9 @@ def serve(name: str) -> Request | None:
                 elif key.fileobj is listener:
                     connection, _ = listener.accept()
                     request = receive(connection)
+                    if request is None:
+                        connection.close()
+                        continue
                     child = os.fork()
                     if not child:
                         children.close()
@@ -200,16 +203,22 @@ def _forget(listener: socket.socket, *pipe: int) -> None:
         os.close(end)
 
 
-def receive(connection: socket.socket) -> Request:
-    """The request on `connection`, whose client is of this user."""
+def receive(connection: socket.socket) -> Request | None:
+    """The request on `connection`; None where its client was killed before all was said, or is of another user."""
     peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     pid, uid = (int.from_bytes(peer[start : start + 4], sys.byteorder) for start in (0, 4))
     if uid != os.getuid():
-        raise PermissionError(f"a process of user {uid} asked to run something")
+        print(f"a process of user {uid} asked to run something: refused", file=sys.stderr, flush=True)
+        return None
     data, files, _, _ = socket.recv_fds(connection, 1 << 16, 3)
     length, _, rest = data.partition(b"\n")
-    while len(rest) < int(length):
-        rest += connection.recv(1 << 16)
+    while data and len(rest) < int(length):
+        data = connection.recv(1 << 16)
+        rest += data
+    if not data:
+        for file in files:
+            os.close(file)
+        return None
     for file in files:
         os.set_inheritable(file, False)
     return Request(**json.loads(rest), files=list(files), client=pid)
