@@ -128,11 +128,12 @@ def _execute(job: Job, run_dvc: Run, log: BinaryIO) -> int:
     Checkout.create(job.checkout.path, job.snapshot)
     folder, variables = job.checkout.path, environment(job)
     settings = [part for override in job.overrides for part in ("--set-param", override)]
-    with _upstream(job) as missing:
-        if missing:
+    with _upstream(job) as done:
+        if not done.exists():
             status = run_dvc(["exp", "run", "--name", f"{job.name}-data", *settings, UPSTREAM], folder, variables, log)
             if status:
                 return status
+            done.touch()
     return run_dvc(["exp", "run", "--name", job.name, *settings], folder, variables, log)
 
 
@@ -164,16 +165,15 @@ def _result(job: Job, seconds: float) -> Outcome:
 
 
 @contextmanager
-def _upstream(job: Job) -> Iterator[bool]:
-    """Whether the data stages with the job's settings have still to be run; the jobs that share them wait for it."""
+def _upstream(job: Job) -> Iterator[Path]:
+    """A file that says that the data stages with the job's settings have run; until then one job at a time has it."""
     done = job.folder.parent / "data" / f"{fingerprint(_data_overrides(job))}.done"
     if done.exists():
-        yield False
+        yield done
         return
     done.parent.mkdir(exist_ok=True)
     with _exclusively(done.with_suffix(".lock")):
-        yield not done.exists()
-        done.touch()
+        yield done
 
 
 def _data_overrides(job: Job) -> list[str]:

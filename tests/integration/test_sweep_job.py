@@ -1,0 +1,34 @@
+"""What an experiment of a sweep asks of DVC, by how DVC ends."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from project import Project
+from retinue.sweeps import job
+from retinue.sweeps.checkout import Snapshot
+from retinue.sweeps.job import FAILED, INTERRUPTED, Job, Outcome
+
+
+def test_data_stages_that_failed_are_run_by_the_next_and_then_no_more(project: Project, tmp_path: Path) -> None:
+    snapshot = Snapshot.take(project.path)
+    asked: list[str] = []
+
+    def trial(number: int, *statuses: int) -> Outcome:
+        ends = iter(statuses)
+
+        def dvc(arguments: list[str], folder: Path, environment: Mapping[str, str], output: BinaryIO) -> int:
+            asked.append(arguments[arguments.index("--name") + 1])
+            os.write(output.fileno(), b"ERROR: the disk is full\n")
+            return next(ends)
+
+        each = Job(snapshot, "probe", f"probe-{number}", tmp_path / str(number), [f"optimizer.lr=0.{number}"])
+        return job.run(each, dvc)
+
+    first = trial(1, 1)
+    assert (first.state, first.reason) == (FAILED, "the disk is full")
+    assert trial(2, -9).state == INTERRUPTED
+    assert trial(3, 0, 1).state == FAILED
+    assert trial(4, 1).state == FAILED
+    assert asked == ["probe-1-data", "probe-2-data", "probe-3-data", "probe-3", "probe-4"]
