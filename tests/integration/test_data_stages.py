@@ -1,8 +1,6 @@
-"""Acquire, preprocess and augment: what they write is what the files say, on any number of workers and ranks."""
+"""Acquire, preprocess and augment: what they write is what the files say, with any number of workers."""
 
 import hashlib
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from retinue import artifacts
 from retinue.artifacts import SPLITS, RawImage, Sample
 from retinue.config import Settings, compose
 from retinue.errors import DataError, SettingsError
-from retinue.files import read_json, read_table, write_json
+from retinue.files import read_json, read_table
 from retinue.images.augmentation import Policy
 from retinue.images.preprocessing import Preprocessing
 from retinue.images.store import ImageStore
@@ -184,30 +182,13 @@ def test_without_copies_there_is_no_extra_store(checkout: Path) -> None:
     assert Policy.load(artifacts.AUGMENTED / "policy.json").is_empty
 
 
-# One stage a process, as `dvc repro` runs them: rank 1 leaves a stage while rank 0 still puts its result in place.
-RUN_STAGE = """
-import importlib, json, sys
-from retinue.config import Settings
-from retinue.tracking.tracker import Tracker
-stage = importlib.import_module(sys.argv[1])
-stage._BATCH_SIZE = 5  # 26 files are six batches, 24 images five: the ranks have different numbers of them
-stage.run(Settings(json.load(open("values.json")), stage.SECTIONS), Tracker(None))
-"""
-
-
-def test_workers_and_ranks_change_no_byte(checkout: Path, root: Path) -> None:
+def test_workers_change_no_byte(checkout: Path) -> None:
+    """Nor do ranks: test_scaling.py."""
     changes: dict[str, Any] = {"source": LOOSE, "augment": {"copies_per_image": 1}}
     run(*STAGES, **changes)
     alone = digests()
     assert len(alone) == 14
     run(*STAGES, **changes, trainer={"num_workers": 2})
-    assert digests() == alone
-    ddp = {"name": "ddp", "devices": 2, "strategy": "ddp", "num_threads": 1}
-    write_json(Path("values.json"), values(**changes, trainer=ddp))
-    Path("run_stage.py").write_text(RUN_STAGE)
-    environment = Project(checkout).environment(PYTHONPATH=str(root / "src"))
-    for stage in STAGES:
-        subprocess.run([sys.executable, "run_stage.py", stage.__name__], check=True, env=environment, timeout=300)
     assert digests() == alone
 
 

@@ -40,17 +40,18 @@ def transfer(project: Project) -> dict[str, Any]:
     return json.loads((project.path / "models/transfer.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
         ["transfer=large_similar", "transfer.unfreeze_every=1", "transfer.block_decay=0.5"],
-        pytest.param(["transfer=small_similar"], marks=pytest.mark.slow),
-        pytest.param(["transfer=small_similar", *FIXED], marks=pytest.mark.slow, id="cached"),
-        pytest.param(["transfer=large_similar"], marks=pytest.mark.slow),
-        pytest.param(["transfer=small_different", *FIXED], marks=pytest.mark.slow),
-        pytest.param(["transfer=large_different"], marks=pytest.mark.slow),
-        pytest.param(["transfer=scratch", "weights.path=null", "weights=none"], marks=pytest.mark.slow),
-        pytest.param(["transfer=auto"], marks=pytest.mark.slow),
+        ["transfer=small_similar"],
+        pytest.param(["transfer=small_similar", *FIXED], id="cached"),
+        ["transfer=large_similar"],
+        ["transfer=small_different", *FIXED],
+        ["transfer=large_different"],
+        ["transfer=scratch", "weights.path=null", "weights=none"],
+        ["transfer=auto"],
     ],
     ids=lambda overrides: "-".join(overrides),
 )
@@ -97,8 +98,14 @@ def test_a_second_training_finds_the_cache(fixed: Project) -> None:
     ("overrides", "reason"),
     [
         (["transfer=small_similar"], "augmentation draws anew in every epoch"),
-        (["transfer=small_similar", *FIXED, "transfer.prefix_cache_gb=1e-6"], "it would take 0.0 GB"),
-        (["transfer=small_similar", *FIXED, "transfer.unfreeze_every=2"], "frozen layers are unfrozen later"),
+        pytest.param(
+            *(["transfer=small_similar", *FIXED, "transfer.prefix_cache_gb=1e-6"], "it would take 0.0 GB"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *(["transfer=small_similar", *FIXED, "transfer.unfreeze_every=2"], "frozen layers are unfrozen later"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_cache_is_off_and_says_why(overrides: list[str], reason: str, prepared: Project) -> None:
