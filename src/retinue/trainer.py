@@ -104,7 +104,11 @@ def make_trainer(
             **options,
         )
     except (ValueError, L.utilities.exceptions.MisconfigurationException) as error:
-        raise SettingsError(f"trainer={settings.name}: {error}") from error
+        asked = ", ".join(f"{key}={getattr(settings, key)}" for key in ("accelerator", "devices", "strategy"))
+        raise SettingsError(
+            f"trainer={settings.name}: {error} (Lightning was asked for {asked}.) "
+            "conf/trainer/cpu.yaml as it stands runs on any machine."
+        ) from error
 
 
 def _silence() -> None:
