@@ -56,6 +56,10 @@ class Study:
         """Number of a trial that is no retry -> the trial, or its last retry."""
         return {trial.user_attrs.get(RETRY_OF, trial.number): trial for trial in self.trials()}
 
+    def num_finished(self) -> int:
+        """Number of trials that have ended, whatever their end; one that is to be retried has not."""
+        return sum(trial.state.is_finished() for trial in self.latest().values())
+
     def num_failed(self) -> int:
         """Number of trials whose last try failed."""
         return sum(trial.state == TrialState.FAIL for trial in self.latest().values())

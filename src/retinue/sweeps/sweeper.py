@@ -130,7 +130,7 @@ class Search:
     def _show(self, running: Sequence[Running]) -> None:
         """On a terminal: a line that says how far each experiment is; an empty one without any."""
         if sys.stderr.isatty():
-            shown = "   ".join(f"{each.job + 1}: {len(self._reported(each))} epochs" for each in running)
+            shown = "   ".join(f"{each.job}: {len(self._reported(each))} epochs" for each in running)
             print(f"\r\033[K{shown and 'running  '}{shown}", end="", file=sys.stderr, flush=True)
 
     def _reported(self, run: Running) -> list[dict[str, float]]:
@@ -155,27 +155,29 @@ class Search:
 
     def _record(self, run: Running, outcome: Outcome) -> None:
         """An experiment has ended; when it was the last of its trial, the study is told."""
-        self._say(run, outcome)
         outcomes = self._outcomes[run.trial.number]
         outcomes.append(outcome)
-        if len(outcomes) < len(self._seeds):
-            return
+        if len(outcomes) == len(self._seeds):
+            self._tell(run.trial, outcomes)
+        self._say(run, outcome)
+
+    def _tell(self, trial: Trial, outcomes: Sequence[Outcome]) -> None:
+        """A trial has ended, with an experiment for each seed."""
         by_state = {each.state: each for each in outcomes}
         if FAILED in by_state:
-            self._study.failed(run.trial, by_state[FAILED].reason)
+            self._study.failed(trial, by_state[FAILED].reason)
         elif INTERRUPTED in by_state:
-            reason = by_state[INTERRUPTED].reason
-            again = self._study.interrupted(run.trial, reason)
-            print(f"      trial {run.trial.number}: {reason}; {'started again' if again else 'given up'}", flush=True)
+            again = self._study.interrupted(trial, by_state[INTERRUPTED].reason)
+            print(f"trial {trial.number} was killed: {'started again' if again else 'given up'}", flush=True)
         elif PRUNED in by_state:
-            self._study.pruned(run.trial, by_state[PRUNED].reason)
+            self._study.pruned(trial, by_state[PRUNED].reason)
         else:
             values = {name: [each.values[name] for each in outcomes] for name in self._settings.objectives}
             wrong = [name for name, each in values.items() if not all(map(math.isfinite, each))]
             if wrong:
-                self._study.failed(run.trial, f"{', '.join(wrong)}: not a number at the best epoch")
+                self._study.failed(trial, f"{', '.join(wrong)}: not a number at the best epoch")
             else:
-                self._study.complete(run.trial, [statistics.fmean(each) for each in values.values()])
+                self._study.complete(trial, [statistics.fmean(each) for each in values.values()])
 
     def _watch(self, run: Running) -> None:
         """Asks a training to end when its validation metric has fallen behind."""
@@ -195,7 +197,7 @@ class Search:
         return Table.of(self._sweep, self._study)
 
     def _announce(self) -> None:
-        done = sum(trial.state.is_finished() for trial in self._study.trials())
+        done = self._study.num_finished()
         told = f", {done} of them finished before" if done else ""
         seeds = f" x {len(self._seeds)} seeds" if len(self._seeds) > 1 else ""
         print(
@@ -209,5 +211,6 @@ class Search:
     def _say(self, run: Running, outcome: Outcome) -> None:
         values = "  ".join(f"{name} {outcome.values[name]:.6g}" for name in self._settings.objectives if outcome.values)
         result = values if outcome.state == COMPLETE else f"{outcome.state}: {outcome.reason}"
-        total = self._study.size * len(self._seeds)
-        print(f"{run.job + 1:>5}/{total}  {' '.join(run.overrides)}  {result}  {outcome.seconds:.0f} s", flush=True)
+        done = f"[{self._study.num_finished()}/{self._study.size}]"
+        name = self._experiments.job(run.job, run.overrides).name
+        print(f"{done}  {name}  {' '.join(run.overrides)}  {result}  {outcome.seconds:.0f} s", flush=True)
