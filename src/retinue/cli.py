@@ -144,7 +144,7 @@ def lr_range(
     with explained("lr-range"):
         composition = compose_settings(overrides)
         from retinue.lr_range.command import run
-        from retinue.lr_range.range_test import Span
+        from retinue.lr_range.measurement import Span
 
         span, target = Span(low, high, steps), output and output.absolute()
         with chdir(project_root()):

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 import wandb_offline
 from retinue.errors import SettingsError
-from retinue.lineage.origin import Revision, declared, dvc_md5, hashes, revision
+from retinue.origin import Revision, declared, dvc_md5, hashes, revision
 
 OUTS = ("models", "predictions.npy", "metrics.json", "curves")
 VALUES = {"source": {"inputs": "raw"}, "optimizer": {"lr": 0.1}}

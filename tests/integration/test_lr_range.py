@@ -25,7 +25,7 @@ from retinue.config import compose
 from retinue.files import write_table
 from retinue.images.augmentation import Policy
 from retinue.images.store import ImageStore
-from retinue.lr_range.range_test import Curve, Smoothing, Span, Step
+from retinue.lr_range.measurement import Curve, Smoothing, Span, Step
 from retinue.models.lenet5 import LeNet5
 from retinue.reproducibility import draw_seed, seed_everything
 

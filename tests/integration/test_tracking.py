@@ -24,7 +24,7 @@ import wandb_offline
 import wandb_server
 from retinue.config import Settings, fingerprint_of
 from retinue.errors import RetinueError, SettingsError
-from retinue.lineage.origin import dvc_md5
+from retinue.origin import dvc_md5
 from retinue.tracking import client, runs
 from retinue.tracking.tracker import MAX_POINTS, MODES, Tracker, TrackingSettings, evenly, track
 

@@ -9,7 +9,7 @@ from retinue.artifacts import METRICS
 from retinue.config import fingerprint_of, project_root
 from retinue.errors import RetinueError, unknown
 from retinue.experiments import Experiment, all_experiments, locked
-from retinue.lineage.origin import SETTINGS
+from retinue.origin import SETTINGS
 from retinue.repository import ask, committed_text
 from retinue.tracking.runs import RecordedRun, local_run, local_runs, online_run, online_runs
 

@@ -16,8 +16,8 @@ from retinue.config import project_root
 from retinue.errors import RetinueError
 from retinue.experiments import locked
 from retinue.files import read_json
-from retinue.lineage.origin import SETTINGS, declared, dvc_md5
 from retinue.lineage.provenance import LOCK, Recorded, find, flattened
+from retinue.origin import SETTINGS, declared, dvc_md5
 
 PACKAGES = "requirements.lock"
 

@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import Markup
 
 from retinue.config import Settings
-from retinue.lr_range.range_test import MARGIN, Curve, Span, measure
+from retinue.lr_range.measurement import MARGIN, Curve, Span, measure
 from retinue.reports.axes import Axis
 from retinue.reports.charts import Line, line_chart
 

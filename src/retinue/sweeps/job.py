@@ -20,7 +20,7 @@ import yaml
 from retinue import artifacts
 from retinue.config import EXECUTION_SECTIONS, fingerprint
 from retinue.files import read_table, write_json
-from retinue.lineage.origin import PIPELINE
+from retinue.origin import PIPELINE
 from retinue.repository import git
 from retinue.sweeps.checkout import Checkout, Snapshot, reference
 from retinue.sweeps.settings import COSTS

@@ -13,7 +13,7 @@ from typing import Any
 
 from retinue.config import Settings
 from retinue.errors import SettingsError, unknown
-from retinue.lineage.origin import Declared, declared, dvc_md5, experiment, hashes, revision
+from retinue.origin import Declared, declared, dvc_md5, experiment, hashes, revision
 from retinue.tracking.client import folder_of, service, start, warned
 
 MODES = ("offline", "online", "off")
