@@ -1,6 +1,7 @@
 """dvc.yaml declares exactly the code, the settings and the files each stage reads; params.yaml is conf/ composed."""
 
 import ast
+import graphlib
 import re
 import runpy
 from pathlib import Path
@@ -135,6 +136,20 @@ def test_params_yaml_is_the_composition_of_conf(tmp_path: Path) -> None:
     compose_to(tmp_path / "params.yaml")
     composed = (tmp_path / "params.yaml").read_text("utf-8")
     assert composed == (ROOT / "params.yaml").read_text("utf-8"), "run `retinue compose` and commit params.yaml"
+
+
+def test_imports_go_one_way() -> None:
+    """Among packages and single files of the project, imports inside functions included."""
+    rooms = {path.stem for path in (SRC / "retinue").iterdir()}
+    graph: dict[str, set[str]] = {}
+    for path in (SRC / "retinue").rglob("*.py"):
+        room = path.relative_to(SRC / "retinue").parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "retinue":
+                parts = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+                graph.setdefault(room, set()).update({parts[1]} & rooms - {room})
+    assert len(graph) > 20
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, with the cycle
 
 
 FRAMEWORK_HOMES = {
