@@ -63,6 +63,7 @@ class Experiments:
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """What Hydra's own sweepers call: runs all jobs, `sweep.workers` at a time."""
+        self.sweep.take_place()
         self.start()
         try:
             with ThreadPoolExecutor(self.sweep.settings.workers) as pool:

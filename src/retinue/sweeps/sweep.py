@@ -1,5 +1,6 @@
 """What a sweep is called and where its files are: one answer for the launcher, the sweeper and the next start."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from retinue.artifacts import CACHE
 from retinue.config import fingerprint, project_root, strict
 from retinue.errors import SettingsError
+from retinue.experiments import all_experiments
+from retinue.files import read_json, write_json
 from retinue.sweeps.axes import Axes, parse
 from retinue.sweeps.checkout import Snapshot
 from retinue.sweeps.settings import SweepSettings
@@ -36,6 +39,38 @@ class Sweep(NamedTuple):
         """Of its study, its logs and its table."""
         return self.snapshot.root / CACHE / "sweeps" / self.name
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes it this sweep and no other, as JSON would give it back."""
+        own = self.settings
+        identity = {
+            "code": self.snapshot.fingerprint(),
+            "axes": self.axes._asdict(),
+            "search": [own.search, own.objectives, own.seed, own.prune],
+        }
+        return json.loads(json.dumps(identity))
+
+    def take_place(self) -> None:
+        """Makes the folder, or finds it as an earlier start of this sweep left it.
+
+        Raises:
+            SettingsError: the name is that of another sweep.
+        """
+        path = self.folder / "sweep.json"
+        if path.exists():
+            earlier = read_json(path)
+            other = [key for key, value in self.identity.items() if earlier.get(key) != value]
+            if other:
+                raise self._taken(f"{self.folder} is of a sweep with other {' and other '.join(other)}")
+            return
+        for each in all_experiments():
+            if re.fullmatch(rf"{re.escape(self.name)}-\d+", each.name) and each.baseline != self.snapshot.commit:
+                raise self._taken(f"there is an experiment {each.name} of commit {each.baseline[:7]}")
+        write_json(path, self.identity)
+
+    def _taken(self, by: str) -> SettingsError:
+        return SettingsError(f"sweep.name={self.name}: {by}. Give this one another sweep.name.")
+
     @classmethod
     def of(cls, config: DictConfig) -> "Sweep":
         """The sweep that a multirun composition describes.
@@ -50,12 +85,12 @@ class Sweep(NamedTuple):
         snapshot = Snapshot.take(project_root().resolve())
         if settings.name is not None:
             return cls(settings.name, settings, axes, snapshot)
+        unnamed = cls("", settings, axes, snapshot)
         recipe = next((each.removeprefix(RECIPE) for each in arguments if each.startswith(RECIPE)), "default")
         if not re.fullmatch(r"\w+", recipe):
             raise SettingsError(f"sweep={recipe}: expected the name of a file in conf/sweep/.")
-        searched = [settings.search, settings.objectives, settings.seed, settings.prune, axes, snapshot.fingerprint()]
         stem = "sweep" if recipe == "default" else recipe.replace("_", "-")
-        return cls(f"{stem}-{fingerprint(searched)[:6]}", settings, axes, snapshot)
+        return unnamed._replace(name=f"{stem}-{fingerprint(unnamed.identity)[:6]}")
 
 
 def _plain(node: Any) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def sweep(params: Mapping[str, Any], arguments: list[str], launcher: Any) -> Tab
         launcher: the ExperimentLauncher of hydra_plugins.
 
     Raises:
-        SettingsError: the sweep cannot be run as it is described.
+        SettingsError: the sweep cannot be run as it is described, or its name is that of another.
         RetinueError: another process is running this sweep.
     """
     experiments: Experiments = launcher.experiments
@@ -51,7 +51,7 @@ def sweep(params: Mapping[str, Any], arguments: list[str], launcher: Any) -> Tab
     if len(own.axes.seeds) > 1 and own.settings.prune != "none":
         raise SettingsError("sweep.prune: a trial of several seeds is judged by their mean; choose none.")
     check_points(own)
-    own.folder.mkdir(parents=True, exist_ok=True)
+    own.take_place()
     try:
         with FileLock(own.folder / "lock", timeout=0):
             return Search(experiments).run()
