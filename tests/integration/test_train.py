@@ -103,8 +103,9 @@ def test_an_unknown_key_is_refused(prepared: Project) -> None:
     ],
 )
 def test_settings_out_of_range(override: str, message: str) -> None:
-    with pytest.raises(SettingsError, match=re.escape(message)):
+    with pytest.raises(SettingsError, match=re.escape(message)) as caught:
         Settings(compose([override]), train.SECTIONS).section("train", TrainSettings)
+    assert caught.value.exit_code == 2
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -65,7 +65,7 @@ def find(name: str) -> Recorded:
     experiments = all_experiments()
     for experiment in experiments:
         if experiment.name == name:
-            return _of_commit(experiment, experiment)
+            return _of_commit(experiment)
     if _FINGERPRINT.fullmatch(name):
         return _of_fingerprint(name, experiments)
     run = local_run(name)
@@ -98,11 +98,12 @@ def flattened(document: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def _of_commit(commit: Experiment, experiment: Experiment | None) -> Recorded:
-    metrics, lock = (committed_text(project_root(), commit.revision, path) for path in (METRICS.as_posix(), LOCK))
+def _of_commit(experiment: Experiment) -> Recorded:
+    revision = experiment.revision
+    metrics, lock = (committed_text(project_root(), revision, path) for path in (METRICS.as_posix(), LOCK))
     return Recorded(
-        commit=commit.revision,
-        settings=commit.settings(),
+        commit=revision,
+        settings=experiment.settings(),
         experiment=experiment,
         dirty=False,  # the commit holds the code as well
         metrics=flattened(json.loads(metrics)) if metrics else {},
@@ -116,13 +117,13 @@ def _of_fingerprint(fingerprint: str, experiments: Iterable[Experiment]) -> Reco
     for digest in listed.split():
         commit = Experiment(digest, digest, digest)
         if committed_text(project_root(), digest, SETTINGS) and commit.fingerprint() == fingerprint:
-            return _of_commit(commit, None)
+            return _of_commit(commit)._replace(experiment=None)
     same = [experiment for experiment in experiments if experiment.fingerprint() == fingerprint]
     if len(same) > 1:
         names = ", ".join(experiment.name for experiment in same)
         raise RetinueError(f"{fingerprint}: several experiments have these settings. Name one of them: {names}.")
     if same:
-        return _of_commit(same[0], same[0])
+        return _of_commit(same[0])
     runs = [run for run in local_runs(fingerprint) if "settings" in run.lineage]
     if runs:
         return _of_run(runs[-1], experiments)
@@ -142,7 +143,7 @@ def _of_run(run: RecordedRun, experiments: Iterable[Experiment]) -> Recorded:
         )
     for experiment in experiments:
         if experiment.name == lineage.get("experiment") and experiment.fingerprint() == run.group:
-            return _of_commit(experiment, experiment)._replace(run=run)
+            return _of_commit(experiment)._replace(run=run)
     siblings = _siblings(run)
     return Recorded(
         commit=lineage["git_revision"],
