@@ -8,7 +8,7 @@ READY := .venv/.ready
 
 PARITY := .venv/parity
 
-.PHONY: run test test-slow test-parity check format compose benchmarks lock clean
+.PHONY: run test test-slow test-parity check format compose deps benchmarks lock clean
 
 run: $(READY)
 	dvc repro
@@ -34,6 +34,7 @@ check: $(READY)
 	ruff check .
 	mypy
 	retinue compose --check
+	python tools/dependencies.py --check
 
 format: $(READY)
 	ruff format .
@@ -41,6 +42,10 @@ format: $(READY)
 
 compose: $(READY)
 	retinue compose
+
+# Into dvc.yaml, the code that each stage imports.
+deps: $(READY)
+	python tools/dependencies.py
 
 benchmarks: $(READY)
 	python -m benchmarks
@@ -57,7 +62,7 @@ clean:
 	rm -rf .venv .cache
 
 # requirements.lock pins every package; the project itself is installed without its dependencies, for its command.
-$(READY): requirements.lock pyproject.toml src/retinue/plots_page.py
+$(READY): requirements.lock pyproject.toml src/retinue/dashboard/plots_page.py
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ". Name another with make PYTHON=python3.12")'
 	test -d .venv || $(PYTHON) -m venv .venv
 	pip install --quiet --disable-pip-version-check --requirement requirements.lock

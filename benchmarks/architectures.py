@@ -11,11 +11,11 @@ import torch
 
 from benchmarks import experiments
 from retinue.bundle import Bundle, build_sized
-from retinue.config import compose, project_root
-from retinue.errors import RetinueError, SettingsError
+from retinue.dashboard.latency import latency
 from retinue.experiments import Experiment
-from retinue.latency import latency
-from retinue.stage import explained
+from retinue.pipeline.composition import compose, project_root
+from retinue.pipeline.errors import RetinueError, SettingsError
+from retinue.pipeline.stage import explained
 
 LARGEST = 2_500_000
 """Parameters, with ten classes; up to it on either data an architecture is a small one."""

@@ -3,12 +3,12 @@
 import torch
 
 from benchmarks.pairing import Row, in_turn, time_row, timed
-from retinue.artifacts import Dataset
 from retinue.bundle import build_network
-from retinue.config import compose
-from retinue.dense.comparing import score_crops
-from retinue.dense.convert import to_convolutional
-from retinue.dense.scoring import slide
+from retinue.pipeline.artifacts import Dataset
+from retinue.pipeline.composition import compose
+from retinue.sliding.comparing import score_crops
+from retinue.sliding.convert import to_convolutional
+from retinue.sliding.scoring import slide
 
 TRAINED, SIDE, CLASSES = 224, 384, 1000
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from retinue.config import project_root
-from retinue.errors import RetinueError
 from retinue.experiments import Experiment, all_experiments, committed
+from retinue.pipeline.composition import project_root
+from retinue.pipeline.errors import RetinueError
 
 
 def run(name: str, overrides: Sequence[str]) -> Experiment:

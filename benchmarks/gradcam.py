@@ -3,10 +3,10 @@
 import torch
 
 from benchmarks.pairing import Row, in_turn, time_row, timed
-from retinue.artifacts import Dataset
 from retinue.bundle import build_network
-from retinue.config import compose
 from retinue.explainers.gradcam import GradCAM
+from retinue.pipeline.artifacts import Dataset
+from retinue.pipeline.composition import compose
 
 BATCH, SIZE, CLASSES = 16, 224, 1000
 

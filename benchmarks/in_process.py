@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from retinue.config import Settings, compose
+from retinue.pipeline.composition import compose
+from retinue.pipeline.settings import Settings
+from retinue.pipeline.tracker import Tracker
 from retinue.stages import acquire, augment, evaluate, preprocess, train
-from retinue.tracking.tracker import Tracker
 
 DATA_STAGES = (acquire, preprocess, augment)
 _QUIET = ("tracking=off", "trainer.num_workers=0", "trainer.progress_bar=false")

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from benchmarks.pairing import Row
-from retinue.config import project_root
+from retinue.pipeline.composition import project_root
 
 FEW, MANY, SIZE = 2_000, 20_000, 64
 SETTINGS = [

@@ -25,8 +25,8 @@ from hydra.types import RunMode
 from benchmarks import experiments
 from benchmarks.in_process import Pipeline
 from benchmarks.pairing import timed
-from retinue.config import project_root
-from retinue.stage import explained
+from retinue.pipeline.composition import project_root
+from retinue.pipeline.stage import explained
 from retinue.stages import train
 from retinue.sweeps.command import PLUGINS
 from retinue.sweeps.launcher import Experiments

@@ -10,14 +10,14 @@ import pytorch_lightning as L
 import torch
 
 from benchmarks.pairing import Row, in_turn, rate_row, timed
-from retinue.artifacts import Dataset
 from retinue.bundle import build_network
-from retinue.config import compose
+from retinue.engine.loading import Batches, StoredImages
+from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.images.augmentation import Policy
-from retinue.images.loading import Batches, StoredImages
 from retinue.images.preprocessing import Preprocessing
 from retinue.images.store import ImageStore
-from retinue.trainer import TrainerSettings, make_trainer
+from retinue.pipeline.artifacts import Dataset
+from retinue.pipeline.composition import compose
 from retinue.training.classifier import Classifier, ImageForward, TrainSettings
 from retinue.training.losses import cross_entropy
 

@@ -13,18 +13,18 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks import experiments
 from benchmarks.in_process import Pipeline
-from retinue import artifacts
-from retinue.artifacts import Sample
-from retinue.config import project_root
-from retinue.errors import TrainingError
-from retinue.files import read_table
-from retinue.images.loading import Batches, StoredImages
+from retinue.engine.loading import Batches, StoredImages
+from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.images.preprocessing import Preprocessing
 from retinue.images.store import ImageStore
 from retinue.metrics.summary import metrics_document
-from retinue.stage import explained
-from retinue.trainer import TrainerSettings, make_trainer
-from retinue.training.assembly import TrainingImages, make_start
+from retinue.pipeline import artifacts
+from retinue.pipeline.artifacts import Sample
+from retinue.pipeline.composition import project_root
+from retinue.pipeline.errors import TrainingError
+from retinue.pipeline.files import read_table
+from retinue.pipeline.stage import explained
+from retinue.training.assembly import TrainingImages, prepare_network
 from retinue.training.classifier import TrainSettings
 from retinue.transfer.automatic import SCENARIOS
 from retinue.transfer.probing import HeadInputs
@@ -95,7 +95,7 @@ def _auto(pipeline: Pipeline, start: Sequence[str]) -> str:
     settings = pipeline.settings(*start, "transfer=auto")
     with pipeline.inside():
         own = settings.section("train", TrainSettings)
-        return make_start(settings, artifacts.read_dataset(), TrainingImages.read(), own).decision.scenario.name
+        return prepare_network(settings, artifacts.read_dataset(), TrainingImages.read(), own).decision.scenario.name
 
 
 def _probe(pipeline: Pipeline, start: Sequence[str]) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def _probe(pipeline: Pipeline, start: Sequence[str]) -> dict[str, Any]:
     settings = pipeline.settings(*start, "transfer=large_different")
     with pipeline.inside():
         dataset, own = artifacts.read_dataset(), settings.section("train", TrainSettings)
-        network = make_start(settings, dataset, TrainingImages.read(), own).network.eval()
+        network = prepare_network(settings, dataset, TrainingImages.read(), own).network.eval()
         hardware = settings.section("trainer", TrainerSettings)
         found = {}
         for split in ("train", "test"):

@@ -12,10 +12,10 @@ from scipy import stats
 
 from benchmarks import experiments
 from benchmarks.in_process import Pipeline
-from retinue import artifacts
-from retinue.config import project_root
-from retinue.stage import explained
-from retinue.training.assembly import TrainingImages, make_start
+from retinue.pipeline import artifacts
+from retinue.pipeline.composition import project_root
+from retinue.pipeline.stage import explained
+from retinue.training.assembly import TrainingImages, prepare_network
 from retinue.training.classifier import TrainSettings
 from retinue.transfer.automatic import SCENARIOS
 
@@ -97,7 +97,7 @@ def _cell(size: str, domain: str, start: Sequence[str], seeds: int) -> Cell:
         settings = pipeline.settings("transfer=auto", *start)
         with pipeline.inside():
             own = settings.section("train", TrainSettings)
-            decision = make_start(settings, artifacts.read_dataset(), TrainingImages.read(), own).decision
+            decision = prepare_network(settings, artifacts.read_dataset(), TrainingImages.read(), own).decision
         cell.chosen.append(decision.scenario.name)
         print(f"{size} {domain} seed {seed} auto: {decision.reasons}", flush=True)
     return cell

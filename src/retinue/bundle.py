@@ -22,13 +22,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 
-from retinue.artifacts import MODEL, Dataset
-from retinue.config import build
-from retinue.errors import ModelError, SettingsError
-from retinue.files import read_json, write_json
 from retinue.images.preprocessing import Preprocessing
 from retinue.metrics.probabilities import decide, to_probs
 from retinue.models.network import Network
+from retinue.pipeline.artifacts import MODEL, Dataset
+from retinue.pipeline.errors import ModelError, SettingsError
+from retinue.pipeline.files import read_json, write_json
+from retinue.pipeline.settings import build
 
 FORMAT = 1
 _OWN_MODEL = re.compile(r"retinue\.models\.[a-z]\w*\.[A-Za-z]\w*")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from retinue import artifacts
-from retinue.config import compose as compose_settings
-from retinue.config import compose_to, project_root
-from retinue.errors import RetinueError
-from retinue.stage import explained
+from retinue.pipeline import artifacts
+from retinue.pipeline.composition import compose as compose_settings
+from retinue.pipeline.composition import compose_to, project_root
+from retinue.pipeline.errors import RetinueError
+from retinue.pipeline.stage import explained
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -65,7 +65,7 @@ def sweep(overrides: tuple[str, ...]) -> None:
 @click.argument("target", type=click.Path(path_type=Path, dir_okay=False))
 def plots_page(target: Path) -> None:
     """Write to TARGET the page that `dvc plots show` fills, with all its JavaScript inside: it works offline."""
-    from retinue.plots_page import write_template
+    from retinue.dashboard.plots_page import write_template
 
     with explained("plots-page"):
         write_template(target)
@@ -89,10 +89,10 @@ def dense(
     as_json: bool,
 ) -> None:
     """Score IMAGES larger than those of the training, each at all its positions in one pass (docs/dense.md)."""
-    from retinue.dense.command import Dense, run
+    from retinue.sliding.command import SlidingScorer, run
 
     with explained("dense"):
-        scorer = Dense.create(bundle, shorter_side=shorter_side, stride=stride, output=output, crops=compare)
+        scorer = SlidingScorer.create(bundle, shorter_side=shorter_side, stride=stride, output=output, crops=compare)
         run(scorer, images, as_json=as_json)
 
 
@@ -120,7 +120,7 @@ def describe(
     """
     with explained("describe"):
         composition = compose_settings(overrides)
-        from retinue.description.command import run
+        from retinue.describe.command import run
 
         sizes = {"num_classes": classes, "channels": channels, "image_size": image_size, "batch_size": batch_size}
         run(composition, sizes, with_measure=measure, as_json=as_json)
@@ -144,9 +144,9 @@ def lr_range(
     with explained("lr-range"):
         composition = compose_settings(overrides)
         from retinue.lr_range.command import run
-        from retinue.lr_range.measurement import Span
+        from retinue.lr_range.measurement import LrRange
 
-        span, target = Span(low, high, steps), output and output.absolute()
+        span, target = LrRange(low, high, steps), output and output.absolute()
         with chdir(project_root()):
             run(composition, span, output=target, as_json=as_json)
 

@@ -11,11 +11,12 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from retinue import artifacts
-from retinue.config import fingerprint_of, project_root
-from retinue.errors import DataError, RetinueError
-from retinue.files import read_json
-from retinue.repository import ask, committed_text, git
+from retinue.pipeline import artifacts
+from retinue.pipeline.composition import project_root
+from retinue.pipeline.errors import DataError, RetinueError
+from retinue.pipeline.files import read_json
+from retinue.pipeline.git import ask, committed_text, git
+from retinue.pipeline.settings import fingerprint_of
 
 REFERENCES = "refs/exps"
 _REFERENCE = re.compile(rf"{REFERENCES}/(?P<head>[0-9a-f]{{2}})/(?P<tail>[0-9a-f]{{38}})/(?P<name>[^/]+)")

@@ -9,10 +9,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from networks import CONF
-from retinue.description.describe import Description, describe
-from retinue.description.table import WIDTH, as_text
-from retinue.errors import SettingsError
+from retinue.describe.describe import Description, describe
+from retinue.describe.table import WIDTH, as_text
 from retinue.models.network import Network
+from retinue.pipeline.errors import SettingsError
 from small_networks import MOMENTUM, on_meta
 
 MODELS = sorted(path.stem for path in CONF.glob("*.yaml"))

@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from retinue.artifacts import Dataset
 from retinue.bundle import Bundle, build_network
-from retinue.config import build, compose
-from retinue.errors import SettingsError
 from retinue.explainers.explainer import NotApplicable
 from retinue.explainers.gradcam import GradCAM
 from retinue.models.network import Network
+from retinue.pipeline.artifacts import Dataset
+from retinue.pipeline.composition import compose
+from retinue.pipeline.errors import SettingsError
+from retinue.pipeline.settings import build
 from retinue.training.losses import main_logits, training_loss
 
 MODELS = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "conf" / "model").glob("*.yaml"))

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from retinue.bundle import build_sized
-from retinue.config import build, compose, strict
-from retinue.errors import SettingsError
-from retinue.images.loading import Batches
+from retinue.engine.loading import Batches
+from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.images.preprocessing import Preprocessing
 from retinue.models.network import Network
-from retinue.trainer import TrainerSettings, make_trainer
+from retinue.pipeline.composition import compose
+from retinue.pipeline.errors import SettingsError
+from retinue.pipeline.settings import build, strict
 from retinue.training.classifier import Classifier, ImageForward, TrainSettings
 from retinue.transfer.freezing import freeze
 from retinue.transfer.learning_rates import parameter_groups
@@ -35,7 +36,7 @@ CLASSES = 3
 
 
 class RandomImages:
-    """Eight images of noise; keys and batches as in `retinue.images.loading.StoredImages`."""
+    """Eight images of noise; keys and batches as in `retinue.engine.loading.StoredImages`."""
 
     def __init__(self, size: int, channels: int):
         self._images = np.random.default_rng(0).integers(0, 256, (8, size, size, channels), np.uint8)

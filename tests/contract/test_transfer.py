@@ -9,8 +9,8 @@ import pytest
 from torch import nn
 
 from networks import CONF
-from retinue.errors import SettingsError
 from retinue.models.network import Network
+from retinue.pipeline.errors import SettingsError
 from retinue.transfer.depth import auxiliary_modules, blocks_of
 from retinue.transfer.freezing import Freezing, freeze
 from retinue.transfer.learning_rates import layer_factors, parameter_groups

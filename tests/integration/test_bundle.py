@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from project import ROOT, Project
-from retinue.artifacts import Sample
 from retinue.bundle import Bundle
-from retinue.errors import DataError, ModelError, RetinueError, SettingsError
-from retinue.files import read_table
+from retinue.pipeline.artifacts import Sample
+from retinue.pipeline.errors import DataError, ModelError, RetinueError, SettingsError
+from retinue.pipeline.files import read_table
 from retinue.sources.digits import Digits
 
 

@@ -18,15 +18,15 @@ from dvc.api import DVCFileSystem
 from scipy import stats
 
 from project import Project
-from retinue import artifacts
-from retinue.artifacts import Prediction
-from retinue.dashboard.evidence import chosen_outcomes, collect
+from retinue.dashboard.collect import chosen_outcomes, collect
 from retinue.dashboard.page import render
-from retinue.errors import RetinueError
 from retinue.experiments import Experiment, all_experiments, committed
-from retinue.files import read_json, read_table, write_table
 from retinue.metrics import summary
 from retinue.metrics.probabilities import decide, to_probs
+from retinue.pipeline import artifacts
+from retinue.pipeline.artifacts import Prediction
+from retinue.pipeline.errors import RetinueError
+from retinue.pipeline.files import read_json, read_table, write_table
 
 GALLERY = "explanations/gallery.json"
 
@@ -46,7 +46,7 @@ def settle(project: Project, name: str, *, noise: float, draw: int = 0, lr: str 
 
 def write_evaluation(project: Project, rows: list[Prediction], logits: np.ndarray) -> None:
     """evaluation/ as the stage writes it, of these logits."""
-    from retinue.config import load_params
+    from retinue.pipeline.composition import load_params
 
     options = {**load_params(project.path / "params.yaml")["evaluate"], "bootstrap_samples": 50}
     labels, probs = np.array([row.label for row in rows]), to_probs(logits)

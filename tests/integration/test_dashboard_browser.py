@@ -12,7 +12,7 @@ from scipy import stats
 
 from browser import CONTRAST
 from dashboard_outcomes import MadeUp, made_board
-from retinue.dashboard.evidence import Dashboard
+from retinue.dashboard.collect import Dashboard
 from retinue.dashboard.page import render
 
 EVIL = "</script><script>document.title = 'taken'</script>" + "a_name_without_any_place_to_break_" * 4

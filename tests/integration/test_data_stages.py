@@ -10,16 +10,17 @@ import pytest
 from PIL import Image
 
 from project import Project
-from retinue import artifacts
-from retinue.artifacts import SPLITS, RawImage, Sample
-from retinue.config import Settings, compose
-from retinue.errors import DataError, SettingsError
-from retinue.files import read_json, read_table
 from retinue.images.augmentation import Policy
 from retinue.images.preprocessing import Preprocessing
 from retinue.images.store import ImageStore
+from retinue.pipeline import artifacts
+from retinue.pipeline.artifacts import SPLITS, RawImage, Sample
+from retinue.pipeline.composition import compose
+from retinue.pipeline.errors import DataError, SettingsError
+from retinue.pipeline.files import read_json, read_table
+from retinue.pipeline.settings import Settings
+from retinue.pipeline.tracker import Tracker
 from retinue.stages import acquire, augment, preprocess
-from retinue.tracking.tracker import Tracker
 
 STAGES = (acquire, preprocess, augment)
 BASE = compose(

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from project import ROOT, Project
-from retinue.artifacts import Sample
 from retinue.bundle import Bundle
 from retinue.cli import main
-from retinue.dense.command import resized
-from retinue.files import read_table
+from retinue.pipeline.artifacts import Sample
+from retinue.pipeline.files import read_table
+from retinue.sliding.command import resized
 from retinue.sources.digits import Digits
 
 

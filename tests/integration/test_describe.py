@@ -12,10 +12,10 @@ import pytest
 
 from project import ROOT, Project
 from retinue.cli import main
-from retinue.config import compose
-from retinue.description.case import Case
-from retinue.description.measurement import measure
-from retinue.errors import RetinueError
+from retinue.describe.measurement import measure
+from retinue.describe.request import DescribeRequest
+from retinue.pipeline.composition import compose
+from retinue.pipeline.errors import RetinueError
 
 DOCUMENT = (ROOT / "docs/describe.md").read_text("utf-8")
 EXAMPLES = re.findall(r"^```\n\$ retinue (describe[^\n]*)\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
@@ -104,7 +104,9 @@ def test_measured_steps_take_about_the_memory_that_is_alive(capsys: pytest.Captu
 
 def test_a_step_that_cannot_be_run_says_so() -> None:
     settings = compose()
-    case = Case(settings["model"], settings["transfer"], settings["optimizer"], 10, 1, 32, 10**12)  # petabytes
+    case = DescribeRequest(
+        settings["model"], settings["transfer"], settings["optimizer"], 10, 1, 32, 10**12
+    )  # petabytes
     with pytest.raises(RetinueError, match=r"--measure: the training step ended .*alloc.* Lower --batch-size"):
         measure(case)
 

@@ -12,12 +12,12 @@ from dvc_render import VegaRenderer
 from dvc_render.html import render_html
 
 from project import Project
-from retinue import artifacts
-from retinue.artifacts import Epoch
-from retinue.files import write_table
+from retinue.dashboard.plots_page import write_template
 from retinue.metrics.probabilities import to_probs
 from retinue.metrics.summary import curve_tables, metrics_document
-from retinue.plots_page import write_template
+from retinue.pipeline import artifacts
+from retinue.pipeline.artifacts import Epoch
+from retinue.pipeline.files import write_table
 
 EVALUATE = {
     "threshold": 0.5,

@@ -12,16 +12,25 @@ import torch
 from sklearn import metrics as sk
 from sklearn.datasets import load_digits
 
-from retinue import artifacts
-from retinue.artifacts import CalibrationBin, ConfusionCell, Dataset, PrecisionRecallPoint, Prediction, RocPoint, Sample
 from retinue.bundle import Bundle
-from retinue.config import Settings, load_params
-from retinue.errors import DataError, ModelError, SettingsError, TrainingError
-from retinue.files import read_table, write_table
 from retinue.images.store import ImageStore
 from retinue.models.lenet5 import LeNet5
+from retinue.pipeline import artifacts
+from retinue.pipeline.artifacts import (
+    CalibrationBin,
+    ConfusionCell,
+    Dataset,
+    PrecisionRecallPoint,
+    Prediction,
+    RocPoint,
+    Sample,
+)
+from retinue.pipeline.composition import load_params
+from retinue.pipeline.errors import DataError, ModelError, SettingsError, TrainingError
+from retinue.pipeline.files import read_table, write_table
+from retinue.pipeline.settings import Settings
+from retinue.pipeline.tracker import Tracker
 from retinue.stages.evaluate import SECTIONS, EvaluateSettings, run
-from retinue.tracking.tracker import Tracker
 
 MODEL = {"name": "lenet5", "module": "lenet5", "_target_": "retinue.models.lenet5.LeNet5"}
 TEST = artifacts.PROCESSED / "test"

@@ -15,18 +15,19 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from retinue import artifacts
-from retinue.artifacts import Dataset, Explanation, Prediction
 from retinue.bundle import Bundle
-from retinue.config import Settings, load_params
-from retinue.errors import DataError, ModelError, SettingsError
 from retinue.explainers.gradcam import GradCAM
-from retinue.files import read_json, read_table, write_table
 from retinue.images.overlay import overlay
 from retinue.images.store import ImageStore
 from retinue.models.lenet5 import LeNet5
+from retinue.pipeline import artifacts
+from retinue.pipeline.artifacts import Dataset, Explanation, Prediction
+from retinue.pipeline.composition import load_params
+from retinue.pipeline.errors import DataError, ModelError, SettingsError
+from retinue.pipeline.files import read_json, read_table, write_table
+from retinue.pipeline.settings import Settings
+from retinue.pipeline.tracker import Tracker
 from retinue.stages.explain import SECTIONS, ExplainSettings, choose, run
-from retinue.tracking.tracker import Tracker
 
 MODEL = {"name": "lenet5", "module": "lenet5", "_target_": "retinue.models.lenet5.LeNet5"}
 NUM_IMAGES = 200

@@ -10,8 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 
 import wandb_offline
-from retinue.errors import SettingsError
-from retinue.origin import Revision, declared, dvc_md5, hashes, revision
+from retinue.pipeline.errors import SettingsError
+from retinue.pipeline.record import Revision, declared, dvc_md5, hashes, revision
 
 OUTS = ("models", "predictions.npy", "metrics.json", "curves")
 VALUES = {"source": {"inputs": "raw"}, "optimizer": {"lr": 0.1}}
@@ -38,8 +38,9 @@ stages:
 """
 STAGE = """
 from pathlib import Path
-from retinue.config import Settings, load_params
-from retinue.tracking.tracker import track
+from retinue.pipeline.settings import Settings
+from retinue.pipeline.composition import load_params
+from retinue.pipeline.tracker import track
 
 with track("train", Settings(load_params())) as tracker:
     for name in ("models/a/weights.bin", "models/b.json", "predictions.npy", "metrics.json", "curves/roc.csv"):

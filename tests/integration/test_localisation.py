@@ -16,22 +16,23 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from report_artifacts import Scene, write_artifacts
-from retinue import artifacts
-from retinue.artifacts import SPLITS, Explanation, Prediction, RawImage, Sample
 from retinue.bundle import Bundle
-from retinue.config import Settings, build, compose
 from retinue.explainers.localisation import Localisation, energy_score, mean_scores, pointing_score
-from retinue.files import read_json, read_table, write_json, write_table
 from retinue.images.outline import outlined
 from retinue.images.overlay import overlay
 from retinue.images.preprocessing import Preprocessing
 from retinue.images.store import ImageStore
 from retinue.models.lenet5 import LeNet5
-from retinue.reports.evidence import Evidence
+from retinue.pipeline import artifacts
+from retinue.pipeline.artifacts import SPLITS, Explanation, Prediction, RawImage, Sample
+from retinue.pipeline.composition import compose
+from retinue.pipeline.files import read_json, read_table, write_json, write_table
+from retinue.pipeline.settings import Settings, build
+from retinue.pipeline.tracker import Tracker
 from retinue.reports.gallery import explanations
+from retinue.reports.inputs import ReportInputs
 from retinue.sources.source import Source, SourceRecord
 from retinue.stages import acquire, explain, preprocess
-from retinue.tracking.tracker import Tracker
 
 SIDE = 32
 VALUES = compose(
@@ -269,12 +270,12 @@ def test_the_tracker_sees_the_means(here: Path) -> None:
 
 def test_the_report_says_what_the_outlines_are_and_nothing_where_there_are_none(here: Path) -> None:
     write_artifacts(Scene())
-    plain = explanations(Evidence.read(), columns=3)
-    gallery = Evidence.read().gallery["images"]
+    plain = explanations(ReportInputs.read(), columns=3)
+    gallery = ReportInputs.read().gallery["images"]
     rows = [Localisation(entry.image_id, entry.map, entry.outcome, 0.5, 1.0, 0.0625) for entry in gallery[::2]]
     write_table(artifacts.EXPLANATIONS / "localisation.csv", Localisation, rows)
     write_json(artifacts.EXPLANATIONS / "localisation.json", mean_scores(rows))
-    section = explanations(Evidence.read(), columns=3)
+    section = explanations(ReportInputs.read(), columns=3)
     said = section["sentence"].removeprefix(plain["sentence"])
     assert f"over the {len(rows)} explained images with an outline, 0.500 of a map lies inside it" in said
     assert "1.000 of the strongest points; a uniform map would get 0.062" in said
@@ -283,4 +284,4 @@ def test_the_report_says_what_the_outlines_are_and_nothing_where_there_are_none(
         assert ("0.500 of it lies inside the white outline" in card.overlay_alt) == (card.image_id in scored)
     write_table(artifacts.EXPLANATIONS / "localisation.csv", Localisation, [])
     write_json(artifacts.EXPLANATIONS / "localisation.json", mean_scores([]))
-    assert explanations(Evidence.read(), columns=3) == plain
+    assert explanations(ReportInputs.read(), columns=3) == plain

@@ -18,16 +18,16 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from project import ROOT
-from retinue import artifacts
-from retinue.artifacts import Dataset, Sample
 from retinue.cli import lr_range, main
-from retinue.config import compose
-from retinue.files import write_table
+from retinue.engine.reproducibility import draw_seed, seed_everything
 from retinue.images.augmentation import Policy
 from retinue.images.store import ImageStore
-from retinue.lr_range.measurement import Curve, Smoothing, Span, Step
+from retinue.lr_range.measurement import Curve, LrRange, Smoothing, Step
 from retinue.models.lenet5 import LeNet5
-from retinue.reproducibility import draw_seed, seed_everything
+from retinue.pipeline import artifacts
+from retinue.pipeline.artifacts import Dataset, Sample
+from retinue.pipeline.composition import compose
+from retinue.pipeline.files import write_table
 
 CLASSES = ("left", "right", "above")
 COUNT, SIZE = 72, 32
@@ -220,7 +220,7 @@ def test_smoothing_is_a_weighted_mean(losses: list[float], beta: float) -> None:
 def curve(heights: Any, num_steps: int = 101, end: str | None = None) -> Curve:
     """A curve of x = -5 … 0, the decimal logarithm of the rate, with `heights(x)` for a loss."""
     xs = np.linspace(-5, 0, num_steps)
-    return Curve(Span(1e-5, 1.0, num_steps), [Step(10.0**x, heights(x), heights(x)) for x in xs], end)
+    return Curve(LrRange(1e-5, 1.0, num_steps), [Step(10.0**x, heights(x), heights(x)) for x in xs], end)
 
 
 def test_the_suggestion_is_that_of_a_curve_that_is_known() -> None:

@@ -78,7 +78,7 @@ def test_retinue_compose_alone_changes_nothing(project: Project) -> None:
 
 @pytest.mark.parametrize("command", ["dvc exp show", "dvc metrics show", "dvc metrics diff", "dvc plots show"])
 def test_dvc_commands(command: str, finished: Project, tmp_path: Path) -> None:
-    from retinue.plots_page import write_template
+    from retinue.dashboard.plots_page import write_template
 
     project = finished.copy(tmp_path / "project")
     write_template(project.path / ".dvc/tmp/plots.html")

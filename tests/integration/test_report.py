@@ -14,14 +14,15 @@ from pathlib import Path
 import pytest
 
 from report_artifacts import BINARY, ROOT, Scene, settings_values, write_artifacts
-from retinue import artifacts
-from retinue.artifacts import Explanation, Quarantined
-from retinue.config import EXECUTION_SECTIONS, Settings, load_params
-from retinue.errors import DataError, SettingsError
-from retinue.files import read_json, read_table, write_json
+from retinue.pipeline import artifacts
+from retinue.pipeline.artifacts import Explanation, Quarantined
+from retinue.pipeline.composition import load_params
+from retinue.pipeline.errors import DataError, SettingsError
+from retinue.pipeline.files import read_json, read_table, write_json
+from retinue.pipeline.settings import EXECUTION_SECTIONS, Settings
+from retinue.pipeline.tracker import Tracker
 from retinue.reports.gallery import spread
 from retinue.stages import report
-from retinue.tracking.tracker import Tracker
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 HOSTILE = (

@@ -8,12 +8,12 @@ from playwright.sync_api import Browser, Page
 
 from browser import CONTRAST
 from report_artifacts import BINARY, TRANSFERRED, Scene, settings_values, write_artifacts
-from retinue import artifacts
-from retinue.artifacts import Quarantined
-from retinue.config import Settings
-from retinue.files import read_json
+from retinue.pipeline import artifacts
+from retinue.pipeline.artifacts import Quarantined
+from retinue.pipeline.files import read_json
+from retinue.pipeline.settings import Settings
+from retinue.pipeline.tracker import Tracker
 from retinue.stages import report
-from retinue.tracking.tracker import Tracker
 
 LONG = "a_class_name_without_any_place_to_break_" * 5
 SCENES = {

@@ -10,14 +10,16 @@ import pytest
 
 import wandb_server
 from project import Project
-from retinue.config import fingerprint_of, load_params
+from retinue.pipeline.composition import load_params
+from retinue.pipeline.settings import fingerprint_of
 
 COMMAND = [sys.executable, "-m", "retinue.cli"]
 STAGE = """
 import json, sys
 from pathlib import Path
-from retinue.config import Settings, load_params
-from retinue.tracking.tracker import track
+from retinue.pipeline.settings import Settings
+from retinue.pipeline.composition import load_params
+from retinue.pipeline.tracker import track
 
 with track("evaluate", Settings(load_params())) as tracker:
     values = [int(path.read_text()) for path in sorted(Path("photos").iterdir())]

@@ -6,8 +6,8 @@ import pytest
 from dvc.config import Config
 
 from project import Project
-from retinue.errors import RetinueError
-from retinue.repository import git
+from retinue.pipeline.errors import RetinueError
+from retinue.pipeline.git import git
 from retinue.sweeps.checkout import Checkout, Snapshot, reference
 
 

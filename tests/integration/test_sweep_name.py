@@ -7,8 +7,8 @@ import pytest
 
 import sweeps
 from project import Project
-from retinue.errors import SettingsError
-from retinue.repository import git
+from retinue.pipeline.errors import SettingsError
+from retinue.pipeline.git import git
 from retinue.sweeps.axes import parse
 from retinue.sweeps.checkout import Snapshot
 from retinue.sweeps.sweep import Sweep

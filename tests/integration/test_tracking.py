@@ -22,11 +22,12 @@ from PIL import Image
 
 import wandb_offline
 import wandb_server
-from retinue.config import Settings, fingerprint_of
-from retinue.errors import RetinueError, SettingsError
-from retinue.origin import dvc_md5
-from retinue.tracking import client, runs
-from retinue.tracking.tracker import MAX_POINTS, MODES, Tracker, TrackingSettings, evenly, track
+from retinue.pipeline import wandb_client
+from retinue.pipeline.errors import RetinueError, SettingsError
+from retinue.pipeline.record import dvc_md5
+from retinue.pipeline.settings import Settings, fingerprint_of
+from retinue.pipeline.tracker import MAX_POINTS, MODES, Tracker, TrackingSettings, evenly, track
+from retinue.tracking import runs
 
 X = [step / 20_000 for step in range(20_001)]
 DVC_YAML = """
@@ -292,8 +293,8 @@ def test_off_imports_nothing_and_writes_nothing(root: Path, checkout: Path):
     code = """
 import sys
 from pathlib import Path
-from retinue.config import Settings
-from retinue.tracking.tracker import track
+from retinue.pipeline.settings import Settings
+from retinue.pipeline.tracker import track
 own = {"mode": "off", "project": "ants", "entity": None, "tags": []}
 with track("train", Settings({"tracking": own, "trainer": {}})) as tracker:
     tracker.summary({"a": 1})
@@ -323,8 +324,8 @@ def test_failed_stage_is_a_failed_run(error: type[BaseException]):
 
 KILLED = """
 import sys
-from retinue.config import Settings
-from retinue.tracking.tracker import track
+from retinue.pipeline.settings import Settings
+from retinue.pipeline.tracker import track
 own = {"mode": "offline", "project": "ants", "entity": None, "tags": []}
 values = {"source": {"inputs": "data.csv"}, "tracking": own, "trainer": {}}
 with track("train", Settings(values)) as tracker:
@@ -468,7 +469,7 @@ def test_online_without_a_server_fails_in_bounded_time(
 
 
 def test_server_that_goes_away_costs_nothing(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
-    monkeypatch.setattr(client, "RETRIES", 1)
+    monkeypatch.setattr(wandb_client, "RETRIES", 1)
     monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "1")
     monkeypatch.setenv("WANDB_HTTP_TIMEOUT", "1")
     with ExitStack() as leaving:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import wandb_offline
-from retinue.artifacts import LayerEntry
-from retinue.config import Settings
-from retinue.tracking.tracker import track
+from retinue.pipeline.artifacts import LayerEntry
+from retinue.pipeline.settings import Settings
+from retinue.pipeline.tracker import track
 
 COLUMNS = [field.name for field in fields(LayerEntry)]
 LAYERS = [

@@ -12,8 +12,9 @@ import torch
 from safetensors.numpy import load_file
 
 from project import Project
-from retinue.config import Settings, compose
-from retinue.errors import SettingsError
+from retinue.pipeline.composition import compose
+from retinue.pipeline.errors import SettingsError
+from retinue.pipeline.settings import Settings
 from retinue.stages import train
 from retinue.training.classifier import TrainSettings
 

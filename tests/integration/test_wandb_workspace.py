@@ -12,11 +12,11 @@ import pytest
 import wandb_offline
 import wandb_server
 from project import Project
-from retinue.config import Settings
 from retinue.metrics.summary import curve_tables, metrics_document
+from retinue.pipeline.settings import Settings
+from retinue.pipeline.tracker import track
 from retinue.stages import evaluate
 from retinue.tracking.panels import LINES, Artifact, Curve, Key
-from retinue.tracking.tracker import track
 from retinue.tracking.workspace import build_report, build_workspace, load
 
 EVALUATE = {

@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from retinue.errors import RetinueError
-from retinue.warm import client
-from retinue.warm.process import Warm
+from retinue.pipeline.errors import RetinueError
+from retinue.sweeps.forkserver import client
+from retinue.sweeps.forkserver.process import Warm
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a process ends with its parent on Linux only")
 
@@ -143,7 +143,7 @@ def test_all_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     folder = write(tmp_path / "checkout", "import os, time; print(os.getpid(), flush=True); time.sleep(600)")
     owner = f"""
 import os, pathlib
-from retinue.warm.process import Warm
+from retinue.sweeps.forkserver.process import Warm
 warm = Warm(pathlib.Path({str(tmp_path / "warm")!r}))
 environment = warm.environment({{**os.environ, "PYTHONPATH": "src"}})
 with open({str(folder / "output")!r}, "wb") as output:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from retinue.models.network import Network
-from retinue.weights import load_weights
+from retinue.transfer.weights import load_weights
 
 
 def randomise(network: nn.Module) -> None:

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from parity import assert_same_logits, randomise
-from retinue.errors import SettingsError
+
 from retinue.explainers.gradcam import GradCAM
 from retinue.models.timm import Timm
+from retinue.pipeline.errors import SettingsError
 from retinue.transfer.freezing import freeze
-from retinue.weights import load_weights
+from retinue.transfer.weights import load_weights
 from scenarios import scenario
 
 

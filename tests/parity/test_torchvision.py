@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from parity import assert_same_logits
 
 from networks import make_network
-from parity import assert_same_logits
 
 PUBLISHED: list[tuple[str, str, dict[str, Any], dict[str, Any], int]] = [
     # conf/model, torchvision's builder, our arguments, torchvision's, image side

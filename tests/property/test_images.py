@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageOps
 
-from retinue.errors import DataError
 from retinue.images.decoding import Examined, decode, examine, to_channels
 from retinue.images.preprocessing import Preprocessing
 from retinue.images.splitting import Candidate, largest_remainder, split
+from retinue.pipeline.errors import DataError
 
 sides = st.integers(1, 40)
 fractions = st.floats(0.05, 0.45)

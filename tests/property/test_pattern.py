@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retinue.errors import SettingsError
 from retinue.models.pattern import ACTIVATIONS, ARGUMENTS, Pattern
+from retinue.pipeline.errors import SettingsError
 
 REPEATS = {"N": 2, "M": 1, "K": 0}
 COUNTS = st.sampled_from(["", "*0", "*1", "*2", "*N", "*M", "*K"])

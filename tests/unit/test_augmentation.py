@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from retinue.config import compose
-from retinue.errors import DataError, SettingsError
+from retinue.engine.loading import StoredImages
 from retinue.images.augmentation import Policy
-from retinue.images.loading import StoredImages
 from retinue.images.store import ImageStore
+from retinue.pipeline.composition import compose
+from retinue.pipeline.errors import DataError, SettingsError
 
 POLICIES = {name: compose([f"augment={name}"])["augment"]["transforms"] for name in ("none", "light", "book")}
 BUSY = [*POLICIES["book"], {"name": "GaussNoise", "p": 0.5}, {"name": "CoarseDropout", "p": 0.5}]

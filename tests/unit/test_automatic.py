@@ -12,13 +12,14 @@ import torch
 from torch import nn
 
 from networks import Small, make_network
-from retinue.config import build, compose
-from retinue.errors import SettingsError
-from retinue.images.loading import Batches, StoredImages
+from retinue.engine.loading import Batches, StoredImages
+from retinue.engine.trainer import make_trainer
 from retinue.images.preprocessing import Preprocessing
 from retinue.images.store import ImageStore
 from retinue.models.network import Network
-from retinue.trainer import make_trainer
+from retinue.pipeline.composition import compose
+from retinue.pipeline.errors import SettingsError
+from retinue.pipeline.settings import build
 from retinue.transfer.automatic import SCENARIOS, Auto
 from retinue.transfer.probing import HeadInputs, measure_similarity
 from retinue.transfer.similarity import Similarity, probe_score, spread

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from retinue.artifacts import CalibrationBin
+from retinue.pipeline.artifacts import CalibrationBin
 from retinue.reports.axes import Axis, unit_axis
 from retinue.reports.charts import SQUARE, Chart, Line, line_chart, reliability_chart, tag
 

@@ -9,7 +9,6 @@ from torch import nn
 from torch.nn import functional
 
 from networks import make_network
-from retinue.errors import SettingsError
 from retinue.models import vgg
 from retinue.models.alexnet import AlexNet
 from retinue.models.keras_cnn import BinaryCNN, MnistCNN
@@ -17,6 +16,7 @@ from retinue.models.mlp import MLP
 from retinue.models.network import AdaptivePool, Network, ResponseNorm
 from retinue.models.vgg import VGG
 from retinue.models.zfnet import ZFNet
+from retinue.pipeline.errors import SettingsError
 
 VGG_NAMES = {
     16: (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from retinue.config import Settings, build, compose, fingerprint, load_params, strict
-from retinue.errors import SettingsError
+from retinue.pipeline.composition import compose, load_params
+from retinue.pipeline.errors import SettingsError
+from retinue.pipeline.settings import Settings, build, fingerprint, strict
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard_outcomes import MadeUp, made_board
-from retinue import artifacts
 from retinue.dashboard.changes import columns, differing
 from retinue.dashboard.document import document, embedded
 from retinue.dashboard.figures import cut
 from retinue.dashboard.leaderboard import cells, headings
 from retinue.dashboard.page import render
 from retinue.metrics.intervals import accuracy_interval
+from retinue.pipeline import artifacts
 
 
 @given(st.floats(-2, 2), st.integers(1, 6))
@@ -128,7 +128,7 @@ def test_what_is_not_in_the_cache_is_said_and_the_rest_is_shown(tmp_path: Path) 
     ],
 )
 def test_a_broken_or_old_experiment_never_ends_the_page(tmp_path: Path, path: str, content: str, said: str) -> None:
-    from retinue.dashboard.evidence import collect
+    from retinue.dashboard.collect import collect
 
     good, bad = MadeUp("good").written(tmp_path), MadeUp("bad").written(tmp_path)
     (bad.folder / path).write_text(content, "utf-8")

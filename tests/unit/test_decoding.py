@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from retinue.errors import DataError
 from retinue.images.decoding import FORMATS, decode, examine, to_channels
+from retinue.pipeline.errors import DataError
 
 ORIENTATIONS = range(1, 9)
 ORIENTATION_TAG = 0x0112

@@ -13,18 +13,18 @@ from torch import nn
 from torch.nn import functional
 
 from networks import CONF, make_network
-from retinue.artifacts import Dataset
 from retinue.bundle import Bundle
-from retinue.dense import scoring
-from retinue.dense.command import Dense, resized, run, spread
-from retinue.dense.comparing import compare, score_crops
-from retinue.dense.convert import Convolutional, to_convolutional
-from retinue.dense.scoring import dense_scores, slide
-from retinue.errors import DataError, ModelError, SettingsError
 from retinue.images.preprocessing import Preprocessing
 from retinue.metrics.probabilities import to_probs
 from retinue.models.lenet5 import LeNet5
 from retinue.models.resnet import ResNet
+from retinue.pipeline.artifacts import Dataset
+from retinue.pipeline.errors import DataError, ModelError, SettingsError
+from retinue.sliding import scoring
+from retinue.sliding.command import SlidingScorer, resized, run, spread
+from retinue.sliding.comparing import compare, score_crops
+from retinue.sliding.convert import Convolutional, to_convolutional
+from retinue.sliding.scoring import dense_scores, slide
 
 
 @pytest.fixture(autouse=True)
@@ -380,7 +380,7 @@ def test_the_command_names_the_limit_of_a_network_that_pads(tmp_path: Path, caps
     model = {"name": "resnet18", "module": "resnet", "_target_": "retinue.models.resnet.ResNet"}
     Bundle(drawn(ResNet(3, 1, 32)), model, dataset, {}).save(tmp_path / "models")
     cv2.imwrite(str(tmp_path / "noise.png"), np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8))
-    dense = Dense.create(tmp_path / "models", shorter_side=None, stride=None, output=None, crops=True)
+    dense = SlidingScorer.create(tmp_path / "models", shorter_side=None, stride=None, output=None, crops=True)
     run(dense, [tmp_path / "noise.png"], as_json=False)
     shown = capsys.readouterr().out
     # 32 px · 12 / 7 = 55 px, and 70 / 50 of that; a stride of 8 px.

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from retinue.errors import ModelError, SettingsError
 from retinue.explainers.gradcam import find_target_layer
 from retinue.models.densenet import DenseBlock, DenseNet
-from retinue.weights import load_weights
+from retinue.pipeline.errors import ModelError, SettingsError
+from retinue.transfer.weights import load_weights
 
 
 def shapes_of_features(network: DenseNet, image_size: int = 224) -> dict[str, tuple[int, ...]]:

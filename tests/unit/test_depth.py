@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from networks import Small
-from retinue.errors import ModelError
 from retinue.models.network import Network
 from retinue.models.resnet import BasicBlock, Bottleneck
+from retinue.pipeline.errors import ModelError
 from retinue.transfer.depth import blocks_of, trace
 from small_networks import Branches, Gate, Net, WithAuxiliaryHead, on_meta
 

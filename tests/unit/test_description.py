@@ -11,13 +11,13 @@ from torch import nn
 
 from networks import make_network
 from retinue.bundle import build_sized
-from retinue.description.describe import describe, meta_copy
-from retinue.description.layers import find_layers
-from retinue.description.table import WIDTH, as_text
-from retinue.description.wording import sees, short, window
-from retinue.errors import SettingsError
+from retinue.describe.describe import describe, meta_copy
+from retinue.describe.layers import find_layers
+from retinue.describe.table import WIDTH, as_text
+from retinue.describe.wording import sees, short, window
 from retinue.models.lenet5 import LeNet5
 from retinue.models.resnet import ResNet
+from retinue.pipeline.errors import SettingsError
 from retinue.transfer.freezing import freeze
 from scenarios import scenario
 from small_networks import ADAMW, MOMENTUM, SGD, Net, WithAuxiliaryHead, on_meta

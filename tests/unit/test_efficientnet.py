@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from networks import count_parameters
-from retinue.errors import SettingsError
 from retinue.models.efficientnet import EfficientNet, MBConv, SqueezeExcitation, StochasticDepth
+from retinue.pipeline.errors import SettingsError
 
 
 def stage_maps(network: EfficientNet, image_size: int) -> list[tuple[int, int]]:

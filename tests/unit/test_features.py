@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from networks import Small, make_network
-from retinue.errors import TrainingError
-from retinue.images.loading import Batches, StoredImages
+from retinue.engine.loading import Batches, StoredImages
+from retinue.engine.trainer import make_trainer
+from retinue.engine.writing import writing
 from retinue.images.preprocessing import Preprocessing
 from retinue.images.store import ImageStore, RowFile
-from retinue.images.writing import writing
-from retinue.trainer import make_trainer
+from retinue.pipeline.errors import TrainingError
 from retinue.transfer.features import FOLDER, FrozenPrefix, StoredFeatures, feature_shape, make_room
 from retinue.transfer.freezing import freeze
 from retinue.transfer.splitting import prefix_of

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from retinue.errors import ModelError, SettingsError
 from retinue.explainers.explainer import NotApplicable
 from retinue.explainers.gradcam import GradCAM, find_target_layer
 from retinue.models.lenet5 import LeNet5
 from retinue.models.resnet import ResNet
 from retinue.models.squeezenet import SqueezeNet
+from retinue.pipeline.errors import ModelError, SettingsError
 
 
 def full_backward(network: nn.Module, layer: str, images: torch.Tensor, scores: Callable) -> torch.Tensor:

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from networks import Small, make_network
-from retinue.errors import ModelError
 from retinue.models.network import Network, TrainingOutputs
+from retinue.pipeline.errors import ModelError
 from retinue.training.losses import main_logits
 from retinue.transfer.depth import blocks_of
 from retinue.transfer.freezing import Freezing, freeze, freeze_blocks

@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from retinue.errors import SettingsError
 from retinue.explainers.gradcam import find_target_layer
 from retinue.models.googlenet import AuxiliaryHead, GoogLeNet, Inception
 from retinue.models.network import ResponseNorm, TrainingOutputs
+from retinue.pipeline.errors import SettingsError
 from retinue.training.losses import cross_entropy, training_loss
 from retinue.transfer.freezing import freeze
-from retinue.weights import load_weights
+from retinue.transfer.weights import load_weights
 from scenarios import scenario
 
 

@@ -11,9 +11,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from networks import Small
-from retinue.errors import SettingsError
+from retinue.engine.trainer import make_trainer
 from retinue.models.network import Network
-from retinue.trainer import make_trainer
+from retinue.pipeline.errors import SettingsError
 from retinue.training.losses import training_loss
 from retinue.transfer.freezing import Freezing, freeze, freeze_blocks
 from retinue.transfer.learning_rates import layer_factors, parameter_groups, unfreezing_order

@@ -12,9 +12,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from networks import Small
-from retinue.errors import TrainingError
+from retinue.engine.trainer import make_trainer
 from retinue.models.network import Network
-from retinue.trainer import make_trainer
+from retinue.pipeline.errors import TrainingError
 from retinue.training.losses import training_loss
 from retinue.transfer.freezing import Freezing, freeze
 from retinue.transfer.learning_rates import parameter_groups

@@ -10,7 +10,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from retinue.images.loading import Batches, EpochSampler, StoredImages
+from retinue.engine.loading import Batches, EpochSampler, StoredImages
 from retinue.images.store import ImageStore
 
 
@@ -25,7 +25,7 @@ def sampler(
     assert {key[0] for key in keys} <= {epoch}
     batches = [[index for _, index in keys[i : i + made.batch_size]] for i in range(0, len(keys), made.batch_size)]
     assert all(batches)
-    return [[] if made.is_spare(number) else batch for number, batch in enumerate(batches)]
+    return [[] if made.is_padding_batch(number) else batch for number, batch in enumerate(batches)]
 
 
 def flat(batches: Iterable[Iterable[int]]) -> list[int]:

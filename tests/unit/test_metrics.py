@@ -7,11 +7,11 @@ import pytest
 from sklearn import metrics as sk
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from retinue.errors import DataError
 from retinue.metrics import curves, per_class, scalar
 from retinue.metrics.calibration import reliability
 from retinue.metrics.confusion import confusion_matrix
 from retinue.metrics.probabilities import checked, decide, to_probs
+from retinue.pipeline.errors import DataError
 
 
 def predictions(case: str) -> tuple[np.ndarray, np.ndarray]:

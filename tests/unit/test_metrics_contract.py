@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retinue.errors import SettingsError
 from retinue.metrics import per_class, scalar
 from retinue.metrics.registry import compute, metrics_of
+from retinue.pipeline.errors import SettingsError
 from retinue.stages.evaluate import EvaluateSettings
 
 METRICS = [

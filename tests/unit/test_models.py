@@ -9,12 +9,12 @@ from PIL import Image, UnidentifiedImageError
 from torch import nn
 
 from networks import output_shapes
-from retinue.errors import SettingsError
 from retinue.models.lenet5 import LeNet5
 from retinue.models.mobilenet_v2 import MobileNetV2
 from retinue.models.resnet import BasicBlock, Bottleneck, ResNet
 from retinue.models.squeezenet import SqueezeNet
-from retinue.weights import load_weights
+from retinue.pipeline.errors import SettingsError
+from retinue.transfer.weights import load_weights
 
 
 def test_lenet5_has_the_maps_of_the_paper() -> None:

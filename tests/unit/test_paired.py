@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from retinue.dashboard.paired import (
+from retinue.metrics import scalar
+from retinue.metrics.paired import (
     accuracy_difference,
     auc_difference,
     auc_parts,
     holm,
     mcnemar_p,
 )
-from retinue.errors import DataError
-from retinue.metrics import scalar
 from retinue.metrics.probabilities import to_probs
-from retinue.seeds import mean_interval
+from retinue.metrics.seeds import mean_interval
+from retinue.pipeline.errors import DataError
 
 
 @given(st.integers(0, 400), st.integers(0, 400))

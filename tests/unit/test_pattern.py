@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from networks import count_parameters, make_network
-from retinue.config import build, compose
-from retinue.dense.convert import to_convolutional
-from retinue.errors import SettingsError
 from retinue.explainers.explainer import NotApplicable
 from retinue.explainers.gradcam import GradCAM
 from retinue.models.pattern import Pattern
+from retinue.pipeline.composition import compose
+from retinue.pipeline.errors import SettingsError
+from retinue.pipeline.settings import build
+from retinue.sliding.convert import to_convolutional
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "patterns.md").read_text("utf-8")
 EXAMPLES = re.findall(r"^\| `(INPUT[^|]*)` \| (\d+) × \d+ × (\d), (\d+) \| ([\d,]+) \|$", PAGE, re.MULTILINE)

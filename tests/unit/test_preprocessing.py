@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from retinue.artifacts import Dataset
-from retinue.errors import DataError, SettingsError
 from retinue.images.preprocessing import Preprocessing, channel_histograms, mean_and_std
+from retinue.pipeline.artifacts import Dataset
+from retinue.pipeline.errors import DataError, SettingsError
 from retinue.stages.preprocess import PreprocessSettings
 
 

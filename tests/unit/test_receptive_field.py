@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from retinue.description.describe import describe
-from retinue.description.layers import find_layers
-from retinue.description.receptive_field import ReceptiveFields
-from retinue.description.table import as_text
-from retinue.description.wording import sees
+from retinue.describe.describe import describe
+from retinue.describe.layers import find_layers
+from retinue.describe.receptive_field import ReceptiveFields
+from retinue.describe.table import as_text
+from retinue.describe.wording import sees
 from retinue.models.lenet5 import LeNet5
 from retinue.models.resnet import BasicBlock, Bottleneck
 from retinue.models.squeezenet import SqueezeNet

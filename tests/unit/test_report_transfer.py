@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from report_artifacts import TRANSFERRED, Scene, settings_values, write_artifacts
-from retinue import artifacts
-from retinue.artifacts import LayerEntry, LedgerEpoch
-from retinue.config import Settings
+from retinue.pipeline import artifacts
+from retinue.pipeline.artifacts import LayerEntry, LedgerEpoch
+from retinue.pipeline.settings import Settings
+from retinue.pipeline.tracker import Tracker
 from retinue.reports import architecture
 from retinue.reports.tables import Table
 from retinue.reports.transfer import transfer
 from retinue.stages import report
-from retinue.tracking.tracker import Tracker
 
 HASHES = ("a" * 64, "b" * 64, "c" * 64)
 SCRATCH = {"name": "scratch", "frozen_fraction": 0.0, "lr_factor": 1.0, "block_decay": 1.0, "unfreeze_every": None}

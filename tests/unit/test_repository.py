@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from retinue.errors import RetinueError
-from retinue.repository import ask, clone, committed_text, git
+from retinue.pipeline.errors import RetinueError
+from retinue.pipeline.git import ask, clone, committed_text, git
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from retinue.errors import SettingsError
+from retinue.pipeline.errors import SettingsError
 from scenarios import scenario
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinue.config import compose, strict
-from retinue.errors import DataError, SettingsError
+from retinue.pipeline.composition import compose
+from retinue.pipeline.errors import DataError, SettingsError
+from retinue.pipeline.settings import strict
 from retinue.sources.digits import Digits
 from retinue.sources.image_folder import ImageFolder
 

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from retinue.errors import DataError
 from retinue.images.splitting import Candidate, largest_remainder, split
+from retinue.pipeline.errors import DataError
 
 
 def candidates(label: str, count: int, **fields: str) -> list[Candidate]:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from retinue.artifacts import RawImage, Sample
-from retinue.errors import DataError, RetinueError, SettingsError
-from retinue.files import iterate_table, read_json, read_table, replacing, write_json, write_table
-from retinue.stage import explained, is_first_process, lock
+from retinue.pipeline.artifacts import RawImage, Sample
+from retinue.pipeline.errors import DataError, RetinueError, SettingsError
+from retinue.pipeline.files import iterate_table, read_json, read_table, replacing, write_json, write_table
+from retinue.pipeline.stage import explained, is_first_process, lock
 
 
 @pytest.mark.parametrize(("error", "status"), [(DataError("bad"), 1), (SettingsError("bad"), 2)])

@@ -9,15 +9,16 @@ import pytest
 import torch
 
 from networks import Small
-from retinue.artifacts import Dataset
 from retinue.bundle import Bundle, build_network
-from retinue.config import Settings, compose
-from retinue.errors import DataError, ModelError, SettingsError
 from retinue.images.augmentation import Policy
 from retinue.images.store import ImageStore
-from retinue.training.assembly import Start, TrainingImages, make_start
+from retinue.pipeline.artifacts import Dataset
+from retinue.pipeline.composition import compose
+from retinue.pipeline.errors import DataError, ModelError, SettingsError
+from retinue.pipeline.settings import Settings
+from retinue.training.assembly import Start, TrainingImages, prepare_network
 from retinue.training.classifier import TrainSettings
-from retinue.weights import WeightsSettings, load_weights
+from retinue.transfer.weights import WeightsSettings, load_weights
 
 CLASSES = ("ant", "bee", "cat")
 HEAD = ["classifier.output.weight", "classifier.output.bias"]
@@ -39,7 +40,7 @@ def images(tmp_path: Path) -> TrainingImages:
 
 def start(images: TrainingImages, classes: tuple[str, ...], *overrides: str) -> Start:
     settings = Settings(compose(["model=lenet5", *overrides]))
-    return make_start(settings, dataset(*classes), images, settings.section("train", TrainSettings))
+    return prepare_network(settings, dataset(*classes), images, settings.section("train", TrainSettings))
 
 
 @pytest.fixture

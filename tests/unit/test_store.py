@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retinue.errors import DataError
 from retinue.images import store as store_module
 from retinue.images.store import ImageStore, RowFile
+from retinue.pipeline.errors import DataError
 
 
 def images(count: int) -> np.ndarray:

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 
-from retinue.config import compose, strict
-from retinue.errors import SettingsError
 from retinue.images.decoding import decode, examine
+from retinue.pipeline.composition import compose
+from retinue.pipeline.errors import SettingsError
+from retinue.pipeline.settings import strict
 from retinue.sources.surfaces import CLASSES, GOOD, Surfaces
 
 DEFAULTS = {key: value for key, value in compose(["source=surfaces"])["source"].items() if key != "_target_"}

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from retinue.errors import SettingsError
+from retinue.pipeline.errors import SettingsError
 from retinue.sweeps.axes import Interval, parse
 from sweeps import settings
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from networks import make_network
-from retinue.errors import SettingsError
+from retinue.pipeline.errors import SettingsError
 
 
 def test_without_timm_the_settings_say_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

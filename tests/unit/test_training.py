@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retinue.errors import SettingsError
 from retinue.models.network import TrainingOutputs
+from retinue.pipeline.errors import SettingsError
 from retinue.training.losses import balanced_weights, cross_entropy, training_loss
 from retinue.training.schedules import constant, cosine
 

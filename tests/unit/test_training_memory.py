@@ -9,9 +9,9 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from networks import make_network
-from retinue.description.describe import describe, meta_copy
-from retinue.description.layers import find_layers
-from retinue.description.memory import LiveMemory, make_optimizer, measure_memory, step_inputs, training_step
+from retinue.describe.describe import describe, meta_copy
+from retinue.describe.layers import find_layers
+from retinue.describe.memory import LiveMemory, make_optimizer, measure_memory, step_inputs, training_step
 from retinue.models.lenet5 import LeNet5
 from retinue.models.network import Network
 from retinue.models.resnet import BasicBlock, Bottleneck, ResNet

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from wandb_workspaces.reports.v2 import internal
 
-from retinue.errors import SettingsError
+from retinue.pipeline.errors import SettingsError
 from retinue.tracking.panels import LINES, PANELS, Key
 from retinue.tracking.workspace import Board, build_report, build_workspace, load
 

@@ -17,10 +17,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from networks import Small
-from retinue.errors import ModelError, SettingsError
 from retinue.models.resnet import ResNet
 from retinue.models.squeezenet import SqueezeNet
-from retinue.weights import WeightsSettings, load_weights
+from retinue.pipeline.errors import ModelError, SettingsError
+from retinue.transfer.weights import WeightsSettings, load_weights
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from networks import count_parameters, output_shapes
-from retinue.errors import SettingsError
 from retinue.models.xception import Block, SeparableConv2d, Xception
+from retinue.pipeline.errors import SettingsError
 
 
 def test_the_maps_are_those_of_figure_5() -> None:

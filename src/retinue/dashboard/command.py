@@ -5,11 +5,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from retinue.config import project_root
-from retinue.dashboard.evidence import chosen_outcomes, collect
+from retinue.dashboard.collect import chosen_outcomes, collect
 from retinue.dashboard.page import render
 from retinue.dashboard.results import Result
-from retinue.errors import RetinueError
+from retinue.pipeline.composition import project_root
+from retinue.pipeline.errors import RetinueError
 
 LARGE_BYTES = 25_000_000
 """A page above this size opens slowly, and few mail servers take it."""
@@ -58,7 +58,7 @@ def run(names: Sequence[str], *, output: Path, baseline: str | None, images: int
 def _measured(result: Result) -> tuple[float, float, float] | None:
     """Latency of a result's network; None, with a note on the result, where it cannot be loaded."""
     from retinue.bundle import Bundle
-    from retinue.latency import latency
+    from retinue.dashboard.latency import latency
 
     try:
         with tempfile.TemporaryDirectory() as folder:

@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retinue.dashboard.paired import (
+from retinue.dashboard.results import Result, Scored
+from retinue.metrics.intervals import Interval
+from retinue.metrics.paired import (
     Difference,
     accuracy_difference,
     auc_difference,
     holm,
 )
-from retinue.dashboard.results import Result, Scored
-from retinue.metrics.intervals import Interval
-from retinue.seeds import mean_interval
+from retinue.metrics.seeds import mean_interval
 
 LEVEL = 0.95
 """Of intervals; differences are told apart at 1 - LEVEL, corrected for their number."""

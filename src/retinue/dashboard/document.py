@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from retinue.dashboard.collect import Dashboard
 from retinue.dashboard.comparing import LEVEL, TESTED, Comparable
-from retinue.dashboard.evidence import Dashboard
 from retinue.dashboard.leaderboard import COSTS, headings
 from retinue.dashboard.pictures import Shown
 from retinue.dashboard.results import Result, Scored

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from retinue.dashboard.collect import Dashboard
 from retinue.dashboard.comparing import LEVEL, TESTED, Seeds, Standing
-from retinue.dashboard.evidence import Dashboard
 from retinue.dashboard.figures import cut, p_text
 from retinue.dashboard.results import Result
 from retinue.metrics.intervals import Interval

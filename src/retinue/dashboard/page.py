@@ -7,9 +7,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from retinue.dashboard import leaderboard
+from retinue.dashboard.collect import Dashboard
 from retinue.dashboard.comparing import LEVEL, TESTED, Comparable
 from retinue.dashboard.document import document, embedded
-from retinue.dashboard.evidence import Dashboard
 from retinue.dashboard.figures import cut
 from retinue.dashboard.leaderboard import HEADLINES
 from retinue.reports import page as report

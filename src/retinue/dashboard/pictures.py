@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from retinue.artifacts import Explanation
 from retinue.dashboard.comparing import Comparable
 from retinue.dashboard.results import Result
-from retinue.errors import DataError, RetinueError
 from retinue.images.store import ImageStore
+from retinue.pipeline.artifacts import Explanation
+from retinue.pipeline.errors import DataError, RetinueError
 from retinue.reports.embedding import JPEG_QUALITY, Picture, picture
 
 SIDE = 224

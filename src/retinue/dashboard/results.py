@@ -11,15 +11,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from retinue import artifacts
-from retinue.artifacts import Explanation, Prediction, RawImage, RocPoint
-from retinue.dashboard.paired import auc_parts
-from retinue.errors import DataError, RetinueError
 from retinue.experiments import Outcome
-from retinue.files import iterate_table, read_json, read_table
 from retinue.metrics.curves import RocCurve
+from retinue.metrics.paired import auc_parts
 from retinue.metrics.probabilities import to_probs
 from retinue.metrics.thinning import thin_roc
+from retinue.pipeline import artifacts
+from retinue.pipeline.artifacts import Explanation, Prediction, RawImage, RocPoint
+from retinue.pipeline.errors import DataError, RetinueError
+from retinue.pipeline.files import iterate_table, read_json, read_table
 from retinue.reports.tables import flattened
 
 CURVE_POINTS = 121

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from retinue.errors import ModelError
 from retinue.images.overlay import overlay
+from retinue.pipeline.errors import ModelError
 
 
 class NotApplicable(ModelError):

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from retinue.errors import ModelError, SettingsError, unknown
 from retinue.explainers.explainer import Explained, Explainer, NotApplicable
+from retinue.pipeline.errors import ModelError, SettingsError, unknown
 
 _SKIPPED = (
     nn.MaxPool2d,

@@ -20,8 +20,8 @@ import numpy as np
 from albumentations.core.transforms_interface import DualTransform, ImageOnlyTransform, Transform3D
 from pydantic import ValidationError
 
-from retinue.errors import DataError, SettingsError, unknown
-from retinue.reproducibility import draw_seed
+from retinue.engine.reproducibility import draw_seed
+from retinue.pipeline.errors import DataError, SettingsError, unknown
 
 cv2.setNumThreads(1)  # images are spread over worker processes; threads inside them would compete
 

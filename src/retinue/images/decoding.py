@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from retinue.errors import DataError
+from retinue.pipeline.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 """Pillow's names of the file formats that can be asked for. Formats that start other programs (EPS) are left out."""

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import torch
 
-from retinue.artifacts import Dataset
-from retinue.errors import DataError
 from retinue.images.decoding import decode, to_channels
+from retinue.pipeline.artifacts import Dataset
+from retinue.pipeline.errors import DataError
 
 _LONGEST_STRIP = 4
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retinue.artifacts import SPLITS
-from retinue.errors import DataError
+from retinue.pipeline.artifacts import SPLITS
+from retinue.pipeline.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retinue.errors import DataError
+from retinue.pipeline.errors import DataError
 
 SHARD_BYTES = 256 * 2**20
 

@@ -5,7 +5,7 @@ import shlex
 from typing import Any
 
 from retinue.experiments import all_experiments
-from retinue.lineage.provenance import Recorded, find
+from retinue.lineage.find import Recorded, find
 from retinue.tracking.runs import RecordedRun, local_runs, online_runs
 
 

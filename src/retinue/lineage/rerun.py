@@ -10,14 +10,14 @@ from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retinue import repository
-from retinue.artifacts import METRICS
-from retinue.config import project_root
-from retinue.errors import RetinueError
 from retinue.experiments import locked
-from retinue.files import read_json
-from retinue.lineage.provenance import LOCK, Recorded, find, flattened
-from retinue.origin import SETTINGS, declared, dvc_md5
+from retinue.lineage.find import LOCK, Recorded, find, flattened
+from retinue.pipeline.artifacts import METRICS
+from retinue.pipeline.composition import project_root
+from retinue.pipeline.errors import RetinueError
+from retinue.pipeline.files import read_json
+from retinue.pipeline.git import ask, clone, git
+from retinue.pipeline.record import SETTINGS, declared, dvc_md5
 
 PACKAGES = "requirements.lock"
 
@@ -58,7 +58,7 @@ def run(name: str, *, tolerance: float, shared_cache: bool, anyway: bool, keep: 
     _check(recorded, anyway)
     _say(f"{recorded.title}: settings {recorded.fingerprint}, commit {recorded.commit[:12]}")
     with _folder(keep) as folder:
-        checkout = clone(recorded, folder, shared_cache=shared_cache)
+        checkout = checkout_of(recorded, folder, shared_cache=shared_cache)
         provide_inputs(recorded, checkout, folder if keep else folder.parent, anyway=anyway)
         _say(f"dvc repro in {checkout}")
         _repro(checkout)
@@ -71,7 +71,7 @@ def run(name: str, *, tolerance: float, shared_cache: bool, anyway: bool, keep: 
     return all(row.equal(tolerance) for row in rows)
 
 
-def clone(recorded: Recorded, folder: Path, *, shared_cache: bool) -> Path:
+def checkout_of(recorded: Recorded, folder: Path, *, shared_cache: bool) -> Path:
     """The project as it was, in a new git repository at `folder`, and without results.
 
     The settings are the recorded ones, but for tracking, which is off: the reproduction is no new W&B run.
@@ -81,9 +81,9 @@ def clone(recorded: Recorded, folder: Path, *, shared_cache: bool) -> Path:
     """
     from omegaconf import OmegaConf
 
-    top = Path(repository.git(project_root(), "rev-parse", "--show-toplevel"))
-    repository.clone(top, folder, recorded.commit)
-    checkout = folder / repository.git(project_root(), "rev-parse", "--show-prefix")
+    top = Path(git(project_root(), "rev-parse", "--show-toplevel"))
+    clone(top, folder, recorded.commit)
+    checkout = folder / git(project_root(), "rev-parse", "--show-prefix")
     settings = {**recorded.settings, "tracking": {**recorded.settings["tracking"], "mode": "off"}}
     OmegaConf.save(OmegaConf.create(settings), checkout / SETTINGS)
     cache = _dvc_cache() if shared_cache else checkout / ".dvc" / "cache"
@@ -147,7 +147,7 @@ def compare_outs(recorded: Recorded, checkout: Path) -> tuple[int, int]:
 
 
 def _check(recorded: Recorded, anyway: bool) -> None:
-    if repository.ask(project_root(), "cat-file", "-e", f"{recorded.commit}^{{commit}}") is None:
+    if ask(project_root(), "cat-file", "-e", f"{recorded.commit}^{{commit}}") is None:
         raise RetinueError(
             f"{recorded.title}: its commit {recorded.commit} is not in this repository. `git fetch` it from where the "
             "run was made, then run this again."
@@ -157,7 +157,7 @@ def _check(recorded: Recorded, anyway: bool) -> None:
             f"{recorded.title}: files other than {SETTINGS} differed from commit {recorded.commit[:12]} when it ran, "
             "and nobody recorded how. --anyway computes it with the code of the commit."
         )
-    if repository.ask(project_root(), "diff", "--quiet", recorded.commit, "--", PACKAGES) is None:
+    if ask(project_root(), "diff", "--quiet", recorded.commit, "--", PACKAGES) is None:
         _say(f"warning: {PACKAGES} is another than in the commit, so the packages may be, too.")
 
 

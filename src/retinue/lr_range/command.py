@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from retinue.config import Settings
-from retinue.lr_range.measurement import MARGIN, Curve, Span, measure
+from retinue.lr_range.measurement import MARGIN, Curve, LrRange, measure
+from retinue.pipeline.settings import Settings
 from retinue.reports.axes import Axis
 from retinue.reports.charts import Line, line_chart
 
@@ -43,7 +43,7 @@ falls fastest. Dashed: the rate that is recommended.</figcaption></figure></div>
 """)
 
 
-def run(composition: Mapping[str, Any], span: Span, *, output: Path | None, as_json: bool) -> None:
+def run(composition: Mapping[str, Any], span: LrRange, *, output: Path | None, as_json: bool) -> None:
     """Tests the learning rates of `span` and prints what was found.
 
     Args:
@@ -65,7 +65,7 @@ def run(composition: Mapping[str, Any], span: Span, *, output: Path | None, as_j
         print(f"curve: {output}", file=sys.stderr)
 
 
-def _title(settings: Settings, span: Span) -> str:
+def _title(settings: Settings, span: LrRange) -> str:
     names = {key: settings.plain(key)["name"] for key in ("model", "optimizer", "transfer")}
     return (
         f"{names['model']}, optimizer {names['optimizer']}, transfer {names['transfer']}: {span.num_steps} steps of "

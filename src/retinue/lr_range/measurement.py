@@ -18,12 +18,12 @@ import pytorch_lightning as L
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from retinue import artifacts
-from retinue.config import Settings
-from retinue.errors import SettingsError, TrainingError
+from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.images.preprocessing import Preprocessing
-from retinue.trainer import TrainerSettings, make_trainer
-from retinue.training.assembly import TrainingImages, make_classifier, make_start
+from retinue.pipeline import artifacts
+from retinue.pipeline.errors import SettingsError, TrainingError
+from retinue.pipeline.settings import Settings
+from retinue.training.assembly import TrainingImages, make_classifier, prepare_network
 from retinue.training.classifier import ImageForward, TrainSettings
 
 DIVERGED = 4.0
@@ -34,7 +34,7 @@ MARGIN = 10.0
 
 
 @dataclass(frozen=True)
-class Span:
+class LrRange:
     """What is tested.
 
     Attributes:
@@ -101,7 +101,7 @@ class Curve:
         end: why the test ended before `span.high`; None where it did not.
     """
 
-    span: Span
+    span: LrRange
     steps: Sequence[Step]
     end: str | None
 
@@ -145,7 +145,7 @@ class Recorder(L.Callback):
         end: why the training was ended; None while it was not.
     """
 
-    def __init__(self, span: Span, advance: Callable[[int], object]):
+    def __init__(self, span: LrRange, advance: Callable[[int], object]):
         self.steps: list[Step] = []
         self.end: str | None = None
         self._smooth, self._advance, self._lr = Smoothing(span.beta), advance, math.nan
@@ -174,7 +174,7 @@ def growing(optimizer: Optimizer, total_steps: int, *, factor: float) -> LambdaL
     return LambdaLR(optimizer, lambda step: factor ** (step / (total_steps - 1)))
 
 
-def measure(settings: Settings, span: Span) -> Curve | None:
+def measure(settings: Settings, span: LrRange) -> Curve | None:
     """Trains for at most `span.num_steps` optimizer steps while the rate grows, and throws away what was trained.
 
     Images, augmentation, draws, initial weights, scenario, precision and clipping are those of the train stage from its
@@ -193,7 +193,7 @@ def measure(settings: Settings, span: Span) -> Curve | None:
     """
     own, hardware = settings.section("train", TrainSettings), settings.section("trainer", TrainerSettings)
     dataset, images = artifacts.read_dataset(), TrainingImages.read()
-    start = make_start(settings, dataset, images, own)
+    start = prepare_network(settings, dataset, images, own)
     forward = ImageForward(start.network, Preprocessing.from_dataset(dataset), channels_last=own.channels_last)
     classifier = make_classifier(_growing_from_low(settings, span), own, dataset, images, start, forward)
     hidden = not hardware.progress_bar or "LOCAL_RANK" in os.environ  # which only processes of ddp have, but the first
@@ -218,7 +218,7 @@ def measure(settings: Settings, span: Span) -> Curve | None:
     return Curve(span, tuple(recorder.steps), recorder.end) if trainer.is_global_zero else None
 
 
-def _growing_from_low(settings: Settings, span: Span) -> Settings:
+def _growing_from_low(settings: Settings, span: LrRange) -> Settings:
     schedule = {"_target_": f"{__name__}.{growing.__name__}", "factor": span.high / span.low}
     optimizer = {**settings.plain("optimizer"), "lr": span.low}
     return Settings({**settings.all(), "optimizer": optimizer, "schedule": schedule})

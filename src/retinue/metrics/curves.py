@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retinue.errors import DataError
+from retinue.pipeline.errors import DataError
 
 ABOVE_ONE = float(np.nextafter(1.0, 2.0))
 """The threshold that no probability reaches: where every curve starts."""

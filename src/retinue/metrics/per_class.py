@@ -7,10 +7,10 @@ better), `_error` or `_loss` (lower is better).
 
 import numpy as np
 
-from retinue.errors import DataError
 from retinue.metrics.confusion import confusion_matrix
 from retinue.metrics.curves import precision_recall_area, precision_recall_curve, roc_area, roc_curve
 from retinue.metrics.probabilities import checked
+from retinue.pipeline.errors import DataError
 
 
 def precision_score(labels: np.ndarray, probs: np.ndarray, *, threshold: float = 0.5) -> np.ndarray:

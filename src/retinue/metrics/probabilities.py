@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from retinue.errors import DataError
+from retinue.pipeline.errors import DataError
 
 SUM_TOLERANCE = 1e-5  # a float32 softmax over 1,000 classes misses 1 by about 1e-6
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from retinue.errors import SettingsError, unknown
+from retinue.pipeline.errors import SettingsError, unknown
 
 SUFFIXES = ("_score", "_error", "_loss")
 """A `*_score` is better when higher, an `*_error` and a `*_loss` when lower."""

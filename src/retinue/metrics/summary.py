@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from retinue.artifacts import CalibrationBin, ConfusionCell, PrecisionRecallPoint, RocPoint
 from retinue.metrics import per_class, scalar
 from retinue.metrics.calibration import reliability
 from retinue.metrics.confusion import confusion_matrix
@@ -19,6 +18,7 @@ from retinue.metrics.intervals import accuracy_interval, auc_interval
 from retinue.metrics.probabilities import pooled
 from retinue.metrics.registry import compute
 from retinue.metrics.thinning import thin_precision_recall, thin_roc
+from retinue.pipeline.artifacts import CalibrationBin, ConfusionCell, PrecisionRecallPoint, RocPoint
 
 AVERAGES = ("macro", "micro")
 """Names of the curves over all classes: the mean of theirs, and that of all (image, class) pairs."""

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from retinue.errors import SettingsError
 from retinue.models.network import AdaptivePool, Network, ResponseNorm, check_choice, check_probability, check_side
+from retinue.pipeline.errors import SettingsError
 
 SMALLEST_IMAGE = {"paper": 67, "single_tower": 63}
 """Variant -> px; below it nothing is left after the last pool."""

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from retinue.errors import SettingsError
 from retinue.models.network import (
     Network,
     ResponseNorm,
@@ -16,6 +15,7 @@ from retinue.models.network import (
     check_side,
     uses_small_stem,
 )
+from retinue.pipeline.errors import SettingsError
 
 SMALLEST_IMAGE = {("batch_norm", False): 15, ("batch_norm", True): 4, ("paper", False): 31, ("paper", True): 8}
 """Variant and whether the stem is the small one -> px; below it nothing is left after the last pool."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from retinue.errors import SettingsError
 from retinue.models.network import Network
+from retinue.pipeline.errors import SettingsError
 
 
 class MLP(Network):

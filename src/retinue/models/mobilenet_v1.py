@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from retinue.errors import SettingsError
 from retinue.models.network import Network, check_choice, check_probability, uses_small_stem
+from retinue.pipeline.errors import SettingsError
 
 STAGES = (
     # output channels and stride of each block; output at 224 px with the stem "imagenet"

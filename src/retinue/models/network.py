@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from retinue.errors import SettingsError, unknown
+from retinue.pipeline.errors import SettingsError, unknown
 
 STEMS = ("auto", "imagenet", "small")
 LARGEST_SMALL_IMAGE = 64

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import nn
 
-from retinue.errors import SettingsError, unknown
 from retinue.models.network import Network
+from retinue.pipeline.errors import SettingsError, unknown
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "RELU": nn.ReLU,

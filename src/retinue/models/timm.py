@@ -7,8 +7,8 @@ from types import ModuleType
 import torch
 from torch import nn
 
-from retinue.errors import SettingsError, unknown
 from retinue.models.network import Network
+from retinue.pipeline.errors import SettingsError, unknown
 
 _PREFIX = "network."
 _NEAREST = 6

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from retinue.description.wording import by, sees, short, window
+from retinue.describe.wording import by, sees, short, window
 from retinue.reports.tables import MISSING, Column, Table, figure
 
 MAX_LAYERS = 1000

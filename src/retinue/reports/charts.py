@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from retinue.artifacts import CalibrationBin
+from retinue.pipeline.artifacts import CalibrationBin
 from retinue.reports.axes import Axis, shown, unit_axis
 
 WIDE = (460, 270)

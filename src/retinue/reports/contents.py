@@ -1,83 +1,83 @@
-"""What the page says, section by section, made of the evidence. The template only lays it out."""
+"""What the page says, section by section, made of the inputs. The template only lays it out."""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from retinue import artifacts
+from retinue.pipeline import artifacts
 from retinue.reports import data_tables, plots, tables
 from retinue.reports.architecture import architecture
 from retinue.reports.embedding import picture
-from retinue.reports.evidence import Evidence
 from retinue.reports.gallery import explanations
+from retinue.reports.inputs import ReportInputs
 from retinue.reports.transfer import transfer
 from retinue.reports.verdict import verdict
 
 
-def content(sections: Mapping[str, Any], fingerprint: str, evidence: Evidence) -> dict[str, Any]:
+def content(sections: Mapping[str, Any], fingerprint: str, inputs: ReportInputs) -> dict[str, Any]:
     """The variables of the template.
 
     Args:
         sections: name -> section of the settings, as plain containers.
         fingerprint: of the settings.
-        evidence: the artifacts.
+        inputs: the artifacts.
     """
     return {
         "title": sections["report"]["title"],
         "run": {
-            "dataset": evidence.dataset.name,
+            "dataset": inputs.dataset.name,
             "model": sections["model"]["name"],
             "transfer": sections["transfer"]["name"],
             "seed": sections["seed"],
             "fingerprint": fingerprint,
         },
-        "verdict": verdict(evidence, sections["evaluate"]["confidence_level"]),
-        "results": _results(sections, evidence),
-        "explanations": explanations(evidence, columns=sections["report"]["gallery_columns"]),
-        "training": _training(evidence),
-        "network": architecture(evidence.architecture, evidence.bundle["training"]["initial_weights"]),
-        "transfer": transfer(evidence.transfer, sections["transfer"]["name"]),
-        "data": _data(evidence),
-        "quarantine": data_tables.quarantined(evidence.quarantine) if evidence.quarantine else None,
-        "augmentation": _augmentation(sections["augment"], evidence.policy),
-        "settings": _settings(sections, evidence),
+        "verdict": verdict(inputs, sections["evaluate"]["confidence_level"]),
+        "results": _results(sections, inputs),
+        "explanations": explanations(inputs, columns=sections["report"]["gallery_columns"]),
+        "training": _training(inputs),
+        "network": architecture(inputs.architecture, inputs.bundle["training"]["initial_weights"]),
+        "transfer": transfer(inputs.transfer, sections["transfer"]["name"]),
+        "data": _data(inputs),
+        "quarantine": data_tables.quarantined(inputs.quarantine) if inputs.quarantine else None,
+        "augmentation": _augmentation(sections["augment"], inputs.policy),
+        "settings": _settings(sections, inputs),
     }
 
 
-def _results(sections: Mapping[str, Any], evidence: Evidence) -> dict[str, Any]:
-    metrics, classes = evidence.metrics, evidence.dataset.classes
+def _results(sections: Mapping[str, Any], inputs: ReportInputs) -> dict[str, Any]:
+    metrics, classes = inputs.metrics, inputs.dataset.classes
     return {
         "metrics": tables.overall_metrics(metrics, sections["evaluate"]["confidence_level"]),
         "charts": [
-            *plots.roc_charts(evidence.roc, metrics),
-            plots.precision_recall_chart(evidence.precision_recall, metrics),
-            plots.calibration_chart(evidence.calibration, metrics),
+            *plots.roc_charts(inputs.roc, metrics),
+            plots.precision_recall_chart(inputs.precision_recall, metrics),
+            plots.calibration_chart(inputs.calibration, metrics),
         ],
         "by_class": tables.class_metrics(metrics["per_class"], classes),
         "operating_point": metrics.get("operating_point"),
         "positive": classes[1],
-        "confusion": tables.confusion(classes, evidence.confusion),
+        "confusion": tables.confusion(classes, inputs.confusion),
         "num_classes": len(classes),
-        "confusions": tables.top_confusions(classes, evidence.confusion),
+        "confusions": tables.top_confusions(classes, inputs.confusion),
     }
 
 
-def _training(evidence: Evidence) -> dict[str, Any]:
-    training, count = evidence.bundle["training"], len(evidence.history)
+def _training(inputs: ReportInputs) -> dict[str, Any]:
+    training, count = inputs.bundle["training"], len(inputs.history)
     best = training["best_epoch"]
     sentence = (
         f"{count} {'epoch' if count == 1 else 'epochs'}; the weights of epoch {best + 1} are kept, the best by "
         f"{training['monitor']} ({tables.figure(training['value'])})."
     )
-    return {"sentence": sentence, "charts": plots.training_charts(evidence.history, best)}
+    return {"sentence": sentence, "charts": plots.training_charts(inputs.history, best)}
 
 
-def _data(evidence: Evidence) -> dict[str, Any]:
+def _data(inputs: ReportInputs) -> dict[str, Any]:
     return {
-        "description": evidence.card["description"],
-        "facts": data_tables.data_card(evidence.card, evidence.dataset),
-        "counts": data_tables.class_counts(evidence.dataset),
-        "duplicates": data_tables.duplicates(evidence.card["duplicates"]) if evidence.card["duplicates"] else None,
+        "description": inputs.card["description"],
+        "facts": data_tables.data_card(inputs.card, inputs.dataset),
+        "counts": data_tables.class_counts(inputs.dataset),
+        "duplicates": data_tables.duplicates(inputs.card["duplicates"]) if inputs.card["duplicates"] else None,
     }
 
 
@@ -95,7 +95,7 @@ def _augmentation(augment: Mapping[str, Any], policy: Any) -> dict[str, Any]:
     }
 
 
-def _settings(sections: Mapping[str, Any], evidence: Evidence) -> dict[str, Any]:
+def _settings(sections: Mapping[str, Any], inputs: ReportInputs) -> dict[str, Any]:
     return {
         "sections": [
             {
@@ -105,7 +105,7 @@ def _settings(sections: Mapping[str, Any], evidence: Evidence) -> dict[str, Any]
             }
             for name, values in sections.items()
         ],
-        "hashes": tables.hashes(evidence.hashes),
+        "hashes": tables.hashes(inputs.hashes),
     }
 
 

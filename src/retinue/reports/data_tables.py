@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from retinue.artifacts import SPLITS, Dataset, Quarantined
+from retinue.pipeline.artifacts import SPLITS, Dataset, Quarantined
 from retinue.reports.charts import tag
 from retinue.reports.tables import MAX_CLASSES, MISSING, Column, Table, figure
 

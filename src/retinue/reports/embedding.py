@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from retinue.errors import DataError
+from retinue.pipeline.errors import DataError
 
 LONGEST = 1600
 JPEG_QUALITY = 85

@@ -4,13 +4,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from retinue import artifacts
-from retinue.artifacts import Explanation
 from retinue.explainers.localisation import Localisation
-from retinue.files import read_json, read_table
 from retinue.images.store import ImageStore
+from retinue.pipeline import artifacts
+from retinue.pipeline.artifacts import Explanation
+from retinue.pipeline.files import read_json, read_table
 from retinue.reports.embedding import Picture, picture
-from retinue.reports.evidence import Evidence
+from retinue.reports.inputs import ReportInputs
 from retinue.reports.tables import figure
 
 MAX_IMAGES = 40
@@ -48,9 +48,9 @@ class Card(NamedTuple):
     overlay_alt: str
 
 
-def explanations(evidence: Evidence, *, columns: int) -> dict[str, Any]:
+def explanations(inputs: ReportInputs, *, columns: int) -> dict[str, Any]:
     """The section of the page; `groups` is empty where the explainer had nothing to show for the network."""
-    gallery = evidence.gallery
+    gallery = inputs.gallery
     if not gallery["applicable"]:
         return {"sentence": f"{gallery['explainer']} does not apply here: {gallery['reason']}", "groups": []}
     store = ImageStore(artifacts.PROCESSED / "test")
@@ -59,11 +59,11 @@ def explanations(evidence: Evidence, *, columns: int) -> dict[str, Any]:
     for outcome, (heading, empty) in OUTCOMES.items():
         entries = [entry for entry in gallery["images"] if entry.outcome == outcome]
         chosen = spread(entries, MAX_IMAGES)
-        cards = [_card(entry, evidence.dataset.classes, store, found.get(entry.map)) for entry in chosen]
+        cards = [_card(entry, inputs.dataset.classes, store, found.get(entry.map)) for entry in chosen]
         groups.append({"heading": heading, "cards": cards, "empty": empty, "left_out": len(entries) - len(chosen)})
     sentence = (
         f"{gallery['explainer']} at layer {gallery['target_layer']}. Left, the image as the network sees it; right, "
-        "the same under its map: red where the evidence for the class is strongest, blue where there is none."
+        "the same under its map: red where the inputs for the class is strongest, blue where there is none."
     )
     return {"sentence": sentence + _truth(), "groups": groups, "columns": columns}
 

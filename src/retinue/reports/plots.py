@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from retinue.artifacts import CalibrationBin, Epoch, PrecisionRecallPoint, RocPoint
+from retinue.pipeline.artifacts import CalibrationBin, Epoch, PrecisionRecallPoint, RocPoint
 from retinue.reports.axes import Axis, unit_axis
 from retinue.reports.charts import SQUARE, Chart, Line, line_chart, reliability_chart
 from retinue.reports.tables import MAX_CLASSES, figure

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
-from retinue.artifacts import LayerEntry, LedgerEpoch
+from retinue.pipeline.artifacts import LayerEntry, LedgerEpoch
 from retinue.reports.architecture import MAX_LAYERS
 from retinue.reports.charts import tag
 from retinue.reports.tables import MISSING, Column, Table, figure, percent

@@ -1,26 +1,26 @@
-"""What a reviewer reads first: the headline figures, and what in the evidence calls for a second look."""
+"""What a reviewer reads first: the headline figures, and what in the inputs calls for a second look."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from retinue.reports.evidence import Evidence
+from retinue.reports.inputs import ReportInputs
 from retinue.reports.tables import figure, interval_text, percent
 
 FEW_IMAGES = 30
 MISCALIBRATED = 0.05
 
 
-def verdict(evidence: Evidence, level: float) -> dict[str, Any]:
+def verdict(inputs: ReportInputs, level: float) -> dict[str, Any]:
     """The headline figures as text, and the points to look at.
 
     Args:
-        evidence: the artifacts.
+        inputs: the artifacts.
         level: of the confidence intervals, in (0, 1).
     """
-    metrics, classes = evidence.metrics, evidence.dataset.classes
-    right, total = int(np.trace(evidence.confusion)), metrics["num_images"]
+    metrics, classes = inputs.metrics, inputs.dataset.classes
+    right, total = int(np.trace(inputs.confusion)), metrics["num_images"]
     return {
         "right": figure(right),
         "wrong": figure(total - right),
@@ -33,13 +33,13 @@ def verdict(evidence: Evidence, level: float) -> dict[str, Any]:
         "auc": figure(metrics["auc_score"]),
         "auc_interval": interval_text(metrics["intervals"].get("auc_score")),
         "calibration_error": figure(metrics["calibration_error"]),
-        "points": points(evidence),
+        "points": points(inputs),
     }
 
 
-def points(evidence: Evidence) -> list[str]:
+def points(inputs: ReportInputs) -> list[str]:
     """What calls for a second look; every sentence states the figures it rests on."""
-    classes, counts = evidence.dataset.classes, evidence.confusion
+    classes, counts = inputs.dataset.classes, inputs.confusion
     found = [_baseline(classes, counts), _weakest(classes, counts), _commonest_confusion(classes, counts)]
     support = counts.sum(axis=1)
     least = int(support.argmin())
@@ -48,19 +48,19 @@ def points(evidence: Evidence) -> list[str]:
             f"“{classes[least]}” has {support[least]} test {'image' if support[least] == 1 else 'images'}: "
             f"one image more or less is {percent(1 / max(support[least], 1))} of its recall."
         )
-    if evidence.metrics["calibration_error"] > MISCALIBRATED:
+    if inputs.metrics["calibration_error"] > MISCALIBRATED:
         found.append(
-            f"Confidence is off by {figure(evidence.metrics['calibration_error'])} on average: do not read it as a "
+            f"Confidence is off by {figure(inputs.metrics['calibration_error'])} on average: do not read it as a "
             "probability."
         )
-    epochs, best = len(evidence.history), evidence.bundle["training"]["best_epoch"] + 1
+    epochs, best = len(inputs.history), inputs.bundle["training"]["best_epoch"] + 1
     if best == epochs > 1:
         found.append(f"The best epoch is the last, {best}: longer training (train.max_epochs) may do better.")
-    conflicting = sum(len({entry["label"] for entry in group}) > 1 for group in evidence.card["duplicates"])
+    conflicting = sum(len({entry["label"] for entry in group}) > 1 for group in inputs.card["duplicates"])
     if conflicting:
         found.append(f"Equal files with different labels: {figure(conflicting)} times; see the data section.")
-    if evidence.quarantine:
-        count = len(evidence.quarantine)
+    if inputs.quarantine:
+        count = len(inputs.quarantine)
         found.append(f"{figure(count)} {'file is' if count == 1 else 'files are'} quarantined.")
     return [sentence for sentence in found if sentence]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from retinue.artifacts import SPLITS
-from retinue.errors import DataError, SettingsError, unknown
+from retinue.pipeline.artifacts import SPLITS
+from retinue.pipeline.errors import DataError, SettingsError, unknown
 from retinue.sources.source import Source, SourceRecord
 
 _LITTER = {"thumbs.db", "desktop.ini", "icon\r", "__macosx"}

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retinue.errors import SettingsError, unknown
 from retinue.images.decoding import FORMATS
+from retinue.pipeline.errors import SettingsError, unknown
 
 
 @dataclass(frozen=True)

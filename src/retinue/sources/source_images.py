@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from retinue import artifacts
-from retinue.artifacts import RawImage
-from retinue.errors import DataError
 from retinue.images.preprocessing import Preprocessing, channel_histograms
+from retinue.pipeline import artifacts
+from retinue.pipeline.artifacts import RawImage
+from retinue.pipeline.errors import DataError
 from retinue.sources.source import Source
 
 _CHANGED = "The source has changed since it was acquired; run `dvc repro`, which acquires it again."
@@ -70,7 +70,7 @@ class SourceImages(Dataset[dict[str, Any]]):
 
     def _load(self, index: int) -> np.ndarray:
         image_id = self._image_ids[index]
-        encoded = asked(self._source.read, image_id)
+        encoded = from_source(self._source.read, image_id)
         if hashlib.sha256(encoded).hexdigest() != self._hashes[index]:
             raise DataError(f"{image_id}: its bytes are not those of {artifacts.RAW}/manifest.csv. {_CHANGED}")
         try:
@@ -81,7 +81,7 @@ class SourceImages(Dataset[dict[str, Any]]):
     def _load_mask(self, index: int) -> np.ndarray:
         """255 where the mask covers more than half of the px, else 0: uint8 (S, S, 1)."""
         image_id, shape = self._image_ids[index], tuple(self._shapes[index].tolist())
-        mask = asked(self._source.mask, image_id)
+        mask = from_source(self._source.mask, image_id)
         if mask is None or mask.dtype != bool or mask.shape != shape:
             found = "no mask" if mask is None else f"a mask {mask.dtype} {mask.shape}"
             raise DataError(
@@ -92,7 +92,7 @@ class SourceImages(Dataset[dict[str, Any]]):
         return 255 * (self._mask_preprocessing.load(255 * mask.astype(np.uint8)) > 128).astype(np.uint8)
 
 
-def asked(get: Callable[[str], Any], image_id: str) -> Any:
+def from_source(get: Callable[[str], Any], image_id: str) -> Any:
     """What the source gives for an image."""
     try:
         return get(image_id)

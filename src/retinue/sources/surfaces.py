@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from retinue.errors import SettingsError
-from retinue.reproducibility import draw_seed
+from retinue.engine.reproducibility import draw_seed
+from retinue.pipeline.errors import SettingsError
 from retinue.sources.source import Source, SourceRecord
 
 GOOD = "good"

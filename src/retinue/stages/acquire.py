@@ -10,18 +10,18 @@ from typing import Any
 import pytorch_lightning as L
 from torch.utils.data import Dataset
 
-from retinue import artifacts
-from retinue.artifacts import Quarantined, RawImage
-from retinue.config import Settings
-from retinue.errors import DataError
-from retinue.files import replacing, write_json, write_table
+from retinue.engine.loading import Batches
+from retinue.engine.trainer import TrainerSettings, make_trainer
+from retinue.engine.writing import JsonSink, take_documents, writing
 from retinue.images.decoding import examine
-from retinue.images.loading import Batches
-from retinue.images.writing import Documents, take_documents, writing
+from retinue.pipeline import artifacts
+from retinue.pipeline.artifacts import Quarantined, RawImage
+from retinue.pipeline.errors import DataError
+from retinue.pipeline.files import replacing, write_json, write_table
+from retinue.pipeline.settings import Settings
+from retinue.pipeline.stage import main
+from retinue.pipeline.tracker import Tracker
 from retinue.sources.source import Source, SourceRecord
-from retinue.stage import main
-from retinue.tracking.tracker import Tracker
-from retinue.trainer import TrainerSettings, make_trainer
 
 SECTIONS = ("source",)
 
@@ -91,7 +91,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     trainer = make_trainer(own, seed=0, logger=tracker.lightning_logger())  # nothing is drawn: any seed
     batches = Batches(RawFiles(source, records), batch_size=_BATCH_SIZE, num_workers=own.num_workers)
     with replacing(artifacts.RAW, leader=trainer.is_global_zero) as folder:
-        with writing(trainer, {"findings": lambda: Documents(folder, trainer.global_rank)}):
+        with writing(trainer, {"findings": lambda: JsonSink(folder, trainer.global_rank)}):
             trainer.predict(Acquire(), batches, return_predictions=False)
         if not trainer.is_global_zero:
             return

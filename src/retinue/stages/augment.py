@@ -15,18 +15,18 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch.utils import data
 
-from retinue import artifacts
-from retinue.artifacts import Sample
-from retinue.config import Settings
-from retinue.errors import SettingsError
-from retinue.files import read_table, replacing, write_table
+from retinue.engine.loading import Batches
+from retinue.engine.trainer import TrainerSettings, make_trainer
+from retinue.engine.writing import Stores, writing
 from retinue.images.augmentation import Policy
-from retinue.images.loading import Batches
 from retinue.images.store import ImageStore
-from retinue.images.writing import Stores, writing
-from retinue.stage import main
-from retinue.tracking.tracker import Tracker
-from retinue.trainer import TrainerSettings, make_trainer
+from retinue.pipeline import artifacts
+from retinue.pipeline.artifacts import Sample
+from retinue.pipeline.errors import SettingsError
+from retinue.pipeline.files import read_table, replacing, write_table
+from retinue.pipeline.settings import Settings
+from retinue.pipeline.stage import main
+from retinue.pipeline.tracker import Tracker
 
 SECTIONS = ("seed", "augment")
 

@@ -9,21 +9,21 @@ import numpy as np
 import pytorch_lightning as L
 import torch
 
-from retinue import artifacts
-from retinue.artifacts import Prediction, Sample
 from retinue.bundle import Bundle
-from retinue.config import Settings
-from retinue.errors import ModelError, SettingsError, TrainingError
-from retinue.files import read_table, replacing, write_table
-from retinue.images.loading import Batches, StoredImages
+from retinue.engine.loading import Batches, StoredImages
+from retinue.engine.reproducibility import draw_seed
+from retinue.engine.trainer import TrainerSettings, make_trainer
+from retinue.engine.writing import writing
 from retinue.images.store import ImageStore, RowFile
-from retinue.images.writing import writing
 from retinue.metrics import summary
 from retinue.metrics.probabilities import decide, to_probs
-from retinue.reproducibility import draw_seed
-from retinue.stage import main
-from retinue.tracking.tracker import Tracker
-from retinue.trainer import TrainerSettings, make_trainer
+from retinue.pipeline import artifacts
+from retinue.pipeline.artifacts import Prediction, Sample
+from retinue.pipeline.errors import ModelError, SettingsError, TrainingError
+from retinue.pipeline.files import read_table, replacing, write_table
+from retinue.pipeline.settings import Settings
+from retinue.pipeline.stage import main
+from retinue.pipeline.tracker import Tracker
 
 SECTIONS = ("seed", "evaluate", "trainer")
 

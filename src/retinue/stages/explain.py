@@ -10,22 +10,22 @@ import numpy as np
 import pytorch_lightning as L
 import torch
 
-from retinue import artifacts
-from retinue.artifacts import Explanation, Prediction
 from retinue.bundle import Bundle
-from retinue.config import Settings, build
-from retinue.errors import DataError, SettingsError, unknown
+from retinue.engine.loading import Batches
+from retinue.engine.trainer import TrainerSettings, make_trainer
+from retinue.engine.writing import PngSink, ResultSink, picture_name, writing
 from retinue.explainers.explainer import Explainer, NotApplicable
 from retinue.explainers.localisation import Localisation, energy_score, mean_scores, pointing_score
-from retinue.files import read_table, replacing, write_json, write_table
-from retinue.images.loading import Batches
 from retinue.images.outline import outlined
 from retinue.images.overlay import overlay
 from retinue.images.store import ImageStore, RowFile
-from retinue.images.writing import Pictures, Place, picture_name, writing
-from retinue.stage import main
-from retinue.tracking.tracker import Tracker
-from retinue.trainer import TrainerSettings, make_trainer
+from retinue.pipeline import artifacts
+from retinue.pipeline.artifacts import Explanation, Prediction
+from retinue.pipeline.errors import DataError, SettingsError, unknown
+from retinue.pipeline.files import read_table, replacing, write_json, write_table
+from retinue.pipeline.settings import Settings, build
+from retinue.pipeline.stage import main
+from retinue.pipeline.tracker import Tracker
 
 SECTIONS = ("explain", "trainer")
 
@@ -37,7 +37,8 @@ class ExplainSettings:
     """conf/explain.
 
     Attributes:
-        name: of the explainer.
+        name: of the explainer, as people read it.
+        module: its file in src/retinue/explainers/.
         explainer: its `_target_` and arguments.
         explained_class: "predicted", or "label": the class whose evidence is shown.
         images_per_outcome: of each class, at most this many right ones and this many wrong ones, >= 0.
@@ -48,6 +49,7 @@ class ExplainSettings:
     """
 
     name: str
+    module: str
     explainer: dict[str, Any]
     explained_class: str
     images_per_outcome: int
@@ -141,9 +143,9 @@ def run(settings: Settings, tracker: Tracker) -> None:
             batches = Batches(
                 ChosenImages(store, masks, gallery), batch_size=own.batch_size, num_workers=hardware.train_workers
             )
-            places: dict[str, Callable[[], Place]] = {
+            places: dict[str, Callable[[], ResultSink]] = {
                 "maps": lambda: RowFile(folder / "maps.npy", writable=True),
-                "overlays": lambda: Pictures(folder / "overlays"),
+                "overlays": lambda: PngSink(folder / "overlays"),
             }
             with writing(trainer, places):
                 trainer.predict(Explain(bundle, explainer, own), batches, return_predictions=False)

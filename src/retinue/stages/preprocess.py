@@ -13,21 +13,21 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as L
 
-from retinue import artifacts
-from retinue.artifacts import SPLITS, Dataset, RawImage, Sample
-from retinue.config import Settings
-from retinue.errors import DataError, SettingsError, unknown
-from retinue.files import read_table, replacing, write_table
-from retinue.images.loading import Batches
+from retinue.engine.loading import Batches
+from retinue.engine.trainer import TrainerSettings, make_trainer
+from retinue.engine.writing import ResultSink, Stores, writing
 from retinue.images.preprocessing import Preprocessing, mean_and_std
 from retinue.images.splitting import Candidate, split
 from retinue.images.store import ImageStore, RowFile
-from retinue.images.writing import Place, Stores, writing
+from retinue.pipeline import artifacts
+from retinue.pipeline.artifacts import SPLITS, Dataset, RawImage, Sample
+from retinue.pipeline.errors import DataError, SettingsError, unknown
+from retinue.pipeline.files import read_table, replacing, write_table
+from retinue.pipeline.settings import Settings
+from retinue.pipeline.stage import main
+from retinue.pipeline.tracker import Tracker
 from retinue.sources.source import Source
-from retinue.sources.source_images import SourceImages, asked
-from retinue.stage import main
-from retinue.tracking.tracker import Tracker
-from retinue.trainer import TrainerSettings, make_trainer
+from retinue.sources.source_images import SourceImages, from_source
 
 SECTIONS = ("seed", "source", "preprocess")
 
@@ -132,13 +132,13 @@ def run(settings: Settings, tracker: Tracker) -> None:
     trainer = make_trainer(hardware, seed=settings.seed, logger=tracker.lightning_logger())
     resizing = Preprocessing(own.image_size, own.resize, own.channels, (0.0,) * own.channels, (1.0,) * own.channels)
     is_train, is_test = (plan.split_of == SPLITS.index(name) for name in ("train", "test"))
-    has_masks = asked(source.mask, plan.samples["test"][0].image_id) is not None
+    has_masks = from_source(source.mask, plan.samples["test"][0].image_id) is not None
     loaded = SourceImages(source, images, is_train, is_test & has_masks, resizing)
     batches = Batches(loaded, batch_size=_BATCH_SIZE, num_workers=hardware.num_workers)
     with replacing(artifacts.PROCESSED, leader=trainer.is_global_zero) as folder:
         if trainer.is_global_zero:
             _make_room(folder, plan, own, has_masks)
-        places: dict[str, Callable[[], Place]] = {
+        places: dict[str, Callable[[], ResultSink]] = {
             "images": lambda: Stores([folder / name for name in SPLITS], plan.split_of, plan.row_of),
             "masks": lambda: Stores([folder / _MASKS] if has_masks else [], np.zeros_like(plan.row_of), plan.row_of),
             "histograms": lambda: RowFile(folder / _HISTOGRAMS, writable=True),

@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
-from retinue import artifacts
-from retinue.config import Settings
-from retinue.errors import SettingsError
-from retinue.files import replacing
+from retinue.pipeline import artifacts
+from retinue.pipeline.errors import SettingsError
+from retinue.pipeline.files import replacing
+from retinue.pipeline.settings import Settings
+from retinue.pipeline.stage import main
+from retinue.pipeline.tracker import Tracker
 from retinue.reports.contents import content
-from retinue.reports.evidence import Evidence
+from retinue.reports.inputs import ReportInputs
 from retinue.reports.page import render
-from retinue.stage import main
-from retinue.tracking.tracker import Tracker
 
 SECTIONS = (
     "seed",
@@ -53,7 +53,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     """Reads all artifacts, writes report/index.html."""
     settings.section("report", ReportSettings)
     sections = {name: settings.plain(name) for name in SECTIONS}
-    page = render(content(sections, settings.fingerprint(), Evidence.read()))
+    page = render(content(sections, settings.fingerprint(), ReportInputs.read()))
     with replacing(artifacts.REPORT.parent) as folder:
         (folder / artifacts.REPORT.name).write_text(page, "utf-8")
     tracker.summary({"fingerprint": settings.fingerprint()})

@@ -8,34 +8,34 @@ from typing import Any
 import pytorch_lightning as L
 from pytorch_lightning.utilities import rank_zero_only
 
-from retinue import artifacts
-from retinue.artifacts import Epoch, LayerEntry
 from retinue.bundle import Bundle
-from retinue.config import Settings
-from retinue.description.describe import describe
-from retinue.errors import TrainingError
-from retinue.files import replacing, write_json, write_table
-from retinue.images.loading import Batches
-from retinue.stage import main
-from retinue.tracking.tracker import Tracker
-from retinue.trainer import TrainerSettings, make_trainer
-from retinue.training.assembly import Start, TrainingImages, make_classifier, make_start
+from retinue.describe.describe import describe
+from retinue.engine.loading import Batches
+from retinue.engine.trainer import TrainerSettings, make_trainer
+from retinue.pipeline import artifacts
+from retinue.pipeline.artifacts import Epoch, LayerEntry
+from retinue.pipeline.errors import TrainingError
+from retinue.pipeline.files import replacing, write_json, write_table
+from retinue.pipeline.settings import Settings
+from retinue.pipeline.stage import main
+from retinue.pipeline.tracker import Tracker
+from retinue.training.assembly import PreparedNetwork, TrainingImages, make_classifier, prepare_network
 from retinue.training.checkpoints import (
     AtomicCheckpointIO,
-    alone,
     checkpoint_callback,
     early_stopping,
+    exclusive,
     has_ended,
     load_checkpoint,
     resume_folder,
 )
 from retinue.training.classifier import Classifier, TrainSettings
-from retinue.training.prefix import make_inputs
+from retinue.training.prefix import prepare_data
 from retinue.training.sweep_reports import Pruned, SweepReports
 from retinue.transfer.features import FOLDER
 from retinue.transfer.ledger import FreezeLedger
 from retinue.transfer.unfreezing import GradualUnfreezing
-from retinue.weights import WeightsSettings
+from retinue.transfer.weights import WeightsSettings
 
 SECTIONS = ("seed", "model", "weights", "transfer", "optimizer", "schedule", "train", "trainer")
 
@@ -45,15 +45,15 @@ def run(settings: Settings, tracker: Tracker) -> None:
     own = settings.section("train", TrainSettings)
     dataset = artifacts.read_dataset()
     images = TrainingImages.read()
-    start = make_start(settings, dataset, images, own)
+    start = prepare_network(settings, dataset, images, own)
     shape = (dataset.channels, dataset.image_size, dataset.image_size)
     description = describe(start.network, shape, own.batch_size, settings.plain("optimizer")).document()
-    with alone(FOLDER):
-        inputs = make_inputs(settings, own, dataset, images, start)
+    with exclusive(FOLDER):
+        inputs = prepare_data(settings, own, dataset, images, start)
     classifier = make_classifier(settings, own, dataset, images, start, inputs.forward)
     ledger = FreezeLedger(start.network)
     resume = resume_folder({key: settings.plain(key) for key in SECTIONS}, _input_files(settings))
-    with alone(resume):  # two trials of a sweep may differ in nothing that training reads
+    with exclusive(resume):  # two trials of a sweep may differ in nothing that training reads
         try:
             leader = _fit(settings, own, tracker, classifier, inputs.batches, start, ledger, resume)
         except Pruned:
@@ -77,7 +77,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     print(f"best epoch {best['best_epoch'] + 1} of {len(classifier.history)}: {own.monitor} {best['value']:.4f}")
 
 
-def _transfer(start: Start, cache: str | None, ledger: FreezeLedger) -> dict[str, Any]:
+def _transfer(start: PreparedNetwork, cache: str | None, ledger: FreezeLedger) -> dict[str, Any]:
     """models/transfer.json: the scenario, why it was chosen, what was frozen, and the ledger."""
     blocks = start.freezing.blocks
     return {
@@ -101,7 +101,7 @@ def _fit(
     tracker: Tracker,
     classifier: Classifier,
     batches: Batches,
-    start: Start,
+    start: PreparedNetwork,
     ledger: FreezeLedger,
     resume: Path,
 ) -> bool:

@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 
-from retinue.errors import SettingsError
+from retinue.pipeline.errors import SettingsError
 
 SEED = "seed"
 

@@ -9,9 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from retinue.config import fingerprint
-from retinue.errors import RetinueError
-from retinue.repository import clone, git
+from retinue.pipeline.errors import RetinueError
+from retinue.pipeline.git import clone, git
+from retinue.pipeline.settings import fingerprint
 
 NOT_CODE = ("dvc.lock", "params.yaml", "evaluation")
 """What `dvc repro` and `retinue compose` write: it says what ran last, not what a trial will do."""

@@ -8,8 +8,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from retinue.config import explain, project_root, quoted
-from retinue.errors import SettingsError, unknown
+from retinue.pipeline.composition import explain, project_root, quoted
+from retinue.pipeline.errors import SettingsError, unknown
 from retinue.sweeps.settings import SweepSettings
 from retinue.sweeps.table import Table
 

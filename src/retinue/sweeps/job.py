@@ -17,11 +17,11 @@ from typing import BinaryIO, NamedTuple
 
 import yaml
 
-from retinue import artifacts
-from retinue.config import EXECUTION_SECTIONS, fingerprint
-from retinue.files import read_table, write_json
-from retinue.origin import PIPELINE
-from retinue.repository import git
+from retinue.pipeline import artifacts
+from retinue.pipeline.files import read_table, write_json
+from retinue.pipeline.git import git
+from retinue.pipeline.record import PIPELINE
+from retinue.pipeline.settings import EXECUTION_SECTIONS, fingerprint
 from retinue.sweeps.checkout import Checkout, Snapshot, reference
 from retinue.sweeps.settings import COSTS
 

@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
-from retinue.errors import RetinueError
+from retinue.pipeline.errors import RetinueError
 from retinue.sweeps import job, runners
 from retinue.sweeps.job import COMPLETE, Job, Outcome
 from retinue.sweeps.sweep import Sweep

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from retinue.warm.process import Warm
+from retinue.sweeps.forkserver.process import Warm
 
 
 class Runner(Protocol):

@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from retinue.artifacts import Epoch
-from retinue.errors import SettingsError, unknown
+from retinue.pipeline.artifacts import Epoch
+from retinue.pipeline.errors import SettingsError, unknown
 
 SEARCHES = ("grid", "random", "tpe", "nsga2")
 PRUNERS = ("none", "median", "hyperband")

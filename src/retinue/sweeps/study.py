@@ -8,7 +8,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from retinue.reproducibility import draw_seed
+from retinue.engine.reproducibility import draw_seed
 from retinue.sweeps.axes import Axes
 from retinue.sweeps.settings import SweepSettings
 

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from retinue.artifacts import CACHE
-from retinue.config import fingerprint, project_root, strict
-from retinue.errors import SettingsError
 from retinue.experiments import all_experiments
-from retinue.files import read_json, write_json
+from retinue.pipeline.artifacts import CACHE
+from retinue.pipeline.composition import project_root
+from retinue.pipeline.errors import SettingsError
+from retinue.pipeline.files import read_json, write_json
+from retinue.pipeline.settings import fingerprint, strict
 from retinue.sweeps.axes import Axes, parse
 from retinue.sweeps.checkout import Snapshot
 from retinue.sweeps.settings import SweepSettings

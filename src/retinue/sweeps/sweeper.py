@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from hydra import compose
 from optuna.trial import Trial
 
-from retinue.errors import RetinueError, SettingsError
+from retinue.pipeline.errors import RetinueError, SettingsError
 from retinue.sweeps.axes import parse
 from retinue.sweeps.job import COMPLETE, FAILED, INTERRUPTED, PRUNED, Outcome
 from retinue.sweeps.launcher import Experiments

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 
-from retinue.errors import SettingsError
-from retinue.files import write_json
-from retinue.seeds import mean_interval
+from retinue.metrics.seeds import mean_interval
+from retinue.pipeline.errors import SettingsError
+from retinue.pipeline.files import write_json
 from retinue.sweeps.job import COMPLETE, FAILED, PRUNED, Outcome
 from retinue.sweeps.study import REASON, Study
 from retinue.sweeps.sweep import Sweep

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from retinue.config import strict
-from retinue.errors import SettingsError, unknown
+from retinue.pipeline.errors import SettingsError, unknown
+from retinue.pipeline.settings import strict
 
 KEY_KINDS = ("config", "history", "summary")
 MAX_RUNS = 50

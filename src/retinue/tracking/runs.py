@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retinue.artifacts import CACHE
-from retinue.config import project_root
-from retinue.errors import RetinueError
+from retinue.pipeline.artifacts import CACHE
+from retinue.pipeline.composition import project_root
+from retinue.pipeline.errors import RetinueError
 
 TIMEOUT_S = 10
 """How long one request to the server may take."""

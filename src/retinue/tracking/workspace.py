@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retinue.config import fingerprint, load_params, project_root, strict
-from retinue.errors import RetinueError, SettingsError
+from retinue.pipeline.composition import load_params, project_root
+from retinue.pipeline.errors import RetinueError, SettingsError
+from retinue.pipeline.settings import fingerprint, strict
+from retinue.pipeline.tracker import TrackingSettings
 from retinue.tracking.panels import MAX_RUNS, Key, Panel, load_panel
 from retinue.tracking.runs import server
-from retinue.tracking.tracker import TrackingSettings
 
 REPORT_COLUMNS = 24
 """Width of W&B's grid of panels."""

@@ -9,19 +9,19 @@ import numpy as np
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 
-from retinue import artifacts
-from retinue.artifacts import Dataset, Sample
 from retinue.bundle import build_network
-from retinue.config import Settings
-from retinue.errors import ModelError, SettingsError
-from retinue.files import iterate_table, read_json, sha256
+from retinue.engine.loading import Batches, StoredImages
+from retinue.engine.reproducibility import seed_everything
+from retinue.engine.trainer import TrainerSettings
 from retinue.images.augmentation import Policy
-from retinue.images.loading import Batches, StoredImages
 from retinue.images.preprocessing import Preprocessing
 from retinue.images.store import ImageStore
 from retinue.models.network import Network
-from retinue.reproducibility import seed_everything
-from retinue.trainer import TrainerSettings
+from retinue.pipeline import artifacts
+from retinue.pipeline.artifacts import Dataset, Sample
+from retinue.pipeline.errors import ModelError, SettingsError
+from retinue.pipeline.files import iterate_table, read_json, sha256
+from retinue.pipeline.settings import Settings
 from retinue.training.classifier import Classifier, Forward, TrainSettings
 from retinue.training.losses import balanced_weights
 from retinue.transfer.automatic import Auto, Decision
@@ -30,7 +30,7 @@ from retinue.transfer.learning_rates import parameter_groups
 from retinue.transfer.probing import measure_similarity
 from retinue.transfer.scenario import Scenario
 from retinue.transfer.similarity import Similarity
-from retinue.weights import WeightsSettings, load_weights
+from retinue.transfer.weights import WeightsSettings, load_weights
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def make_batches(settings: Settings, own: TrainSettings, train: Any, val: Any) -
     )
 
 
-class Start(NamedTuple):
+class PreparedNetwork(NamedTuple):
     """A network before its first epoch.
 
     Attributes:
@@ -118,7 +118,9 @@ class Start(NamedTuple):
     freezing: Freezing
 
 
-def make_start(settings: Settings, dataset: Dataset, images: TrainingImages, own: TrainSettings) -> Start:
+def prepare_network(
+    settings: Settings, dataset: Dataset, images: TrainingImages, own: TrainSettings
+) -> PreparedNetwork:
     """The network with its initial weights, the scenario chosen, its frozen part frozen.
 
     Raises:
@@ -148,11 +150,16 @@ def make_start(settings: Settings, dataset: Dataset, images: TrainingImages, own
     freezing = freeze(network, decision.scenario)
     if decision.scenario.frozen_fraction > 0:
         rank_zero_only(print)(f"transfer={decision.scenario.name}: {freezing}")
-    return Start(network, document, decision, freezing)
+    return PreparedNetwork(network, document, decision, freezing)
 
 
 def make_classifier(
-    settings: Settings, own: TrainSettings, dataset: Dataset, images: TrainingImages, start: Start, forward: Forward
+    settings: Settings,
+    own: TrainSettings,
+    dataset: Dataset,
+    images: TrainingImages,
+    start: PreparedNetwork,
+    forward: Forward,
 ) -> Classifier:
     """The module that a Trainer fits."""
     if own.channels_last:

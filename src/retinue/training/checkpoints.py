@@ -12,10 +12,10 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
 
-from retinue.artifacts import SHARED_CACHE
-from retinue.config import fingerprint
-from retinue.errors import TrainingError
-from retinue.files import sha256
+from retinue.pipeline.artifacts import SHARED_CACHE
+from retinue.pipeline.errors import TrainingError
+from retinue.pipeline.files import sha256
+from retinue.pipeline.settings import fingerprint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -41,7 +41,7 @@ def resume_folder(settings: Mapping[str, Any], files: Iterable[Path]) -> Path:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path) -> Iterator[None]:
     """Waits until no other process works in `folder`, which several checkouts may share. Rank 0 answers for all."""
     if rank_zero_only.rank:  # type: ignore[attr-defined]
         yield

@@ -11,13 +11,13 @@ import numpy as np
 import pytorch_lightning as L
 import torch
 
-from retinue.artifacts import Epoch
-from retinue.config import build
-from retinue.errors import SettingsError, TrainingError, unknown
-from retinue.images.loading import Batches
+from retinue.engine.loading import Batches
+from retinue.engine.reproducibility import draw_seed, seed_everything
 from retinue.images.preprocessing import Preprocessing
 from retinue.models.network import Network, TrainingOutputs
-from retinue.reproducibility import draw_seed, seed_everything
+from retinue.pipeline.artifacts import Epoch
+from retinue.pipeline.errors import SettingsError, TrainingError, unknown
+from retinue.pipeline.settings import build
 from retinue.training.batch_norm import SharedBatchNorm
 from retinue.training.losses import main_logits, predicted_classes, training_loss
 from retinue.training.validation import MONITORS, validation_metrics
@@ -145,7 +145,7 @@ class Classifier(L.LightningModule):
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """The loss of this rank, whose mean over the ranks is that of all their images together."""
-        labels, counts, num_ranks = batch["labels"], not self._is_spare(batch_idx), self.trainer.world_size
+        labels, counts, num_ranks = batch["labels"], not self._is_padding_batch(batch_idx), self.trainer.world_size
         with SharedBatchNorm(counts=counts) if num_ranks > 1 else nullcontext():
             outputs = self(batch)
         loss = training_loss(outputs, labels, self._class_weights, self._train_settings.label_smoothing)
@@ -163,10 +163,10 @@ class Classifier(L.LightningModule):
         images = labels.new_tensor(len(labels)).float()
         return torch.stack([images if self._class_weights is None else self._class_weights[labels].sum(), images])
 
-    def _is_spare(self, batch_idx: int) -> bool:
+    def _is_padding_batch(self, batch_idx: int) -> bool:
         batches = self.trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(batches, Batches)
-        return batches.is_spare(batch_idx)
+        return batches.is_padding_batch(batch_idx)
 
     def on_validation_epoch_start(self) -> None:
         self._val_logits = torch.zeros(0)
@@ -175,7 +175,7 @@ class Classifier(L.LightningModule):
         logits = self(batch).float()
         if not len(self._val_logits):
             self._val_logits = logits.new_zeros(len(self._val_labels), logits.shape[1])
-        if not self._is_spare(batch_idx):
+        if not self._is_padding_batch(batch_idx):
             self._val_logits[batch["index"]] = logits
 
     def on_validation_epoch_end(self) -> None:

@@ -8,16 +8,16 @@ from typing import NamedTuple
 import numpy as np
 from pytorch_lightning.utilities import rank_zero_only
 
-from retinue import artifacts
-from retinue.artifacts import Dataset
-from retinue.config import Settings, fingerprint
-from retinue.files import replacing, sha256
-from retinue.images.loading import Batches
+from retinue.engine.loading import Batches
+from retinue.engine.trainer import TrainerSettings, make_trainer
+from retinue.engine.writing import writing
 from retinue.images.preprocessing import Preprocessing
 from retinue.images.store import RowFile
-from retinue.images.writing import writing
-from retinue.trainer import TrainerSettings, make_trainer
-from retinue.training.assembly import Start, TrainingImages, make_batches
+from retinue.pipeline import artifacts
+from retinue.pipeline.artifacts import Dataset
+from retinue.pipeline.files import replacing, sha256
+from retinue.pipeline.settings import Settings, fingerprint
+from retinue.training.assembly import PreparedNetwork, TrainingImages, make_batches
 from retinue.training.checkpoints import code_digests
 from retinue.training.classifier import Forward, ImageForward, TrainSettings
 from retinue.transfer.features import FOLDER, FrozenPrefix, StoredFeatures, feature_shape, make_room
@@ -26,7 +26,7 @@ from retinue.transfer.scenario import Scenario
 from retinue.transfer.splitting import Suffix, prefix_of
 
 
-class Inputs(NamedTuple):
+class TrainingData(NamedTuple):
     """What a training reads, and by which part of the network it is computed.
 
     Attributes:
@@ -41,28 +41,28 @@ class Inputs(NamedTuple):
     cache: str | None
 
 
-def make_inputs(
-    settings: Settings, own: TrainSettings, dataset: Dataset, images: TrainingImages, start: Start
-) -> Inputs:
+def prepare_data(
+    settings: Settings, own: TrainSettings, dataset: Dataset, images: TrainingImages, start: PreparedNetwork
+) -> TrainingData:
     """Images for the whole network, or, where its frozen part gives the same in every epoch, features for the rest."""
     preprocessing = Preprocessing.from_dataset(dataset)
     if not start.freezing.num_frozen:
         cache = None
     else:
         shape = feature_shape(prefix_of(start.network, start.freezing), dataset.channels, dataset.image_size)
-        reason = _hindrance(images, start, shape)
+        reason = why_not_cached(images, start, shape)
         cache = f"off: {reason}" if reason else start.decision.scenario.prefix_cache
         rank_zero_only(print)(f"frozen-prefix cache {cache}")
     if cache not in ("float32", "float16"):
         forward = ImageForward(start.network, preprocessing, channels_last=own.channels_last)
-        return Inputs(images.batches(settings, own), forward, cache)
+        return TrainingData(images.batches(settings, own), forward, cache)
     folder = _features(settings, own, preprocessing, images, start, shape)
     train = StoredFeatures(folder / "train.npy", images.labels)
     val = StoredFeatures(folder / "val.npy", images.val_labels)
-    return Inputs(make_batches(settings, own, train, val), Suffix(start.network, start.freezing), cache)
+    return TrainingData(make_batches(settings, own, train, val), Suffix(start.network, start.freezing), cache)
 
 
-def _hindrance(images: TrainingImages, start: Start, shape: Sequence[int]) -> str:
+def why_not_cached(images: TrainingImages, start: PreparedNetwork, shape: Sequence[int]) -> str:
     """Why the frozen layers' outputs are not kept; empty where they are."""
     scenario = start.decision.scenario
     if scenario.prefix_cache == "off":
@@ -87,7 +87,7 @@ def _features(
     own: TrainSettings,
     preprocessing: Preprocessing,
     images: TrainingImages,
-    start: Start,
+    start: PreparedNetwork,
     shape: Sequence[int],
 ) -> Path:
     """The folder with train.npy and val.npy, made where it is not there yet."""
@@ -112,7 +112,7 @@ def _features(
     return folder
 
 
-def _key(settings: Settings, own: TrainSettings, start: Start) -> str:
+def _key(settings: Settings, own: TrainSettings, start: PreparedNetwork) -> str:
     """A hash of all that the frozen layers' outputs are a function of."""
     tensors = start.network.state_dict()
     frozen = [(name, digest(t)) for name, t in tensors.items() if name.rpartition(".")[0] in start.network.frozen]

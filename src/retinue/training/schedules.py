@@ -5,7 +5,7 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from retinue.errors import SettingsError
+from retinue.pipeline.errors import SettingsError
 
 
 def cosine(optimizer: Optimizer, total_steps: int, *, warmup_fraction: float, min_factor: float) -> LambdaLR:

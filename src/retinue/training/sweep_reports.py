@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytorch_lightning as L
 
-from retinue.errors import TrainingError
+from retinue.pipeline.errors import TrainingError
 
 
 class Pruned(TrainingError):

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from retinue.config import build
-from retinue.errors import SettingsError
+from retinue.pipeline.errors import SettingsError
+from retinue.pipeline.settings import build
 from retinue.transfer.scenario import Scenario
 from retinue.transfer.similarity import Similarity
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 
-from retinue.errors import ModelError
 from retinue.models.network import Network
+from retinue.pipeline.errors import ModelError
 
 _DROPOUT_FUNCTIONS = frozenset(
     (

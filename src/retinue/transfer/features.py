@@ -15,16 +15,16 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from retinue.artifacts import SHARED_CACHE
-from retinue.errors import TrainingError
 from retinue.images.preprocessing import Preprocessing
 from retinue.images.store import RowFile
+from retinue.pipeline.artifacts import SHARED_CACHE
+from retinue.pipeline.errors import TrainingError
 
 FOLDER = SHARED_CACHE / "features"
 
 
 class StoredFeatures(Dataset[dict[str, torch.Tensor]]):
-    """Labelled outputs of frozen layers; keys and batches as in `retinue.images.loading.StoredImages`.
+    """Labelled outputs of frozen layers; keys and batches as in `retinue.engine.loading.StoredImages`.
 
     A batch is a dict of `features` float32 (N, …), `labels` int64 (N,) and `index` int64 (N,).
 

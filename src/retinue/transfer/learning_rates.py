@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from retinue.errors import SettingsError
 from retinue.models.network import Network
+from retinue.pipeline.errors import SettingsError
 from retinue.transfer.depth import layers_of
 from retinue.transfer.freezing import Freezing
 from retinue.transfer.scenario import Scenario

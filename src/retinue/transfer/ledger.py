@@ -7,9 +7,9 @@ import pytorch_lightning as L
 import torch
 from torch import nn
 
-from retinue.artifacts import LayerEntry, LedgerEpoch
-from retinue.errors import TrainingError
 from retinue.models.network import Network
+from retinue.pipeline.artifacts import LayerEntry, LedgerEpoch
+from retinue.pipeline.errors import TrainingError
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from retinue.images.loading import Batches, StoredImages
+from retinue.engine.loading import Batches, StoredImages
+from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.images.preprocessing import Preprocessing
 from retinue.models.network import Network
-from retinue.trainer import TrainerSettings, make_trainer
 from retinue.transfer.depth import blocks_of
 from retinue.transfer.freezing import Freezing
 from retinue.transfer.similarity import Similarity, probe_score, spread
@@ -64,7 +64,7 @@ class HeadInputs(L.LightningModule):
             self.features = values.new_zeros(self._count, values.shape[1])
         batches = self.trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(batches, Batches)
-        if not batches.is_spare(batch_idx):
+        if not batches.is_padding_batch(batch_idx):
             self.features[batch["index"]] = values
         return batch["index"]  # Lightning warns of a step that gives nothing
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from retinue.errors import SettingsError, unknown
+from retinue.pipeline.errors import SettingsError, unknown
 
 CACHES = ("off", "float32", "float16")
 

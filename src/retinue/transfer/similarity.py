@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retinue.errors import DataError
+from retinue.pipeline.errors import DataError
 
 
 @dataclass(frozen=True)

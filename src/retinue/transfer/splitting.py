@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import fx, nn
 
-from retinue.errors import ModelError
 from retinue.models.network import Network, TrainingOutputs
+from retinue.pipeline.errors import ModelError
 from retinue.transfer.depth import trace
 from retinue.transfer.freezing import Freezing
 

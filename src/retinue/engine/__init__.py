@@ -1,0 +1,1 @@
+"""What every computing stage stands on: the Trainer, its progress bar, loading, writing, reproducible draws."""

@@ -1,0 +1,123 @@
+"""The one engine: every stage that computes runs on the Lightning Trainer made here."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as L
+
+from retinue.engine.progress import EpochLines, RateBar
+from retinue.engine.reproducibility import seed_everything, use_deterministic_algorithms
+from retinue.pipeline.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """conf/trainer: where and on how many devices the stages run.
+
+    Attributes:
+        name: of the choice.
+        accelerator: "cpu", "gpu" or what else Lightning takes.
+        devices: number of devices (processes) per node, >= 1.
+        num_nodes: >= 1.
+        strategy: Lightning's name: "auto" for one device, "ddp" for several.
+        num_threads: threads per process of one operation on the CPU, part of the result; None: all cores, of several
+            processes its share of them.
+        num_workers: DataLoader processes per device of the stages that decode files, >= 0; never changes a result.
+        train_workers: the same while training, where images are decoded already, >= 0.
+        progress_bar: a line per epoch and, on a terminal, a bar; false: neither.
+    """
+
+    name: str
+    accelerator: str
+    devices: int
+    num_nodes: int
+    strategy: str
+    num_threads: int | None
+    num_workers: int
+    train_workers: int
+    progress_bar: bool
+
+    def __post_init__(self) -> None:
+        for key in ("devices", "num_nodes"):
+            if getattr(self, key) < 1:
+                raise SettingsError(f"trainer.{key}: expected >= 1, got {getattr(self, key)}.")
+        for key in ("num_workers", "train_workers"):
+            if getattr(self, key) < 0:
+                raise SettingsError(f"trainer.{key}: expected >= 0, got {getattr(self, key)}.")
+        if self.num_threads is not None and self.num_threads < 1:
+            raise SettingsError(f"trainer.num_threads: expected >= 1 or null, got {self.num_threads}.")
+
+    @property
+    def num_processes(self) -> int:
+        """Of all nodes."""
+        return self.devices * self.num_nodes
+
+
+def make_trainer(
+    settings: TrainerSettings,
+    *,
+    seed: int,
+    logger: Any = False,
+    callbacks: Sequence[L.Callback] = (),
+    **options: Any,
+) -> L.Trainer:
+    """A deterministic, seeded Trainer that leaves no files of its own.
+
+    Args:
+        settings: conf/trainer.
+        seed: of the run.
+        logger: a Lightning logger, or False.
+        callbacks: of the stage; the progress display is added.
+        options: further arguments of `pytorch_lightning.Trainer`.
+
+    Raises:
+        SettingsError: Lightning refuses the combination (no such accelerator, unknown strategy).
+    """
+    _silence()
+    use_deterministic_algorithms(settings.num_threads)
+    if settings.num_threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(settings.num_threads)  # unset, Lightning's ddp divides the cores instead
+    seed_everything(seed)
+    on_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    display: list[L.Callback] = []
+    if settings.progress_bar:
+        display = [EpochLines(), RateBar()] if on_terminal else [EpochLines()]
+    try:
+        return L.Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.num_nodes,
+            strategy=settings.strategy,
+            deterministic=True,
+            logger=logger,
+            callbacks=[*callbacks, *display],
+            enable_progress_bar=bool(display) and on_terminal,
+            enable_model_summary=False,
+            enable_checkpointing=options.pop("enable_checkpointing", False),
+            use_distributed_sampler=False,  # images.loading shards by itself, with the same order for any rank count
+            num_sanity_val_steps=0,
+            **options,
+        )
+    except (ValueError, L.utilities.exceptions.MisconfigurationException) as error:
+        asked = ", ".join(f"{key}={getattr(settings, key)}" for key in ("accelerator", "devices", "strategy"))
+        raise SettingsError(
+            f"trainer={settings.name}: {error} (Lightning was asked for {asked}.) "
+            "conf/trainer/cpu.yaml as it stands runs on any machine."
+        ) from error
+
+
+def _silence() -> None:
+    """Leaves out what Lightning says of every run: devices found, tips, advice on the number of workers."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*recommended to use `self.log.*sync_dist=True.*")  # already reduced
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+    warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode at the start of training.*")  # frozen ones
+    warnings.filterwarnings("ignore", message=".*Grad strides do not match bucket view strides.*")  # of slices, in ddp
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")

@@ -1,0 +1,336 @@
+"""The files the stages pass to each other: where they are and what is in them.
+
+Who has read dvc.yaml and this file has seen the system. Tables are CSV with one frozen dataclass per row, documents
+are JSON, arrays are .npy (`files.py`).
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from retinue.pipeline.errors import DataError
+from retinue.pipeline.files import read_json, write_json
+
+RAW = Path("data/raw")
+PROCESSED = Path("data/processed")
+AUGMENTED = Path("data/augmented")
+MODEL = Path("models")
+ARCHITECTURE = Path("models/architecture.json")
+TRANSFER = Path("models/transfer.json")
+PREDICTIONS = Path("evaluation/predictions")
+CURVES = Path("evaluation/curves")
+METRICS = Path("evaluation/metrics.json")
+CLASS_METRICS = Path("evaluation/class_metrics.json")
+EXPLANATIONS = Path("explanations")
+REPORT = Path("report/index.html")
+CACHE = Path(".cache")
+"""Of this checkout: locks, and what only it needs."""
+
+SHARED_CACHE = Path(os.environ.get("RETINUE_CACHE") or CACHE)
+"""What is kept by hash and may serve several checkouts: training to be resumed, features of frozen layers."""
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class RawImage:
+    """A row of data/raw/manifest.csv: an image that decodes, in the order of the source.
+
+    Attributes:
+        image_id: what the source reads the image by; unique; for a folder the path below it, with `/`.
+        label: class name.
+        group: images of one group stay in one split (a patient, a photographed object); "" is no group.
+        split: the split the source gives it to; "" leaves it to preprocess.
+        sha256: of the encoded bytes.
+        size_bytes: of the encoded bytes.
+        width, height: px, after EXIF orientation.
+        mode: Pillow's name of the stored pixel format (RGB, L, P, CMYK, I;16, …).
+        format: Pillow's name of the file format (JPEG, PNG, …).
+    """
+
+    image_id: str
+    label: str
+    group: str
+    split: str
+    sha256: str
+    size_bytes: int
+    width: int
+    height: int
+    mode: str
+    format: str
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """An entry of data/raw/quarantine.json: a file that cannot be used, and why."""
+
+    image_id: str
+    label: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A row of the manifest of an image store; row i describes image i of the store.
+
+    Attributes:
+        image_id: as in the raw manifest.
+        label: index into the class names of data/processed/dataset.json.
+        group: as in the raw manifest.
+    """
+
+    image_id: str
+    label: int
+    group: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """data/processed/dataset.json: what the splits hold and how images become tensors.
+
+    Attributes:
+        name: of the source.
+        classes: class names; a label is an index into them.
+        counts: split -> class name -> number of images.
+        image_size: side of the stored square images, px.
+        resize: the shorter side before the centre crop, px.
+        channels: 1 (gray) or 3 (RGB).
+        mean, std: per channel, of pixel values scaled to [0, 1]; from the training split unless configured otherwise.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    counts: dict[str, dict[str, int]]
+    image_size: int
+    resize: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "Dataset":
+        """What JSON made of a `Dataset`, with its lists as tuples again.
+
+        Raises:
+            KeyError, TypeError: the document is something else.
+        """
+        tuples = {key: tuple(document[key]) for key in ("classes", "mean", "std")}
+        return cls(**{**document, **tuples})
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A row of models/history.csv. Losses in nats, scores in [0, 1], epochs from 0.
+
+    `val_predicted_classes` counts the classes predicted at least once on the validation split; 1 is a constant
+    predictor.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    train_accuracy_score: float
+    val_log_loss: float
+    val_accuracy_score: float
+    val_auc_score: float
+    val_predicted_classes: int
+
+
+@dataclass(frozen=True)
+class LayerEntry:
+    """A row of `layers` in models/transfer.json: a module with parameters of its own, in the last epoch.
+
+    Attributes:
+        layer: dotted name; empty for the network itself.
+        type: the module's class.
+        parameters: numbers it owns.
+        frozen: none of its parameters is trained.
+        trained_from: first epoch, from 0, in which one of them is; None: in none.
+        in_optimizer: the optimizer holds one of them.
+        batch_norm: "eval" or "train", the mode in which a batch-norm layer computes; None for other layers.
+        lr: learning rate without the schedule; None where the optimizer holds none of its parameters.
+    """
+
+    layer: str
+    type: str
+    parameters: int
+    frozen: bool
+    trained_from: int | None
+    in_optimizer: bool
+    batch_norm: str | None
+    lr: float | None
+
+
+@dataclass(frozen=True)
+class LedgerEpoch:
+    """A row of `epochs` in models/transfer.json: what was found when an epoch had ended.
+
+    Attributes:
+        epoch: from 0.
+        frozen_tensors: parameters and buffers that were frozen in it, all of them unchanged.
+        frozen_sha256: of their names and of the hashes of their bits.
+        trained_parameters: tensors that were trained in it.
+        unmoved_parameters: tensors trained in it or before that still have the bits they began with.
+    """
+
+    epoch: int
+    frozen_tensors: int
+    frozen_sha256: str
+    trained_parameters: int
+    unmoved_parameters: int
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A row of evaluation/predictions/predictions.csv: row i describes image i of the test split.
+
+    Attributes:
+        image_id: as in the manifest of the test split.
+        label, predicted: class indices.
+        confidence: probability of the predicted class, in [0, 1].
+    """
+
+    image_id: str
+    label: int
+    predicted: int
+    confidence: float
+
+
+@dataclass(frozen=True)
+class RocPoint:
+    """A row of evaluation/curves/roc.csv; between the points of a curve it is linear.
+
+    Attributes:
+        curve: class name; "macro" or "micro" for the averages over more than two classes.
+        false_positive_rate, true_positive_rate: in [0, 1].
+        threshold: positive is a probability of at least this; NaN for "macro".
+    """
+
+    curve: str
+    false_positive_rate: float
+    true_positive_rate: float
+    threshold: float
+
+
+@dataclass(frozen=True)
+class PrecisionRecallPoint:
+    """A row of evaluation/curves/precision_recall.csv; a precision holds back to the recall of the row before.
+
+    Attributes:
+        curve, threshold: as in `RocPoint`.
+        recall, precision: in [0, 1].
+    """
+
+    curve: str
+    recall: float
+    precision: float
+    threshold: float
+
+
+@dataclass(frozen=True)
+class ConfusionCell:
+    """A row of evaluation/curves/confusion.csv: class names and a count; the diagonal is complete, zeros are not."""
+
+    actual: str
+    predicted: str
+    num_images: int
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """A row of evaluation/curves/calibration.csv: images whose confidence is in (lower, upper].
+
+    Attributes:
+        lower, upper: edges of the bin, in [0, 1].
+        num_images: >= 1; empty bins have no row.
+        confidence: mean probability of the most probable class.
+        accuracy: fraction of them whose most probable class is right.
+    """
+
+    lower: float
+    upper: float
+    num_images: int
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """An entry of explanations/gallery.json: one image of the test split, explained.
+
+    Attributes:
+        image_id: as in the manifest of the test split.
+        row: of the image in the test store and in predictions.csv.
+        label, predicted: class indices.
+        confidence: probability of the predicted class, in [0, 1].
+        outcome: "right", "wrong" or "confident_error" (the most confident errors of all).
+        target: class index whose score is explained.
+        overlay: file name of the PNG below explanations/overlays/.
+        map: index of its map in explanations/maps.npy.
+    """
+
+    image_id: str
+    row: int
+    label: int
+    predicted: int
+    confidence: float
+    outcome: str
+    target: int
+    overlay: str
+    map: int
+
+
+def write_metrics(document: Mapping[str, Any], *, folder: Path = Path()) -> None:
+    """Writes metrics.json and, apart from it, `per_class`, which would drown `dvc metrics show`."""
+    write_json(folder / METRICS, {key: value for key, value in document.items() if key != "per_class"})
+    write_json(folder / CLASS_METRICS, document["per_class"])
+
+
+def read_metrics(folder: Path = Path()) -> dict[str, Any]:
+    """What `write_metrics` was given.
+
+    Args:
+        folder: the checkout.
+    """
+    return {**read_json(folder / METRICS), "per_class": read_json(folder / CLASS_METRICS)}
+
+
+def write_dataset(path: Path, dataset: Dataset) -> None:
+    """Writes dataset.json."""
+    write_json(path, {f.name: getattr(dataset, f.name) for f in fields(dataset)})
+
+
+def read_dataset(path: Path = PROCESSED / "dataset.json") -> Dataset:
+    """Reads dataset.json."""
+    return Dataset.from_document(read_json(path))
+
+
+def training_files() -> list[Path]:
+    """The files a training reads besides initial weights, in a fixed order."""
+    folders = (PROCESSED / "train", PROCESSED / "val", AUGMENTED)
+    return [PROCESSED / "dataset.json", *(path for folder in folders for path in sorted(folder.iterdir()))]
+
+
+def counts_of(labels: Iterable[int], classes: tuple[str, ...]) -> dict[str, int]:
+    """Class name -> how often its index is among `labels`."""
+    counts = [0] * len(classes)
+    for label in labels:
+        counts[label] += 1
+    return dict(zip(classes, counts, strict=True))
+
+
+def check_classes(counts: Mapping[str, int], *, where: str) -> None:
+    """Refuses one class only, and a class without images.
+
+    Raises:
+        DataError: with the class names.
+    """
+    if len(counts) < 2:
+        raise DataError(f"{where}: expected images of at least two classes, found {sorted(counts) or 'none'}.")
+    empty = sorted(name for name, count in counts.items() if count == 0)
+    if empty:
+        raise DataError(
+            f"{where}: no usable image of class {', '.join(map(repr, empty))}. Add images or drop the class."
+        )

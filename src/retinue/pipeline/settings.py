@@ -1,0 +1,177 @@
+"""Settings of a run: read strictly by the stages, built into the parts that `_target_`s name."""
+
+import hashlib
+import importlib
+import inspect
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+
+from retinue.pipeline.errors import SettingsError, unknown
+
+EXECUTION_SECTIONS = ("trainer", "tracking")
+"""How a stage is run and watched. Any stage may read them without declaring them in dvc.yaml; the stages whose
+numbers depend on the trainer (train, evaluate, explain) declare it all the same."""
+
+_DESCRIPTIVE_KEYS = ("name", "module", "imagenet")
+
+T = TypeVar("T")
+
+
+class Settings:
+    """The composed settings of one run, restricted to the sections a stage declares.
+
+    Args:
+        values: the whole composition as plain containers.
+        sections: the sections that may be read besides `EXECUTION_SECTIONS`; None allows all.
+    """
+
+    def __init__(self, values: Mapping[str, Any], sections: Iterable[str] | None = None):
+        self._values = values
+        self._allowed = None if sections is None else {*sections, *EXECUTION_SECTIONS}
+        for name in self._allowed or ():
+            if name not in values:
+                raise SettingsError(f"The settings have no section {name!r}. {unknown('section', name, values)}")
+
+    def plain(self, name: str) -> Any:
+        """The section `name` as plain containers.
+
+        Raises:
+            SettingsError: the stage does not declare the section.
+        """
+        if self._allowed is not None and name not in self._allowed:
+            raise SettingsError(
+                f"This stage reads the section {name!r} but does not declare it. "
+                f"Declared: {', '.join(sorted(self._allowed))}. Add it to the stage's SECTIONS and to dvc.yaml."
+            )
+        return self._values[name]
+
+    def all(self) -> Mapping[str, Any]:
+        """Every section, whatever was declared: for the record (tracking) only."""
+        return self._values
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run, an int >= 0; 0 is a seed like any other."""
+        seed = self.plain("seed")
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise SettingsError(f"seed: expected an integer >= 0, got {seed!r}.")
+        return seed
+
+    def section(self, name: str, schema: type[T]) -> T:
+        """The section `name` as the frozen dataclass `schema`, loaded strictly."""
+        return strict(schema, self.plain(name), where=name)
+
+    def build(self, name: str, *args: Any, **runtime: Any) -> Any:
+        """What the `_target_` of section `name` makes of its settings and of `runtime` arguments."""
+        return build(self.plain(name), *args, where=name, **runtime)
+
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that name these settings, execution sections left out."""
+        return fingerprint_of(self._values)
+
+
+def fingerprint_of(values: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits that name the whole composition `values`, execution sections left out."""
+    return fingerprint({k: v for k, v in values.items() if k not in EXECUTION_SECTIONS})
+
+
+def fingerprint(values: Any) -> str:
+    """First 12 hexadecimal digits of the SHA-256 of `values` as canonical JSON."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def strict(schema: type[T], values: Mapping[str, Any], *, where: str) -> T:
+    """Loads `values` into the dataclass `schema`: unknown keys, missing keys and wrong types are refused.
+
+    Ranges are the business of the dataclass: its `__post_init__` raises `SettingsError`.
+
+    Raises:
+        SettingsError: with the section, the key and, for an unknown key, the near match.
+    """
+    if not isinstance(values, Mapping):
+        raise SettingsError(f"{where}: expected a section with keys, got {values!r}.")
+    assert is_dataclass(schema)
+    names = [f.name for f in fields(schema)]
+    for key in values:
+        if key not in names:
+            raise SettingsError(f"{where}: {unknown('key', str(key), names)}")
+    try:
+        node = OmegaConf.merge(OmegaConf.structured(schema), dict(values))
+        missing = OmegaConf.missing_keys(node)
+        if missing:
+            order = [*values, *names]  # of conf/: what others derive from stands first
+            first = min(missing, key=lambda key: order.index(key.split(".")[0]))
+            raise SettingsError(f"{where}.{first}: this setting has no default; give it as {where}.{first}=VALUE.")
+        loaded = OmegaConf.to_object(node)
+    except (ConfigKeyError, MissingMandatoryValue) as error:
+        raise SettingsError(f"{where}: {first_line(error)}") from error
+    except OmegaConfBaseException as error:
+        place = getattr(error, "full_key", None) or getattr(error, "key", None)
+        raise SettingsError(f"{where}.{place}: {first_line(error)}" if place else f"{where}: {error}") from error
+    assert isinstance(loaded, schema)
+    return loaded
+
+
+def build(section: Mapping[str, Any], *args: Any, where: str, **runtime: Any) -> Any:
+    """Calls the `_target_` of `section` with the section's other keys and `runtime` as keyword arguments.
+
+    A dataclass target is loaded with `strict`; any other callable has its keywords checked against its signature.
+    The descriptive keys (`name`, `module`, `imagenet`) are passed only to targets that take them.
+
+    Raises:
+        SettingsError: no such target, an unknown key (with the near match) or a value the target refuses.
+    """
+    if "_target_" not in section:
+        raise SettingsError(f"{where}: no _target_ says what to build. Compose it from conf/{where}/.")
+    target = locate(section["_target_"], where=where)
+    values = {k: v for k, v in section.items() if k != "_target_"}
+    if is_dataclass(target):
+        taken = {f.name for f in fields(target)}
+        given = {key: value for key, value in values.items() if key in taken or key not in _DESCRIPTIVE_KEYS}
+        return strict(target, {**given, **runtime}, where=where)
+    parameters = inspect.signature(target).parameters
+    for key in _DESCRIPTIVE_KEYS:
+        if key not in parameters:
+            values.pop(key, None)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for key in values:
+        if key not in parameters and not takes_any:
+            raise SettingsError(f"{where}: {unknown('key', key, [p for p in parameters if p not in runtime])}")
+    for key, value in values.items():
+        if value == "???":
+            raise SettingsError(f"{where}.{key}: this setting has no default; give it as {where}.{key}=VALUE.")
+    try:
+        return target(*args, **values, **runtime)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"{where} ({section['_target_']}): {error}") from error
+
+
+def locate(path: str, *, where: str) -> Callable[..., Any]:
+    """The callable at the dotted `path`.
+
+    Raises:
+        SettingsError: the module or the name in it does not exist.
+    """
+    module_name, _, name = str(path).rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module_name.startswith(error.name):
+            raise
+        raise SettingsError(f"{where}._target_: no module {module_name!r} (in {path!r}).") from error
+    target = getattr(module, name, None)
+    if not callable(target):
+        public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        raise SettingsError(f"{where}._target_: {unknown(f'name in {module_name}', name, public)}")
+    return target
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text that is not blank; the name of its class where it has none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,116 @@
+"""How a stage starts and ends: settings, lock, tracking, errors, exit status.
+
+This file imports neither torch nor Lightning, so that a stage that needs neither (report) stays light.
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from retinue.pipeline.artifacts import CACHE
+from retinue.pipeline.composition import compose, load_params, project_root
+from retinue.pipeline.errors import RetinueError
+from retinue.pipeline.settings import Settings
+from retinue.pipeline.tracker import Tracker, track
+
+_DISK_ERRORS = {
+    errno.EROFS: "the disk is read-only. Work in a checkout you can write to",
+    errno.EACCES: "permission denied. Check who owns the file",
+    errno.EPERM: "operation not permitted. Check who owns the file",
+    errno.ENOSPC: "no space left on the disk. Free some; what was finished before is kept",
+    errno.EDQUOT: "the disk quota is used up. Free some; what was finished before is kept",
+}
+
+
+def main(name: str, run: Callable[[Settings, Tracker], None], sections: Sequence[str]) -> None:
+    """Runs the stage `name` as a process: `run(settings, tracker)` inside its lock and its W&B run.
+
+    The settings come from params.yaml when DVC started the process (it sets DVC_STAGE), else from conf/ composed
+    with the command line. An error that is explained ends the process with its message alone and a non-zero status;
+    RETINUE_TRACEBACK=1 adds the traceback.
+
+    Args:
+        name: of the stage, as in dvc.yaml.
+        run: does the work.
+        sections: of the settings the stage reads, exactly as dvc.yaml declares them.
+    """
+    with explained(f"stage {name}"):
+        root = project_root()
+        os.chdir(root)
+        _check_checkout(root)
+        values = load_params() if os.environ.get("DVC_STAGE") else compose(sys.argv[1:])
+        settings = Settings(values, sections)
+        if not is_first_process():  # rank 0 holds lock and W&B run
+            run(settings, Tracker(None))
+            return
+        with lock(name), track(name, settings) as tracker:
+            run(settings, tracker)
+
+
+def is_first_process() -> bool:
+    """Whether this process is the only one of its stage, or the first of several.
+
+    Lightning's ddp, torchrun and SLURM's srun tell a process its place in these variables, before Lightning is there.
+    """
+    return not any(int(os.environ.get(key, 0)) for key in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Ends the process with a message, not a traceback, for every error that can be explained."""
+    try:
+        yield
+    except RetinueError as error:
+        _fail(what, str(error), error.exit_code, error)
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        _fail(what, f"{error.filename or 'writing'}: {_DISK_ERRORS[error.errno]}.", 1, error)
+
+
+def _fail(what: str, message: str, status: int, error: Exception) -> None:
+    if os.environ.get("RETINUE_TRACEBACK") == "1":
+        raise error
+    print(f"error: {what}: {message}", file=sys.stderr, flush=True)
+    sys.exit(status)
+
+
+@contextmanager
+def lock(name: str) -> Iterator[None]:
+    """Holds the stage's lock in .cache/locks/: one process at a time may run a stage of a checkout.
+
+    `kill -9` of dvc leaves the stage it started running; a second `dvc repro` must not run the same stage beside it.
+    The operating system gives the lock back when the process ends, however it ends.
+
+    Raises:
+        RetinueError: another process holds it.
+    """
+    folder = CACHE / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    owner = folder / f"{name}.pid"
+    held = FileLock(folder / f"{name}.lock", timeout=0)
+    try:
+        held.acquire()
+    except Timeout as error:
+        pid = owner.read_text().strip() if owner.exists() else "unknown"
+        raise RetinueError(
+            f"another process (pid {pid}) is running this stage in this checkout, perhaps left over from a killed dvc. "
+            f"Wait for it, or end it with `kill {pid}`, and run `dvc repro` again; training resumes where it was."
+        ) from error
+    with held:
+        owner.write_text(str(os.getpid()))
+        yield
+
+
+def _check_checkout(root: Path) -> None:
+    code = Path(__file__).resolve()
+    if not code.is_relative_to(root.resolve()):
+        raise RetinueError(
+            f"the code that runs is {code.parent}, the checkout is {root}: a result would not belong to this commit. "
+            "Start stages with PYTHONPATH=src from the checkout, as dvc.yaml does."
+        )

@@ -1,0 +1,114 @@
+"""What a report is made of: the artifacts of all stages, read into one place."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from retinue.pipeline import artifacts
+from retinue.pipeline.artifacts import (
+    CalibrationBin,
+    ConfusionCell,
+    Dataset,
+    Epoch,
+    Explanation,
+    PrecisionRecallPoint,
+    Quarantined,
+    RocPoint,
+)
+from retinue.pipeline.errors import DataError
+from retinue.pipeline.files import read_json, read_table, sha256
+
+INPUTS = (
+    artifacts.RAW / "manifest.csv",
+    *(artifacts.PROCESSED / split / "manifest.csv" for split in artifacts.SPLITS),
+    artifacts.MODEL / "weights.safetensors",
+    artifacts.PREDICTIONS / "logits.npy",
+)
+"""The files whose hashes say which data and which network a page is about."""
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """All that is known when the report is written.
+
+    Attributes:
+        card: data/raw/card.json.
+        quarantine: what could not be used.
+        dataset: data/processed/dataset.json.
+        policy: data/augmented/policy.json.
+        bundle: models/bundle.json.
+        architecture: models/architecture.json.
+        transfer: models/transfer.json.
+        history: a row per epoch.
+        metrics: evaluation/metrics.json.
+        roc, precision_recall: points of all curves.
+        confusion: int64 (K, K), rows are labels.
+        calibration: bins that hold images.
+        gallery: explanations/gallery.json, `images` as Explanation.
+        hashes: path -> SHA-256 of the files in INPUTS.
+    """
+
+    card: Mapping[str, Any]
+    quarantine: Sequence[Quarantined]
+    dataset: Dataset
+    policy: Mapping[str, Any]
+    bundle: Mapping[str, Any]
+    architecture: Mapping[str, Any]
+    transfer: Mapping[str, Any]
+    history: Sequence[Epoch]
+    metrics: Mapping[str, Any]
+    roc: Sequence[RocPoint]
+    precision_recall: Sequence[PrecisionRecallPoint]
+    confusion: np.ndarray
+    calibration: Sequence[CalibrationBin]
+    gallery: Mapping[str, Any]
+    hashes: Mapping[str, str]
+
+    @classmethod
+    def read(cls) -> "ReportInputs":
+        """Reads the artifacts of the checkout this process works in.
+
+        Raises:
+            DataError: one is missing or broken; the message names it.
+        """
+        dataset = artifacts.read_dataset()
+        gallery = read_json(artifacts.EXPLANATIONS / "gallery.json")
+        quarantine = read_json(artifacts.RAW / "quarantine.json")
+        cells = read_table(artifacts.CURVES / "confusion.csv", ConfusionCell)
+        return cls(
+            card=read_json(artifacts.RAW / "card.json"),
+            quarantine=[Quarantined(**entry) for entry in quarantine],
+            dataset=dataset,
+            policy=read_json(artifacts.AUGMENTED / "policy.json"),
+            bundle=read_json(artifacts.MODEL / "bundle.json"),
+            architecture=read_json(artifacts.ARCHITECTURE),
+            transfer=read_json(artifacts.TRANSFER),
+            history=read_table(artifacts.MODEL / "history.csv", Epoch),
+            metrics=artifacts.read_metrics(),
+            roc=read_table(artifacts.CURVES / "roc.csv", RocPoint),
+            precision_recall=read_table(artifacts.CURVES / "precision_recall.csv", PrecisionRecallPoint),
+            confusion=confusion_matrix(cells, dataset.classes),
+            calibration=read_table(artifacts.CURVES / "calibration.csv", CalibrationBin),
+            gallery={**gallery, "images": [Explanation(**entry) for entry in gallery["images"]]},
+            hashes={path.as_posix(): sha256(path) for path in INPUTS},
+        )
+
+
+def confusion_matrix(cells: Sequence[ConfusionCell], classes: Sequence[str]) -> np.ndarray:
+    """The cells as int64 (K, K), rows are labels.
+
+    Raises:
+        DataError: a cell names a class that is not among `classes`.
+    """
+    index = {name: i for i, name in enumerate(classes)}
+    matrix = np.zeros((len(classes), len(classes)), np.int64)
+    for cell in cells:
+        if cell.actual not in index or cell.predicted not in index:
+            raise DataError(
+                f"{artifacts.CURVES / 'confusion.csv'}: {cell.actual!r} or {cell.predicted!r} is not a class of "
+                f"{artifacts.PROCESSED / 'dataset.json'}. The files are of different runs; run `dvc repro`."
+            )
+        matrix[index[cell.actual], index[cell.predicted]] += cell.num_images
+    return matrix

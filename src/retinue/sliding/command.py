@@ -1,0 +1,229 @@
+"""The command `retinue dense`: images larger than those of the training, each scored in one pass."""
+
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+from retinue.bundle import Bundle
+from retinue.images.decoding import decode
+from retinue.images.overlay import overlay
+from retinue.images.preprocessing import resize_shorter_side
+from retinue.pipeline.errors import DataError, RetinueError, SettingsError
+from retinue.sliding.comparing import Comparison, compare
+from retinue.sliding.convert import Convolutional, to_convolutional
+from retinue.sliding.scoring import ClassMaps, checked_stride, dense_scores
+
+LARGEST_IMAGE = 2**24
+"""px of a resized image; as float32 in three channels, 192 MiB."""
+SMALLEST_OVERLAY = 256
+"""px of its shorter side, so that class maps of small images can be seen."""
+_SHOWN = 3
+
+
+@dataclass
+class SlidingScorer:
+    """What is the same for all images of a command.
+
+    Attributes:
+        bundle: of the trained network.
+        sliding: the network as one of convolutions.
+        shorter_side: of the resized images, px.
+        stride: px from one position to the next.
+        output: folder of the class maps; None writes none.
+        crops: whether each image is scored by single crops, too.
+    """
+
+    bundle: Bundle
+    sliding: Convolutional
+    shorter_side: int
+    stride: int
+    output: Path | None
+    crops: bool
+    _written: set[str] = field(default_factory=set)
+
+    @classmethod
+    def create(
+        cls, folder: Path, *, shorter_side: int | None, stride: int | None, output: Path | None, crops: bool
+    ) -> "SlidingScorer":
+        """Loads the bundle in `folder`, converts its network and checks the rest; None means the default.
+
+        Raises:
+            DataError, ModelError: no bundle, or a network that cannot slide.
+            SettingsError: `shorter_side` is below the training size, `stride` does not divide the network's, or
+                `output` cannot be a folder.
+        """
+        bundle = Bundle.load(folder)
+        size = bundle.dataset.image_size
+        if shorter_side is None:
+            shorter_side = round(size * 12 / 7)  # as 384 px to 224
+        if shorter_side < size:
+            raise SettingsError(
+                f"shorter side: expected at least the {size} px the network was trained on, got {shorter_side}."
+            )
+        sliding = to_convolutional(bundle.network, size)
+        if output is not None:
+            _make(output)
+        return cls(bundle, sliding, shorter_side, checked_stride(sliding, stride), output, crops)
+
+    def score(self, path: Path) -> dict[str, Any]:
+        """Scores one image, writes its class maps and gives what is reported of it.
+
+        Raises:
+            DataError: the file is missing or no image, or it is too large.
+        """
+        image = self._load(path)
+        preprocessing = self.bundle.preprocessing
+        normalised = preprocessing.normalise(torch.from_numpy(image)[None])[0]
+        found = dense_scores(self.sliding, normalised, self.stride)
+        scores = dict(zip(self.bundle.classes, found.mean.tolist(), strict=True))
+        result = {
+            "image": str(path),
+            "predicted": self.bundle.classes[found.predicted],
+            "scores": scores,
+            "positions": list(found.probs.shape[:2]),
+        }
+        if self.output is not None:
+            result.update(self._write(self.output, path, image, found))
+        if self.crops:
+            result["crops"] = compare(self.bundle.network, self.sliding, normalised, self.stride)._asdict()
+        return result
+
+    def _load(self, path: Path) -> np.ndarray:
+        """The image, uint8 (H, W, C), with its shorter side resized as preprocessing resizes."""
+        channels = self.bundle.preprocessing.channels
+        try:
+            image = decode(path.read_bytes(), channels=channels, shorter_side=self.shorter_side)
+        except OSError as error:
+            raise DataError(f"cannot be read ({error.strerror}). Expected an image file.") from error
+        except DataError as error:
+            raise DataError(f"{error}.") from error
+        return resized(image, self.shorter_side)
+
+    def _write(self, folder: Path, path: Path, image: np.ndarray, found: ClassMaps) -> dict[str, str]:
+        name = _unique(path.stem, self._written)
+        maps, shown = folder / f"{name}.npy", folder / f"{name}.png"
+        np.save(maps, found.probs, allow_pickle=False)
+        heat = spread(found.probs[:, :, found.predicted], self.sliding.image_size, found.stride, image.shape[:2])
+        Image.fromarray(overlay(image, heat, size=max(SMALLEST_OVERLAY, self.shorter_side))).save(shown)
+        return {"maps": str(maps), "overlay": str(shown)}
+
+
+def run(dense: SlidingScorer, images: Sequence[Path], *, as_json: bool) -> None:
+    """Scores `images`, prints what was found, and fails at the end where one could not be scored.
+
+    Raises:
+        RetinueError: with the reason for each image that could not be scored.
+    """
+    scored, failed = [], []
+    wants_bar = len(images) > 1 and sys.stderr.isatty()
+    bar = click.progressbar(images, label="dense", file=sys.stderr) if wants_bar else nullcontext(images)
+    with bar as paths:
+        for path in paths:
+            try:
+                scored.append(dense.score(path))
+            except DataError as error:
+                failed.append({"image": str(path), "error": str(error)})
+    network = {"image_size": dense.sliding.image_size, "stride": dense.stride, "exact": dense.sliding.exact}
+    if as_json:
+        print(json.dumps({**network, "shorter_side": dense.shorter_side, "images": scored, "failed": failed}, indent=2))
+    else:
+        for result in scored:
+            print(_line(result, dense.stride))
+        if dense.crops and scored:
+            print(_limit(dense))
+    if failed:
+        reasons = "".join(f"\n  {entry['image']}: {entry['error']}" for entry in failed)
+        raise RetinueError(f"{len(failed)} of {len(images)} images could not be scored:{reasons}")
+
+
+def resized(image: np.ndarray, shorter_side: int) -> np.ndarray:
+    """`image` uint8 (H, W, C) with a shorter side of `shorter_side` px, as `Preprocessing` resizes before its crop.
+
+    Raises:
+        DataError: the result would have more than `LARGEST_IMAGE` px.
+    """
+    height, width = image.shape[:2]
+    scale = shorter_side / min(height, width)
+    down, across = max(shorter_side, round(height * scale)), max(shorter_side, round(width * scale))
+    if down * across > LARGEST_IMAGE:
+        raise DataError(
+            f"{across:,} × {down:,} px after resizing its shorter side to {shorter_side}; expected at most "
+            f"{LARGEST_IMAGE:,} px in all. Choose a smaller shorter side, or cut the image."
+        )
+    return resize_shorter_side(image, shorter_side)
+
+
+def spread(scores: np.ndarray, image_size: int, stride: int, shape: tuple[int, ...]) -> np.ndarray:
+    """A class map laid on its image: each score at the centre of its crop, linear between, constant beyond the last.
+
+    Args:
+        scores: float (positions_y, positions_x).
+        image_size: side of a crop, px.
+        stride: px from one crop to the next.
+        shape: (H, W) of the image, px.
+
+    Returns:
+        float32 (H, W).
+    """
+    centres = (
+        np.clip((np.arange(side) + 0.5 - image_size / 2) / stride, 0, count - 1)
+        for side, count in zip(shape, scores.shape, strict=True)
+    )
+    down, across = np.meshgrid(*(centre.astype(np.float32) for centre in centres), indexing="ij")
+    return cv2.remap(scores.astype(np.float32), across, down, interpolation=cv2.INTER_LINEAR)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise SettingsError(f"output: {folder} cannot be a folder: there is a file in its way.") from error
+
+
+def _unique(stem: str, taken: set[str]) -> str:
+    """`stem`, or with the first number that makes it a name of its own."""
+    name, number = stem, 1
+    while name in taken:
+        number += 1
+        name = f"{stem}_{number}"
+    taken.add(name)
+    return name
+
+
+def _line(result: dict[str, Any], stride: int) -> str:
+    best = sorted(result["scores"].items(), key=lambda item: -item[1])[:_SHOWN]
+    scores = ", ".join(f"{name} {score:.3f}" for name, score in best)
+    down, across = result["positions"]
+    line = (
+        f"{result['image']}: {result['predicted']} ({scores}), mean of {down} × {across} positions, {stride} px apart"
+    )
+    if "overlay" in result:
+        line += f"; {result['overlay']}"
+    if "crops" in result:
+        found = Comparison(**result["crops"])
+        line += (
+            f"\n  one pass {found.pass_s * 1e3:.1f} ms, {found.positions} crops {found.crops_s * 1e3:.1f} ms: "
+            f"{found.ratio:.1f} times as fast; probabilities differ by at most {found.largest_difference:.2g}, "
+            f"same class at {found.agreeing} of {found.positions} positions"
+        )
+    return line
+
+
+def _limit(dense: SlidingScorer) -> str:
+    name = type(dense.bundle.network).__name__
+    if dense.sliding.exact:
+        return f"{name} pads nowhere: one pass and single crops give the same, up to rounding."
+    return (
+        f"{name} pads its maps: at its border a crop sees zeros where the sliding network sees what lies beside the "
+        "crop, so the scores differ."
+    )

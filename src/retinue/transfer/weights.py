@@ -1,0 +1,276 @@
+"""Initial weights: from a file, an address or the name of a published set, into a network; plain tensors only."""
+
+import errno
+import http.client
+import pickle
+import re
+import struct
+import urllib.error
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import safetensors.torch
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError
+from torch import nn
+
+from retinue.models.network import Network
+from retinue.pipeline.errors import ModelError, SettingsError
+from retinue.pipeline.files import sha256
+
+SUFFIXES = (".pth", ".pt", ".safetensors")
+_DIGEST = re.compile(r"[0-9a-f]{8,64}")
+
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    OverflowError,
+    AssertionError,
+    struct.error,
+)
+"""What `torch.load` raises for a file that is cut off, is something else, or holds more than tensors."""
+
+
+@dataclass(frozen=True)
+class WeightsSettings:
+    """conf/weights: where the network starts.
+
+    Attributes:
+        name: of the choice.
+        path: a file of weights (see `load_weights`), or a model bundle, whose folder holds one.
+        url: http(s) address of one; needs `sha256`. Without path and url, weights are drawn from the seed.
+        sha256: hexadecimal digest of the file, or its first digits, at least 8.
+        inputs: the file DVC watches: the weights, or this module where there is no file.
+    """
+
+    name: str
+    path: str | None
+    url: str | None
+    sha256: str | None
+    inputs: str
+
+    def __post_init__(self) -> None:
+        if self.path is not None and self.url is not None:
+            raise SettingsError("weights: expected a path or a url, got both. Choose weights=file or weights=url.")
+        if self.url is not None and self.sha256 is None:
+            raise SettingsError("weights.sha256: a download is used only with its digest. Give weights.sha256=DIGEST.")
+        if self.url is not None and urlsplit(self.url).scheme not in ("http", "https"):
+            raise SettingsError(f"weights.url: expected http:// or https://, got {self.url!r}; a file is weights.path.")
+        if self.sha256 is not None and not _DIGEST.fullmatch(self.sha256.lower()):
+            raise SettingsError(f"weights.sha256: expected 8 to 64 hexadecimal digits, got {self.sha256!r}.")
+
+    @property
+    def given(self) -> bool:
+        """Whether there are weights to start from."""
+        return self.path is not None or self.url is not None
+
+    def fetch(self) -> Path:
+        """The file of weights, downloaded where it must be, its digest checked.
+
+        Downloads go to torch's own cache (`torch.hub.get_dir()`), so one that torchvision has made is used again.
+
+        Raises:
+            ModelError: no such file or address, or another digest.
+        """
+        if self.url is None:
+            assert self.path is not None
+            path = Path(self.path)
+            path = path / "weights.safetensors" if path.is_dir() else path
+            _check_name(path)
+        else:
+            path = _download(self.url, str(self.sha256).lower())
+        digest = sha256(path)
+        if self.sha256 is not None and not digest.startswith(self.sha256.lower()):
+            raise ModelError(
+                f"{path}: its SHA-256 is {digest}, expected {self.sha256.lower()}… The file is damaged or another one; "
+                f"{'delete it and run again' if self.url else 'correct weights.sha256 or weights.path'}."
+            )
+        return path
+
+
+class LoadReport(NamedTuple):
+    """What became of published tensors, by their dotted names in the network's order.
+
+    Attributes:
+        loaded: taken over as published.
+        adapted: taken over, for another number of input channels.
+        skipped: not taken over: a head made for other classes, whose own initialisation stays, or a part that this
+            variant of the network does without.
+    """
+
+    loaded: list[str]
+    adapted: list[str]
+    skipped: list[str]
+
+    def __str__(self) -> str:
+        adapted = f"; adapted to the input channels: {', '.join(self.adapted)}" if self.adapted else ""
+        skipped = f"; skipped: {_shown(self.skipped, ', ')}" if self.skipped else ""
+        return f"{len(self.loaded)} tensors loaded{adapted}{skipped}"
+
+    def document(self) -> dict[str, Any]:
+        """As the bundle records it: every name but those of `loaded`, of which the number says enough."""
+        return {**self._asdict(), "loaded": len(self.loaded)}
+
+
+def load_weights(network: Network, path: Path | str, *, with_heads: bool = True) -> LoadReport:
+    """Copies a published state dict into `network`.
+
+    Every tensor must find its counterpart of the same name and shape, with these exceptions: a head (`network.head`,
+    `network.auxiliary_heads`) keeps its fresh initialisation where its shape differs; the first convolution is adapted
+    to another number of input channels; parts that the variant does without (`network.dispensable`) may be there; and
+    counters of batch norm (`num_batches_tracked`) may be absent, as in old files.
+
+    For one input channel the first convolution's weights are summed over the published ones, which is what the network
+    computes for an image whose channels are all equal; for more channels than published they are repeated in turn and
+    scaled by published / own, which keeps the size of the sums.
+
+    Args:
+        network: changed in place, and not at all where an error is raised.
+        path: .pth or .pt (a flat dict of tensors, as torchvision publishes it) or .safetensors. Nothing in it is
+            executed: torch's weights-only loader refuses everything but tensors.
+        with_heads: False leaves the heads as they are, whatever their shape: they were made for other classes.
+
+    Raises:
+        ModelError: no such file, not a file of tensors, or tensors that are missing, unexpected, of another shape or
+            not finite, by name.
+    """
+    path = Path(path)
+    published = network.adopt(read_tensors(path))
+    own = network.state_dict()
+    fresh = _fresh_heads(network, own, published, with_heads=with_heads)
+    first = _first_convolution(network)
+    report = LoadReport([], [], [])
+    values: dict[str, torch.Tensor] = {}
+    problems: list[str] = []
+    for name in sorted(published.keys() - own.keys()):
+        if not name.startswith(network.dispensable or "\0"):
+            problems.append(f"unexpected {name} {tuple(published[name].shape)}")
+    for name, tensor in own.items():
+        given = published.get(name)
+        if given is None:
+            if not name.endswith(".num_batches_tracked"):
+                problems.append(f"missing {name} {tuple(tensor.shape)}")
+        elif name in fresh:
+            report.skipped.append(name)
+        elif given.is_floating_point() and not given.isfinite().all():
+            problems.append(f"{name} holds NaN or infinite values")
+        elif given.shape == tensor.shape:
+            values[name] = given
+            report.loaded.append(name)
+        elif name == first and (adapted := _adapt_channels(given, tensor.shape)) is not None:
+            values[name] = adapted
+            report.adapted.append(name)
+        else:
+            problems.append(f"{name} is {tuple(given.shape)}, the network's is {tuple(tensor.shape)}")
+    if problems:
+        raise ModelError(
+            f"{path}: these weights do not fit {type(network).__name__}: {_shown(problems, '; ')}. "
+            "Choose the model they were published for (its depth, variant, stem and version too), or weights=none."
+        )
+    report.skipped.extend(name for name in published if name not in own)
+    network.load_state_dict(values, strict=False)
+    return report
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors in a .pth, .pt or .safetensors file, by name, on the CPU.
+
+    Raises:
+        ModelError: see `load_weights`.
+    """
+    _check_name(path)
+    try:
+        if path.suffix.lower() == ".safetensors":
+            return safetensors.torch.load_file(path, device="cpu")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, *_UNREADABLE) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # torch seeks before the start of a cut-off file
+            raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"{path}: not a file of tensors, or cut off ({reason}). Nothing in it was executed. "
+            "Expected a state dict saved by torch.save, or .safetensors; download it again."
+        ) from error
+    if not isinstance(content, dict) or not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
+        found = f"a dict with the keys {sorted(map(str, content))[:5]}" if isinstance(content, dict) else type(content)
+        raise ModelError(
+            f"{path}: expected a flat dict of names and tensors, found {found}. Save the network's state_dict() alone."
+        )
+    return {str(name): tensor for name, tensor in content.items()}
+
+
+def _check_name(path: Path) -> None:
+    if path.suffix.lower() not in SUFFIXES:
+        raise ModelError(f"{path}: expected weights as {', '.join(SUFFIXES)}, got the suffix {path.suffix!r}.")
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file of weights. Set weights.path to an existing one.")
+
+
+def _download(url: str, digest: str) -> Path:
+    """The file at `url` in torch's cache, downloaded where it is not there yet."""
+    name = PurePosixPath(urlsplit(url).path).name
+    if PurePosixPath(name).suffix.lower() not in SUFFIXES:
+        raise ModelError(f"{url}: expected an address that ends in {', '.join(SUFFIXES)}.")
+    # Files of other publishers share names like model.safetensors; torchvision's carry their digest.
+    target = Path(torch.hub.get_dir(), "checkpoints", name if digest[:8] in name else f"{digest[:16]}-{name}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):  # ranks and parallel trials want it at the same time
+        if target.exists():
+            return target
+        try:
+            torch.hub.download_url_to_file(url, str(target), hash_prefix=digest)
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+            raise ModelError(
+                f"{url}: cannot be downloaded ({error}). Download it elsewhere, then weights=file weights.path=FILE."
+            ) from error
+        except RuntimeError as error:
+            if "invalid hash value" not in str(error):
+                raise
+            raise ModelError(f"{url}: its SHA-256 does not begin with {digest}. Nothing was kept; {error}.") from error
+    return target
+
+
+def _fresh_heads(
+    network: Network, own: Mapping[str, torch.Tensor], published: Mapping[str, torch.Tensor], *, with_heads: bool
+) -> set[str]:
+    """The tensors of the heads that were published for other classes."""
+    fresh: set[str] = set()
+    for head in (network.head, *network.auxiliary_heads):
+        names = {name for name in own if name.startswith(f"{head}.")}
+        if not with_heads or any(name in published and published[name].shape != own[name].shape for name in names):
+            fresh |= names
+    return fresh
+
+
+def _first_convolution(network: nn.Module) -> str | None:
+    """Name of the weight of the first convolution, in the order of registration."""
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            return f"{name}.weight"
+    return None
+
+
+def _adapt_channels(weight: torch.Tensor, shape: torch.Size) -> torch.Tensor | None:
+    """`weight` (out, in, kH, kW) for the input channels of `shape`, None where it is not a matter of channels alone."""
+    if weight.ndim != 4 or weight.shape[0] != shape[0] or weight.shape[2:] != shape[2:]:
+        return None
+    published, wanted = weight.shape[1], shape[1]
+    if wanted == 1:
+        return weight.sum(dim=1, keepdim=True)
+    if wanted > published:
+        return weight[:, torch.arange(wanted) % published] * (published / wanted)
+    return None
+
+
+def _shown(parts: list[str], separator: str) -> str:
+    more = f"{separator}and {len(parts) - 5} more" if len(parts) > 5 else ""
+    return separator.join(parts[:5]) + more

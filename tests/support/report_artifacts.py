@@ -1,0 +1,336 @@
+"""The artifacts of a whole run, made up in a second: what the report is tested on.
+
+Labels and logits are drawn from a seed; metrics and curves are those of `retinue.metrics` on them, so everything on the
+page belongs together as it does after a real run.
+"""
+
+import copy
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from retinue.describe.describe import describe
+from retinue.images.store import ImageStore, RowFile
+from retinue.metrics import summary
+from retinue.metrics.probabilities import decide, to_probs
+from retinue.models.lenet5 import LeNet5
+from retinue.pipeline import artifacts
+from retinue.pipeline.artifacts import (
+    Dataset,
+    Epoch,
+    Explanation,
+    LayerEntry,
+    LedgerEpoch,
+    Quarantined,
+    RawImage,
+    Sample,
+)
+from retinue.pipeline.composition import load_params
+from retinue.pipeline.files import write_json, write_table
+from retinue.transfer.depth import blocks_of
+from retinue.transfer.freezing import freeze_blocks
+
+ROOT = Path(__file__).resolve().parents[2]
+DIGITS = tuple("0123456789")
+INSECTS = ("ants", "bees")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is made up.
+
+    Attributes:
+        classes: names.
+        image_size, channels: of the stored images.
+        per_class: images of each class in the test split.
+        skill: how far the logit of the right class stands above the others, in standard deviations.
+        epochs: of the training.
+        quarantine, duplicates: what acquire found.
+        applicable: whether the explainer has something to show.
+        frozen_blocks: of the network, from the first one on; 0 is transfer=scratch.
+        reasons: for the scenario, as transfer=auto gives them.
+        prefix: of the image ids.
+        sections: what differs from params.yaml, section -> key -> value.
+    """
+
+    classes: Sequence[str] = DIGITS
+    image_size: int = 32
+    channels: int = 1
+    per_class: int = 36
+    skill: float = 4.0
+    epochs: int = 18
+    quarantine: Sequence[Quarantined] = ()
+    duplicates: Sequence[Sequence[Mapping[str, str]]] = ()
+    applicable: bool = True
+    frozen_blocks: int = 0
+    reasons: Sequence[str] = ()
+    prefix: str = "scan/"
+    sections: Mapping[str, Any] | None = None
+
+
+BINARY = Scene(
+    classes=INSECTS,
+    image_size=112,
+    channels=3,
+    per_class=70,
+    skill=2.2,
+    quarantine=[Quarantined("train/ants/imageNotFound.gif", "ants", "format GIF is not among JPEG, PNG, WEBP")],
+    prefix="val/photo-",
+    sections={"augment": {"name": "none", "copies_per_image": 0, "transforms": []}},
+)
+TRANSFERRED = replace(
+    BINARY,
+    frozen_blocks=2,
+    reasons=["122 training images per class: few (transfer.small_below 150).", "Chosen: small_different."],
+    sections={**(BINARY.sections or {}), "transfer": {"name": "auto"}},
+)
+
+
+def settings_values(scene: Scene) -> dict[str, Any]:
+    """The committed settings with the scene's changes."""
+    values = copy.deepcopy(load_params(ROOT / "params.yaml"))
+    for name, changes in (scene.sections or {}).items():
+        values[name] = {**values[name], **changes} if isinstance(changes, Mapping) else changes
+    return values
+
+
+def write_artifacts(scene: Scene) -> None:
+    """Writes data/, models/, evaluation/ and explanations/ below the current folder."""
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.repeat(np.arange(len(scene.classes)), scene.per_class))
+    logits = _logits(rng, labels, scene)
+    dataset = _dataset(scene)
+    artifacts.write_dataset(artifacts.PROCESSED / "dataset.json", dataset)
+    for split in artifacts.SPLITS:
+        count = len(labels) if split == "test" else sum(dataset.counts[split].values())
+        held = labels if split == "test" else np.arange(count) % len(scene.classes)
+        rows = [Sample(f"{scene.prefix}{split}-{i:04d}.png", int(label), "") for i, label in enumerate(held)]
+        write_table(artifacts.PROCESSED / split / "manifest.csv", Sample, rows)
+    store = _test_images(rng, labels, scene)
+    _raw(scene, dataset)
+    _augmented(rng, scene)
+    _model(rng, scene)
+    _evaluation(labels, logits, scene)
+    _explanations(labels, logits, store, scene)
+
+
+def _logits(rng: np.random.Generator, labels: np.ndarray, scene: Scene) -> np.ndarray:
+    if len(scene.classes) == 2:
+        return (scene.skill * (labels - 0.5) + rng.normal(size=len(labels))).astype(np.float32)[:, None] * 1.5
+    logits = rng.normal(size=(len(labels), len(scene.classes)))
+    logits[np.arange(len(labels)), labels] += scene.skill
+    return (1.5 * logits).astype(np.float32)
+
+
+def _dataset(scene: Scene) -> Dataset:
+    train = {name: 4 * scene.per_class + 3 * i for i, name in enumerate(scene.classes)}
+    val = {name: scene.per_class - i % 5 for i, name in enumerate(scene.classes)}
+    test = dict.fromkeys(scene.classes, scene.per_class)
+    counts = {"train": train, "val": val, "test": test}
+    mean, std = (0.3,) * scene.channels, (0.35,) * scene.channels
+    size = scene.image_size
+    return Dataset("made_up", tuple(scene.classes), counts, size, size * 8 // 7, scene.channels, mean, std)
+
+
+def _pattern(rng: np.random.Generator, label: int, scene: Scene) -> np.ndarray:
+    """A ring whose size tells the class, uint8 (S, S, C)."""
+    side = scene.image_size
+    y, x = np.mgrid[:side, :side] / side - 0.5 - rng.uniform(-0.06, 0.06, size=(2, 1, 1))
+    radius = 0.08 + 0.34 * label / len(scene.classes)
+    ring = np.exp(-(((np.hypot(x, 1.2 * y) - radius) / 0.05) ** 2))
+    tint = rng.uniform(0.6, 1.0, size=scene.channels)
+    noise = rng.normal(0, 0.03, size=(side, side, 1))
+    return np.clip(255 * (0.12 + 0.8 * ring[..., None] * tint + noise), 0, 255).astype(np.uint8)
+
+
+def _test_images(rng: np.random.Generator, labels: np.ndarray, scene: Scene) -> ImageStore:
+    shape = (scene.image_size, scene.image_size, scene.channels)
+    store = ImageStore.create(artifacts.PROCESSED / "test", len(labels), shape)
+    for row, label in enumerate(labels):
+        store.write(row, _pattern(rng, int(label), scene))
+    return store
+
+
+def _raw(scene: Scene, dataset: Dataset) -> None:
+    totals = {c: sum(dataset.counts[s][c] for s in artifacts.SPLITS) for c in scene.classes}
+    digest = "0" * 64
+    rows = [
+        RawImage(f"{scene.prefix}{i:04d}.png", c, "", "", digest, 500, 32, 32, "L", "PNG") for i, c in enumerate(totals)
+    ]
+    write_table(artifacts.RAW / "manifest.csv", RawImage, rows)
+    write_json(artifacts.RAW / "quarantine.json", [asdict(entry) for entry in scene.quarantine])
+    card = {
+        "name": "made_up",
+        "description": "Rings of different sizes; the class is the radius.",
+        "licence": "MIT",
+        "origin": "drawn by the tests",
+        "images": sum(totals.values()),
+        "quarantined": len(scene.quarantine),
+        "classes": totals,
+        "given_splits": {"test": len(scene.classes) * scene.per_class},
+        "modes": {"L": sum(totals.values())},
+        "formats": {"PNG": sum(totals.values())},
+        "width": {"min": 32, "median": 32, "max": 32},
+        "height": {"min": 32, "median": 40.5, "max": 64},
+        "duplicates": scene.duplicates,
+    }
+    write_json(artifacts.RAW / "card.json", card)
+
+
+def _augmented(rng: np.random.Generator, scene: Scene) -> None:
+    transforms = settings_values(scene)["augment"]["transforms"]
+    write_json(artifacts.AUGMENTED / "policy.json", {"transforms": transforms})
+    tiles = [[_pattern(rng, label, scene) for _ in range(8)] for label in range(min(4, len(scene.classes)))]
+    sheet = np.concatenate([np.concatenate(row, axis=1) for row in tiles]).repeat(2, 0).repeat(2, 1)
+    _write_png(artifacts.AUGMENTED / "preview.png", sheet)
+
+
+def _model(rng: np.random.Generator, scene: Scene) -> None:
+    artifacts.MODEL.mkdir(parents=True)
+    (artifacts.MODEL / "weights.safetensors").write_bytes(rng.bytes(1000))
+    history = []
+    for epoch in range(scene.epochs):
+        left = np.exp(-epoch / 4)
+        val = 0.06 + 1.9 * left + 0.02 * max(0, epoch - 9) + rng.uniform(0, 0.01)
+        history.append(
+            Epoch(
+                epoch=epoch,
+                lr=0.002 * np.cos(epoch / scene.epochs * np.pi / 2) ** 2,
+                train_loss=0.02 + 2.2 * left,
+                train_accuracy_score=1 - 0.8 * left,
+                val_log_loss=val,
+                val_accuracy_score=0.985 - 0.75 * left,
+                val_auc_score=0.9995 - 0.4 * left**2,
+                val_predicted_classes=len(scene.classes),
+            )
+        )
+    write_table(artifacts.MODEL / "history.csv", Epoch, history)
+    best = min(history, key=lambda row: row.val_log_loss)
+    training = {
+        "best_epoch": best.epoch,
+        "monitor": "val/log_loss",
+        "value": best.val_log_loss,
+        "initial_weights": {"name": "none"},
+    }
+    shape, values = (scene.channels, scene.image_size, scene.image_size), settings_values(scene)
+    network = LeNet5(scene.channels, 1 if len(scene.classes) == 2 else len(scene.classes), scene.image_size)
+    write_json(artifacts.ARCHITECTURE, describe(network, shape, 32, values["optimizer"]).document())
+    write_json(artifacts.MODEL / "bundle.json", {"format": 1, "training": training})
+    write_json(artifacts.TRANSFER, _transfer(network, scene))
+
+
+def _transfer(network: LeNet5, scene: Scene) -> dict[str, Any]:
+    """What a training writes whose head learns at 0.002 and whose other layers, where some are frozen, at a tenth."""
+    blocks, transfers = blocks_of(network), scene.frozen_blocks > 0
+    freezing = freeze_blocks(network, blocks, scene.frozen_blocks)
+    layers = []
+    for name, module in network.named_modules():
+        parameters = list(module.parameters(recurse=False))
+        if parameters:
+            frozen, lr = name in freezing.layers, 0.0002 if transfers and name != network.head else 0.002
+            layers.append(
+                LayerEntry(
+                    layer=name,
+                    type=type(module).__name__,
+                    parameters=sum(p.numel() for p in parameters),
+                    frozen=frozen,
+                    trained_from=None if frozen else 0,
+                    in_optimizer=not frozen,
+                    batch_norm=None,
+                    lr=None if frozen else lr,
+                )
+            )
+    tensors = 2 * len(freezing.layers)
+    digest = hashlib.sha256(str(freezing.layers).encode()).hexdigest()
+    return {
+        "scenario": {
+            "name": "small_different" if transfers else "scratch",
+            "frozen_fraction": 0.4 if transfers else 0.0,
+            "lr_factor": 0.1 if transfers else 1.0,
+            "block_decay": 1.0,
+            "unfreeze_every": None,
+            "prefix_cache": "float32",
+            "prefix_cache_gb": 8.0,
+        },
+        "reasons": list(scene.reasons),
+        "measured": {},
+        "frozen": {
+            "blocks": [block.name for block in blocks[: freezing.num_frozen]],
+            "layers": len(freezing.layers),
+            "layers_before_head": sum(len(block.layers) for block in blocks),
+        },
+        "prefix_cache": "float32" if transfers else None,
+        "layers": [asdict(row) for row in layers],
+        "epochs": [asdict(LedgerEpoch(epoch, tensors, digest, 10 - tensors, 0)) for epoch in range(scene.epochs)],
+    }
+
+
+def _evaluation(labels: np.ndarray, logits: np.ndarray, scene: Scene) -> None:
+    rows = RowFile.create(artifacts.PREDICTIONS / "logits.npy", logits.shape, np.float32)
+    for i, row in enumerate(logits):
+        rows.write(i, row)
+    rows.close()
+    options = {**settings_values(scene)["evaluate"], "bootstrap_samples": 50}
+    probs = to_probs(logits)
+    document = summary.metrics_document(labels, probs, scene.classes, options, seed=0)
+    artifacts.write_metrics(document)
+    for name, table in summary.curve_tables(labels, probs, scene.classes, options).items():
+        write_table(artifacts.CURVES / f"{name}.csv", type(table[0]), table)
+
+
+def _explanations(labels: np.ndarray, logits: np.ndarray, store: ImageStore, scene: Scene) -> None:
+    document = {
+        "explainer": "gradcam",
+        "target_layer": "features.3",
+        "applicable": scene.applicable,
+        "reason": None if scene.applicable else "the network has no convolution",
+        "images": [],
+    }
+    if scene.applicable:
+        document["images"] = [asdict(entry) for entry in _chosen(labels, logits, scene)]
+        for entry in document["images"]:
+            image = store[entry["row"]].astype(float).mean(axis=2)
+            overlay = np.stack([image, image * 0.6, 255 - image], axis=2).astype(np.uint8)
+            _write_png(artifacts.EXPLANATIONS / "overlays" / entry["overlay"], overlay.repeat(2, 0).repeat(2, 1))
+    write_json(artifacts.EXPLANATIONS / "gallery.json", document)
+
+
+def _chosen(labels: np.ndarray, logits: np.ndarray, scene: Scene) -> list[Explanation]:
+    """Of each class the first two right ones and the first wrong one, and the other errors as confident ones."""
+    probs = to_probs(logits)
+    predicted, confidence = decide(probs), probs.max(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    rows = [
+        (int(r), "right")
+        for c in range(len(scene.classes))
+        for r in np.flatnonzero((labels == c) & (predicted == c))[:2]
+    ]
+    firsts = [int(wrong[labels[wrong] == c][0]) for c in np.unique(labels[wrong])]
+    rows += [(r, "wrong") for r in firsts]
+    rows += [
+        (int(r), "confident_error") for r in sorted(set(wrong.tolist()) - set(firsts), key=lambda r: -confidence[r])[:8]
+    ]
+    return [
+        Explanation(
+            f"{scene.prefix}test-{row:04d}.png",
+            row,
+            int(labels[row]),
+            int(predicted[row]),
+            float(confidence[row]),
+            outcome,
+            int(predicted[row]),
+            f"{i:05d}.png",
+            i,
+        )
+        for i, (row, outcome) in enumerate(rows)
+    ]
+
+
+def _write_png(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path)
