@@ -12,10 +12,10 @@ import torch
 from benchmarks.pairing import Row, in_turn, rate_row, timed
 from retinue.bundle import build_network
 from retinue.engine.loading import Batches, StoredImages
+from retinue.engine.store import ImageStore
 from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.images.augmentation import Policy
 from retinue.images.preprocessing import Preprocessing
-from retinue.images.store import ImageStore
 from retinue.pipeline.artifacts import Dataset
 from retinue.pipeline.composition import compose
 from retinue.training.classifier import Classifier, ImageForward, TrainSettings

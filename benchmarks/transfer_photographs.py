@@ -14,9 +14,9 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks import experiments
 from benchmarks.in_process import Pipeline
 from retinue.engine.loading import Batches, StoredImages
+from retinue.engine.store import ImageStore
 from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.images.preprocessing import Preprocessing
-from retinue.images.store import ImageStore
 from retinue.metrics.summary import metrics_document
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Sample

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from project import Project
+from retinue.engine.store import ImageStore
 from retinue.images.augmentation import Policy
 from retinue.images.preprocessing import Preprocessing
-from retinue.images.store import ImageStore
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import SPLITS, RawImage, Sample
 from retinue.pipeline.composition import compose

@@ -13,7 +13,7 @@ from sklearn import metrics as sk
 from sklearn.datasets import load_digits
 
 from retinue.bundle import Bundle
-from retinue.images.store import ImageStore
+from retinue.engine.store import ImageStore
 from retinue.models.lenet5 import LeNet5
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import (

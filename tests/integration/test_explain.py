@@ -16,9 +16,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from retinue.bundle import Bundle
+from retinue.engine.store import ImageStore
 from retinue.explainers.gradcam import GradCAM
 from retinue.images.overlay import overlay
-from retinue.images.store import ImageStore
 from retinue.models.lenet5 import LeNet5
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Dataset, Explanation, Prediction

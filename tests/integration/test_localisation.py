@@ -17,11 +17,11 @@ from PIL import Image
 
 from report_artifacts import Scene, write_artifacts
 from retinue.bundle import Bundle
+from retinue.engine.store import ImageStore
 from retinue.explainers.localisation import Localisation, energy_score, mean_scores, pointing_score
 from retinue.images.outline import outlined
 from retinue.images.overlay import overlay
 from retinue.images.preprocessing import Preprocessing
-from retinue.images.store import ImageStore
 from retinue.models.lenet5 import LeNet5
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import SPLITS, Explanation, Prediction, RawImage, Sample

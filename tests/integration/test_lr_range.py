@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from project import ROOT
 from retinue.cli import lr_range, main
 from retinue.engine.reproducibility import draw_seed, seed_everything
+from retinue.engine.store import ImageStore
 from retinue.images.augmentation import Policy
-from retinue.images.store import ImageStore
 from retinue.lr_range.measurement import Curve, LrRange, Smoothing, Step
 from retinue.models.lenet5 import LeNet5
 from retinue.pipeline import artifacts

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from retinue.dashboard.collect import Dashboard, collect
-from retinue.images.store import ImageStore
+from retinue.engine.store import ImageStore
 from retinue.metrics import summary
 from retinue.metrics.probabilities import decide, to_probs
 from retinue.pipeline import artifacts

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from retinue.describe.describe import describe
-from retinue.images.store import ImageStore, RowFile
+from retinue.engine.store import ImageStore, RowFile
 from retinue.metrics import summary
 from retinue.metrics.probabilities import decide, to_probs
 from retinue.models.lenet5 import LeNet5

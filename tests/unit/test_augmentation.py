@@ -9,8 +9,8 @@ import pytest
 from torch.utils.data import DataLoader
 
 from retinue.engine.loading import StoredImages
+from retinue.engine.store import ImageStore
 from retinue.images.augmentation import Policy
-from retinue.images.store import ImageStore
 from retinue.pipeline.composition import compose
 from retinue.pipeline.errors import DataError, SettingsError
 

@@ -13,9 +13,9 @@ from torch import nn
 
 from networks import Small, make_network
 from retinue.engine.loading import Batches, StoredImages
+from retinue.engine.store import ImageStore
 from retinue.engine.trainer import make_trainer
 from retinue.images.preprocessing import Preprocessing
-from retinue.images.store import ImageStore
 from retinue.models.network import Network
 from retinue.pipeline.composition import compose
 from retinue.pipeline.errors import SettingsError

@@ -11,10 +11,10 @@ from torch import nn
 
 from networks import Small, make_network
 from retinue.engine.loading import Batches, StoredImages
+from retinue.engine.store import ImageStore, RowFile
 from retinue.engine.trainer import make_trainer
 from retinue.engine.writing import writing
 from retinue.images.preprocessing import Preprocessing
-from retinue.images.store import ImageStore, RowFile
 from retinue.pipeline.errors import TrainingError
 from retinue.transfer.features import FOLDER, FrozenPrefix, StoredFeatures, feature_shape, make_room
 from retinue.transfer.freezing import freeze

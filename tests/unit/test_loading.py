@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from retinue.engine.loading import Batches, EpochSampler, StoredImages
-from retinue.images.store import ImageStore
+from retinue.engine.store import ImageStore
 
 
 def sampler(

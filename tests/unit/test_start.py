@@ -10,8 +10,8 @@ import torch
 
 from networks import Small
 from retinue.bundle import Bundle, build_network
+from retinue.engine.store import ImageStore
 from retinue.images.augmentation import Policy
-from retinue.images.store import ImageStore
 from retinue.pipeline.artifacts import Dataset
 from retinue.pipeline.composition import compose
 from retinue.pipeline.errors import DataError, ModelError, SettingsError

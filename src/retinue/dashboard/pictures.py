@@ -12,7 +12,7 @@ from PIL import Image
 
 from retinue.dashboard.comparing import Comparable
 from retinue.dashboard.results import Result
-from retinue.images.store import ImageStore
+from retinue.engine.store import ImageStore
 from retinue.pipeline.artifacts import Explanation
 from retinue.pipeline.errors import DataError, RetinueError
 from retinue.reports.embedding import JPEG_QUALITY, Picture, picture

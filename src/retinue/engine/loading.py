@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from retinue.engine.reproducibility import draw_seed
-from retinue.images.store import ImageStore
+from retinue.engine.store import ImageStore
 
 Draw = Callable[[np.ndarray, int, int], np.ndarray]
 """An augmentation: (image, epoch, index) -> image, both uint8 (H, W, C)."""

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from retinue.engine.loading import Batches
-from retinue.images.store import ImageStore
+from retinue.engine.store import ImageStore
 from retinue.pipeline.errors import RetinueError
 
 

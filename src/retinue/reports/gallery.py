@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from retinue.engine.store import ImageStore
 from retinue.explainers.localisation import Localisation
-from retinue.images.store import ImageStore
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Explanation
 from retinue.pipeline.files import read_json, read_table

@@ -16,10 +16,10 @@ from PIL import Image, ImageDraw, ImageFont
 from torch.utils import data
 
 from retinue.engine.loading import Batches
+from retinue.engine.store import ImageStore
 from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.engine.writing import Stores, writing
 from retinue.images.augmentation import Policy
-from retinue.images.store import ImageStore
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Sample
 from retinue.pipeline.errors import SettingsError

@@ -12,9 +12,9 @@ import torch
 from retinue.bundle import Bundle
 from retinue.engine.loading import Batches, StoredImages
 from retinue.engine.reproducibility import draw_seed
+from retinue.engine.store import ImageStore, RowFile
 from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.engine.writing import writing
-from retinue.images.store import ImageStore, RowFile
 from retinue.metrics import summary
 from retinue.metrics.probabilities import decide, to_probs
 from retinue.pipeline import artifacts

@@ -12,13 +12,13 @@ import torch
 
 from retinue.bundle import Bundle
 from retinue.engine.loading import Batches
+from retinue.engine.store import ImageStore, RowFile
 from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.engine.writing import PngSink, ResultSink, picture_name, writing
 from retinue.explainers.explainer import Explainer, NotApplicable
 from retinue.explainers.localisation import Localisation, energy_score, mean_scores, pointing_score
 from retinue.images.outline import outlined
 from retinue.images.overlay import overlay
-from retinue.images.store import ImageStore, RowFile
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Explanation, Prediction
 from retinue.pipeline.errors import DataError, SettingsError, unknown

@@ -14,11 +14,11 @@ import numpy as np
 import pytorch_lightning as L
 
 from retinue.engine.loading import Batches
+from retinue.engine.store import ImageStore, RowFile
 from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.engine.writing import ResultSink, Stores, writing
 from retinue.images.preprocessing import Preprocessing, mean_and_std
 from retinue.images.splitting import Candidate, split
-from retinue.images.store import ImageStore, RowFile
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import SPLITS, Dataset, RawImage, Sample
 from retinue.pipeline.errors import DataError, SettingsError, unknown

@@ -12,10 +12,10 @@ from pytorch_lightning.utilities import rank_zero_only
 from retinue.bundle import build_network
 from retinue.engine.loading import Batches, StoredImages
 from retinue.engine.reproducibility import seed_everything
+from retinue.engine.store import ImageStore
 from retinue.engine.trainer import TrainerSettings
 from retinue.images.augmentation import Policy
 from retinue.images.preprocessing import Preprocessing
-from retinue.images.store import ImageStore
 from retinue.models.network import Network
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Dataset, Sample

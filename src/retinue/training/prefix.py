@@ -9,10 +9,10 @@ import numpy as np
 from pytorch_lightning.utilities import rank_zero_only
 
 from retinue.engine.loading import Batches
+from retinue.engine.store import RowFile
 from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.engine.writing import writing
 from retinue.images.preprocessing import Preprocessing
-from retinue.images.store import RowFile
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Dataset
 from retinue.pipeline.files import replacing, sha256

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from retinue.engine.store import RowFile
 from retinue.images.preprocessing import Preprocessing
-from retinue.images.store import RowFile
 from retinue.pipeline.artifacts import SHARED_CACHE
 from retinue.pipeline.errors import TrainingError
 
