@@ -15,17 +15,18 @@ from benchmarks import experiments
 from benchmarks.in_process import Pipeline
 from retinue.engine.loading import Batches, StoredImages
 from retinue.engine.store import ImageStore
-from retinue.engine.trainer import TrainerSettings, make_trainer
-from retinue.images.preprocessing import Preprocessing
+from retinue.engine.trainer import make_trainer
 from retinue.metrics.summary import metrics_document
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Sample
 from retinue.pipeline.composition import project_root
 from retinue.pipeline.errors import TrainingError
 from retinue.pipeline.files import read_table
+from retinue.pipeline.plan import load_plan
 from retinue.pipeline.stage import explained
-from retinue.training.assembly import TrainingImages, prepare_network
-from retinue.training.classifier import TrainSettings
+from retinue.training.images import TrainingImages
+from retinue.training.network import prepare_network
+from retinue.training.plan import TrainPlan
 from retinue.transfer.automatic import SCENARIOS
 from retinue.transfer.probing import HeadInputs
 
@@ -94,24 +95,22 @@ def _auto(pipeline: Pipeline, start: Sequence[str]) -> str:
     """The scenario that transfer=auto chooses; what it then trains is that scenario's model, bit for bit."""
     settings = pipeline.settings(*start, "transfer=auto")
     with pipeline.inside():
-        own = settings.section("train", TrainSettings)
-        return prepare_network(settings, artifacts.read_dataset(), TrainingImages.read(), own).decision.scenario.name
+        return prepare_network(load_plan(TrainPlan, settings), TrainingImages.read()).scenario.name
 
 
 def _probe(pipeline: Pipeline, start: Sequence[str]) -> dict[str, Any]:
     """Metrics of a logistic regression on the standardised features of the training split, without any training."""
     settings = pipeline.settings(*start, "transfer=large_different")
     with pipeline.inside():
-        dataset, own = artifacts.read_dataset(), settings.section("train", TrainSettings)
-        network = prepare_network(settings, dataset, TrainingImages.read(), own).network.eval()
-        hardware = settings.section("trainer", TrainerSettings)
+        plan, images = load_plan(TrainPlan, settings), TrainingImages.read()
+        network, dataset = prepare_network(plan, images).network.eval(), images.dataset
         found = {}
         for split in ("train", "test"):
             folder = artifacts.PROCESSED / split
             labels = np.array([s.label for s in read_table(folder / "manifest.csv", Sample)])
-            module = HeadInputs(network, Preprocessing.from_dataset(dataset), len(labels))
+            module = HeadInputs(network, images.preprocessing, len(labels))
             stored = StoredImages([ImageStore(folder)], labels)
-            make_trainer(hardware, seed=0).predict(
+            make_trainer(plan.trainer, seed=0).predict(
                 module, Batches(stored, batch_size=64, num_workers=0), return_predictions=False
             )
             found[split] = module.features.numpy(), labels

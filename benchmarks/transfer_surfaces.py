@@ -12,11 +12,12 @@ from scipy import stats
 
 from benchmarks import experiments
 from benchmarks.in_process import Pipeline
-from retinue.pipeline import artifacts
 from retinue.pipeline.composition import project_root
+from retinue.pipeline.plan import load_plan
 from retinue.pipeline.stage import explained
-from retinue.training.assembly import TrainingImages, prepare_network
-from retinue.training.classifier import TrainSettings
+from retinue.training.images import TrainingImages
+from retinue.training.network import prepare_network
+from retinue.training.plan import TrainPlan
 from retinue.transfer.automatic import SCENARIOS
 
 SOURCE = ("experiment=surfaces", "source.similarity=1.0", "source.images_per_class=800", "source.seed=100")
@@ -96,8 +97,7 @@ def _cell(size: str, domain: str, start: Sequence[str], seeds: int) -> Cell:
             print(f"{size} {domain} seed {seed} {name}: {metrics['accuracy_score']:.4f}", flush=True)
         settings = pipeline.settings("transfer=auto", *start)
         with pipeline.inside():
-            own = settings.section("train", TrainSettings)
-            decision = prepare_network(settings, artifacts.read_dataset(), TrainingImages.read(), own).decision
+            decision = prepare_network(load_plan(TrainPlan, settings), TrainingImages.read()).decision
         cell.chosen.append(decision.scenario.name)
         print(f"{size} {domain} seed {seed} auto: {decision.reasons}", flush=True)
     return cell

@@ -4,6 +4,7 @@ import ast
 import graphlib
 import re
 import runpy
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from dependencies import BUILDS_MODELS, SHOWS_SETTINGS, rewritten, stage_file, t
 from import_graph import SRC, closure, is_empty
 from retinue.pipeline.composition import compose, load_params
 from retinue.pipeline.errors import SettingsError
-from retinue.pipeline.settings import Settings
+from retinue.pipeline.plan import sections_of
+from retinue.pipeline.settings import EXECUTION_SECTIONS, Settings
 from retinue.stages import __path__ as stages_path
 
 ROOT = SRC.parent
@@ -91,19 +93,24 @@ def test_declared_code_is_the_imported_code(stage: str, overrides: list[str]) ->
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_declared_settings_are_those_the_stage_may_read(stage: str) -> None:
-    sections = runpy.run_path(str(stage_file(stage)))["SECTIONS"]
-    assert list(sections) == PIPELINE["stages"][stage]["params"]
+def test_a_stage_declares_the_sections_of_its_plan(stage: str) -> None:
+    module = runpy.run_path(str(stage_file(stage)))
+    (plan,) = (value for name, value in module.items() if name == f"{stage.title()}Plan")
+    assert list(module["SECTIONS"]) == list(sections_of(plan)) == PIPELINE["stages"][stage]["params"]
+    assert {field.name for field in fields(plan)} <= {*sections_of(plan), *EXECUTION_SECTIONS}
 
 
-@pytest.mark.parametrize("stage", [s for s in STAGES if s != "report"])
-def test_every_declared_section_is_read(stage: str) -> None:
-    own = stage_file(stage).read_text("utf-8").split("SECTIONS =", 1)[1].split("\n", 1)[1]
-    parts = [file.read_text("utf-8") for file in closure(stage_file(stage)) if file.parent.name == "training"]
-    for section in PIPELINE["stages"][stage]["params"]:
-        read = "settings.seed" if section == "seed" else f'("{section}"'
-        found = any(read in text for text in (own, *parts))
-        assert found, f"{stage} declares the section {section!r} and never reads it"
+@pytest.mark.parametrize("stage", STAGES)
+def test_only_the_door_of_a_stage_reads_settings(stage: str) -> None:
+    """Below stages/ and pipeline/ nothing takes a section of the settings: it is given what it needs, typed."""
+    for path in closure(stage_file(stage)):
+        if path.parent.name not in ("stages", "pipeline"):
+            assert "Settings" not in {a.name for a in _imported_names(path, "retinue.pipeline.settings")}, path
+
+
+def _imported_names(path: Path, module: str) -> list[ast.alias]:
+    tree = ast.parse(path.read_text("utf-8"))
+    return [a for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module == module for a in n.names]
 
 
 def test_a_stage_cannot_read_what_it_does_not_declare() -> None:

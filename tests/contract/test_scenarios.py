@@ -18,9 +18,9 @@ from retinue.pipeline.composition import compose
 from retinue.pipeline.errors import SettingsError
 from retinue.pipeline.settings import build, strict
 from retinue.training.classifier import Classifier, ImageForward, TrainSettings
+from retinue.transfer.freeze_check import FreezeCheck
 from retinue.transfer.freezing import freeze
 from retinue.transfer.learning_rates import parameter_groups
-from retinue.transfer.ledger import FreezeLedger
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
@@ -86,7 +86,7 @@ def test_two_epochs_move_what_is_trained_and_nothing_else(model: str, scenario: 
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
     hardware = strict(TrainerSettings, {**settings["trainer"], "progress_bar": False}, where="trainer")
-    ledger = FreezeLedger(network)
+    ledger = FreezeCheck(network)
     trainer = make_trainer(hardware, seed=0, callbacks=[ledger], max_epochs=2)
     trainer.fit(classifier, Batches(images, images, batch_size=4, num_workers=0))
     ledger.check_result()

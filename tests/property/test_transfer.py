@@ -12,8 +12,8 @@ from torch import nn
 from retinue.models.network import Network
 from retinue.transfer.depth import blocks_of
 from retinue.transfer.freezing import Freezing, freeze, freeze_blocks
+from retinue.transfer.prefix_cache.cut import Suffix, prefix_of
 from retinue.transfer.similarity import spread
-from retinue.transfer.splitting import Suffix, prefix_of
 from scenarios import scenario
 from small_networks import Branches, Gate, Net
 

@@ -16,9 +16,9 @@ from retinue.engine.trainer import make_trainer
 from retinue.engine.writing import writing
 from retinue.images.preprocessing import Preprocessing
 from retinue.pipeline.errors import TrainingError
-from retinue.transfer.features import FOLDER, FrozenPrefix, StoredFeatures, feature_shape, make_room
 from retinue.transfer.freezing import freeze
-from retinue.transfer.splitting import prefix_of
+from retinue.transfer.prefix_cache.cut import prefix_of
+from retinue.transfer.prefix_cache.features import FOLDER, FrozenPrefix, StoredFeatures, feature_shape, make_room
 from scenarios import TRAINER, scenario
 
 SIDE = 8

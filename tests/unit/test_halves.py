@@ -13,7 +13,7 @@ from retinue.pipeline.errors import ModelError
 from retinue.training.losses import main_logits
 from retinue.transfer.depth import blocks_of
 from retinue.transfer.freezing import Freezing, freeze, freeze_blocks
-from retinue.transfer.splitting import Suffix, prefix_of
+from retinue.transfer.prefix_cache.cut import Suffix, prefix_of
 from scenarios import ComputesMore, scenario
 from small_networks import Net
 

@@ -18,13 +18,13 @@ import pytorch_lightning as L
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from retinue.engine.trainer import TrainerSettings, make_trainer
-from retinue.images.preprocessing import Preprocessing
-from retinue.pipeline import artifacts
 from retinue.pipeline.errors import SettingsError, TrainingError
+from retinue.pipeline.plan import load_plan
 from retinue.pipeline.settings import Settings
-from retinue.training.assembly import TrainingImages, make_classifier, prepare_network
-from retinue.training.classifier import ImageForward, TrainSettings
+from retinue.training.classifier import ImageForward
+from retinue.training.images import TrainingImages
+from retinue.training.network import prepare_network
+from retinue.training.plan import TrainPlan
 
 DIVERGED = 4.0
 """The test ends where the smoothed loss exceeds its lowest value so many times."""
@@ -191,25 +191,23 @@ def measure(settings: Settings, span: LrRange) -> Curve | None:
         DataError: there are no data yet.
         TrainingError: the very first loss is not finite.
     """
-    own, hardware = settings.section("train", TrainSettings), settings.section("trainer", TrainerSettings)
-    dataset, images = artifacts.read_dataset(), TrainingImages.read()
-    start = prepare_network(settings, dataset, images, own)
-    forward = ImageForward(start.network, Preprocessing.from_dataset(dataset), channels_last=own.channels_last)
-    classifier = make_classifier(_growing_from_low(settings, span), own, dataset, images, start, forward)
-    hidden = not hardware.progress_bar or "LOCAL_RANK" in os.environ  # which only processes of ddp have, but the first
+    plan, images = _growing_from_low(load_plan(TrainPlan, settings), span), TrainingImages.read()
+    prepared = prepare_network(plan, images)
+    forward = ImageForward(prepared.network, images.preprocessing, channels_last=plan.train.channels_last)
+    classifier = prepared.classifier(plan, images, forward)
+    hidden = (
+        not plan.trainer.progress_bar or "LOCAL_RANK" in os.environ
+    )  # which only processes of ddp have, but the first
     with click.progressbar(length=span.num_steps, label="lr range test", file=sys.stderr, hidden=hidden) as bar:
         recorder = Recorder(span, bar.update)
-        trainer = make_trainer(
-            replace(hardware, progress_bar=False),
-            seed=settings.seed,
+        trainer = replace(plan, trainer=replace(plan.trainer, progress_bar=False)).make_trainer(
             callbacks=[recorder],
             max_epochs=-1,  # as many as the steps take
             max_steps=span.num_steps,
             limit_val_batches=0,
-            precision=own.precision,
-            gradient_clip_val=own.gradient_clip_norm,
+            gradient_clip_val=plan.train.gradient_clip_norm,
         )
-        trainer.fit(classifier, images.batches(settings, own))
+        trainer.fit(classifier, plan.batches(images.augmented(), images.stored_val()))
     if not recorder.steps:
         raise TrainingError(
             "the loss of the first batch is not finite, before anything was learnt. Check the initial weights, or set "
@@ -218,7 +216,6 @@ def measure(settings: Settings, span: LrRange) -> Curve | None:
     return Curve(span, tuple(recorder.steps), recorder.end) if trainer.is_global_zero else None
 
 
-def _growing_from_low(settings: Settings, span: LrRange) -> Settings:
+def _growing_from_low(plan: TrainPlan, span: LrRange) -> TrainPlan:
     schedule = {"_target_": f"{__name__}.{growing.__name__}", "factor": span.high / span.low}
-    optimizer = {**settings.plain("optimizer"), "lr": span.low}
-    return Settings({**settings.all(), "optimizer": optimizer, "schedule": schedule})
+    return replace(plan, optimizer={**plan.optimizer, "lr": span.low}, schedule=schedule)

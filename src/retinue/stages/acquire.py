@@ -4,7 +4,7 @@ import hashlib
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pytorch_lightning as L
@@ -18,12 +18,22 @@ from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Quarantined, RawImage
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.files import replacing, write_json, write_table
+from retinue.pipeline.plan import UNDECLARED, load_plan, sections_of
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.stage import main
 from retinue.pipeline.tracker import Tracker
 from retinue.sources.source import Source, SourceRecord
 
-SECTIONS = ("source",)
+
+@dataclass(frozen=True)
+class AcquirePlan:
+    """The settings of acquire."""
+
+    source: Source
+    trainer: TrainerSettings = field(metadata=UNDECLARED)
+
+
+SECTIONS = sections_of(AcquirePlan)
 
 _BATCH_SIZE = 32  # files per message from a worker; no result depends on it
 _SHOWN = 5  # files named in an error message
@@ -83,13 +93,13 @@ class Acquire(L.LightningModule):
 
 def run(settings: Settings, tracker: Tracker) -> None:
     """Writes data/raw/: manifest.csv (`RawImage`), quarantine.json (`Quarantined`) and card.json."""
-    source: Source = settings.build("source")
+    plan = load_plan(AcquirePlan, settings)
+    source = plan.source
     records = source.records()
     if not records:
         raise DataError(f"source {source.name}: holds no files. Expected images of at least two classes.")
-    own = settings.section("trainer", TrainerSettings)
-    trainer = make_trainer(own, seed=0, logger=tracker.lightning_logger())  # nothing is drawn: any seed
-    batches = Batches(RawFiles(source, records), batch_size=_BATCH_SIZE, num_workers=own.num_workers)
+    trainer = make_trainer(plan.trainer, seed=0, logger=tracker.lightning_logger())  # nothing is drawn: any seed
+    batches = Batches(RawFiles(source, records), batch_size=_BATCH_SIZE, num_workers=plan.trainer.num_workers)
     with replacing(artifacts.RAW, leader=trainer.is_global_zero) as folder:
         with writing(trainer, {"findings": lambda: JsonSink(folder, trainer.global_rank)}):
             trainer.predict(Acquire(), batches, return_predictions=False)

@@ -5,7 +5,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cv2
@@ -24,11 +24,10 @@ from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Sample
 from retinue.pipeline.errors import SettingsError
 from retinue.pipeline.files import read_table, replacing, write_table
+from retinue.pipeline.plan import UNDECLARED, load_plan, sections_of
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.stage import main
 from retinue.pipeline.tracker import Tracker
-
-SECTIONS = ("seed", "augment")
 
 PREVIEW_IMAGES, PREVIEW_DRAWS = 8, 7
 
@@ -112,17 +111,29 @@ class Augment(L.LightningModule):
         return {"images": (batch["index"], batch["images"])}
 
 
+@dataclass(frozen=True)
+class AugmentPlan:
+    """The settings of augment."""
+
+    seed: int
+    augment: AugmentSettings
+    trainer: TrainerSettings = field(metadata=UNDECLARED)
+
+
+SECTIONS = sections_of(AugmentPlan)
+
+
 def run(settings: Settings, tracker: Tracker) -> None:
     """Writes data/augmented/: policy.json, preview.png and, for copies, a store and its manifest.csv (`Sample`)."""
-    own = settings.section("augment", AugmentSettings)
-    policy = Policy(own.transforms, settings.seed)
+    plan = load_plan(AugmentPlan, settings)
+    own = plan.augment
+    policy = Policy(own.transforms, plan.seed)
     dataset = artifacts.read_dataset()
     images = ImageStore(artifacts.PROCESSED / "train")
     samples = read_table(artifacts.PROCESSED / "train" / "manifest.csv", Sample)
     policy.check(images[0])
     draws = Draws(images, policy, spread([s.label for s in samples], len(dataset.classes)), own.copies_per_image)
-    hardware = settings.section("trainer", TrainerSettings)
-    trainer = make_trainer(hardware, seed=settings.seed, logger=tracker.lightning_logger())
+    trainer = make_trainer(plan.trainer, seed=plan.seed, logger=tracker.lightning_logger())
     with replacing(artifacts.AUGMENTED, leader=trainer.is_global_zero) as folder:
         stores = {folder / _PREVIEW: draws.previewed}
         if draws.copied:
@@ -130,7 +141,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
         if trainer.is_global_zero:
             for path, count in stores.items():
                 ImageStore.create(path, count, images.image_shape).close()
-        batches = Batches(draws, batch_size=_BATCH_SIZE, num_workers=hardware.num_workers)
+        batches = Batches(draws, batch_size=_BATCH_SIZE, num_workers=plan.trainer.num_workers)
         with writing(trainer, {"images": lambda: Stores(list(stores), draws.store_of, draws.row_of)}):
             trainer.predict(Augment(), batches, return_predictions=False)
         if not trainer.is_global_zero:

@@ -21,11 +21,10 @@ from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Prediction, Sample
 from retinue.pipeline.errors import ModelError, SettingsError, TrainingError
 from retinue.pipeline.files import read_table, replacing, write_table
+from retinue.pipeline.plan import load_plan, sections_of
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.stage import main
 from retinue.pipeline.tracker import Tracker
-
-SECTIONS = ("seed", "evaluate", "trainer")
 
 _TEST = artifacts.PROCESSED / "test"
 
@@ -78,21 +77,33 @@ class Evaluate(L.LightningModule):
         return {"logits": (batch["index"], logits)}
 
 
+@dataclass(frozen=True)
+class EvaluatePlan:
+    """The settings of evaluate."""
+
+    seed: int
+    evaluate: EvaluateSettings
+    trainer: TrainerSettings
+
+
+SECTIONS = sections_of(EvaluatePlan)
+
+
 def run(settings: Settings, tracker: Tracker) -> None:
     """Reads models/ and the test split, computes the logits, writes evaluation/."""
-    own = settings.section("evaluate", EvaluateSettings)
+    plan = load_plan(EvaluatePlan, settings)
+    own = plan.evaluate
     bundle = Bundle.load()
     samples = _test_samples(bundle)
     labels = np.array([sample.label for sample in samples], np.int64)
-    trainer_settings = settings.section("trainer", TrainerSettings)
-    trainer = make_trainer(trainer_settings, seed=settings.seed, logger=tracker.lightning_logger())
+    trainer = make_trainer(plan.trainer, seed=plan.seed, logger=tracker.lightning_logger())
     with replacing(artifacts.PREDICTIONS, leader=trainer.is_global_zero) as folder:
         file = folder / "logits.npy"
         if trainer.is_global_zero:
             num_outputs = 1 if len(bundle.classes) == 2 else len(bundle.classes)
             RowFile.create(file, (len(samples), num_outputs), np.float32).close()
         images = StoredImages([ImageStore(_TEST)], labels.tolist())
-        batches = Batches(images, batch_size=own.batch_size, num_workers=trainer_settings.train_workers)
+        batches = Batches(images, batch_size=own.batch_size, num_workers=plan.trainer.train_workers)
         with writing(trainer, {"logits": lambda: RowFile(file, writable=True)}):
             trainer.test(Evaluate(bundle), batches, verbose=False)
         if not trainer.is_global_zero:
@@ -102,7 +113,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
         probs = to_probs(logits)
         predicted = decide(probs, own.threshold)
         _check_predicted(predicted, bundle.classes, own.threshold)
-        seed = draw_seed(settings.seed, "bootstrap")
+        seed = draw_seed(plan.seed, "bootstrap")
         metrics = summary.metrics_document(labels, probs, bundle.classes, asdict(own), seed=seed)
         _write_predictions(folder, samples, probs, predicted)
         tables = summary.curve_tables(labels, probs, bundle.classes, asdict(own))

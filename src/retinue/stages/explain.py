@@ -23,11 +23,10 @@ from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Explanation, Prediction
 from retinue.pipeline.errors import DataError, SettingsError, unknown
 from retinue.pipeline.files import read_table, replacing, write_json, write_table
+from retinue.pipeline.plan import load_plan, sections_of
 from retinue.pipeline.settings import Settings, build
 from retinue.pipeline.stage import main
 from retinue.pipeline.tracker import Tracker
-
-SECTIONS = ("explain", "trainer")
 
 EXPLAINED_CLASSES = ("predicted", "label")
 
@@ -120,11 +119,22 @@ class Explain(L.LightningModule):
         return {"maps": (batch["index"], maps), "overlays": (batch["index"], shown)}
 
 
+@dataclass(frozen=True)
+class ExplainPlan:
+    """The settings of explain."""
+
+    explain: ExplainSettings
+    trainer: TrainerSettings
+
+
+SECTIONS = sections_of(ExplainPlan)
+
+
 def run(settings: Settings, tracker: Tracker) -> None:
     """Reads models/, the predictions and the test store, writes explanations/: maps.npy, overlays/, gallery.json and,
     where the test split has masks, localisation.csv (`Localisation`) and localisation.json (`mean_scores`)."""
-    own = settings.section("explain", ExplainSettings)
-    hardware = settings.section("trainer", TrainerSettings)
+    plan = load_plan(ExplainPlan, settings)
+    own = plan.explain
     bundle = Bundle.load()
     store = ImageStore(artifacts.PROCESSED / "test")
     masks = _masks(store)
@@ -133,7 +143,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     if reason is not None:
         gallery = []
     # Nothing is drawn here, so the seed of the run changes nothing and is not read.
-    trainer = make_trainer(hardware, seed=0, logger=tracker.lightning_logger(), inference_mode=False)
+    trainer = make_trainer(plan.trainer, seed=0, logger=tracker.lightning_logger(), inference_mode=False)
     with replacing(artifacts.EXPLANATIONS, leader=trainer.is_global_zero) as folder:
         if trainer.is_global_zero:
             (folder / "overlays").mkdir()
@@ -141,7 +151,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
             RowFile.create(folder / "maps.npy", shape, np.float32).close()
         if gallery:
             batches = Batches(
-                ChosenImages(store, masks, gallery), batch_size=own.batch_size, num_workers=hardware.train_workers
+                ChosenImages(store, masks, gallery), batch_size=own.batch_size, num_workers=plan.trainer.train_workers
             )
             places: dict[str, Callable[[], ResultSink]] = {
                 "maps": lambda: RowFile(folder / "maps.npy", writable=True),

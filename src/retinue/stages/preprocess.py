@@ -6,7 +6,7 @@ Masks of a source that has them go the same way for the images of the test split
 import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,12 @@ from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import SPLITS, Dataset, RawImage, Sample
 from retinue.pipeline.errors import DataError, SettingsError, unknown
 from retinue.pipeline.files import read_table, replacing, write_table
+from retinue.pipeline.plan import UNDECLARED, load_plan, sections_of
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.stage import main
 from retinue.pipeline.tracker import Tracker
 from retinue.sources.source import Source
 from retinue.sources.source_images import SourceImages, from_source
-
-SECTIONS = ("seed", "source", "preprocess")
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what torchvision's weights expect
 
@@ -81,7 +80,7 @@ class PreprocessSettings:
             )
 
 
-class Plan:
+class SplitPlan:
     """Where each image of the raw manifest goes.
 
     Attributes:
@@ -121,37 +120,50 @@ class Preprocess(L.LightningModule):
         }
 
 
+@dataclass(frozen=True)
+class PreprocessPlan:
+    """The settings of preprocess."""
+
+    seed: int
+    source: Source
+    preprocess: PreprocessSettings
+    trainer: TrainerSettings = field(metadata=UNDECLARED)
+
+
+SECTIONS = sections_of(PreprocessPlan)
+
+
 def run(settings: Settings, tracker: Tracker) -> None:
     """Writes data/processed/: a store and its manifest.csv (`Sample`) for each split, dataset.json, and test/masks/,
     a store in the order of the test split, where the source has masks."""
-    own = settings.section("preprocess", PreprocessSettings)
-    source: Source = settings.build("source")
+    plan = load_plan(PreprocessPlan, settings)
+    own, source = plan.preprocess, plan.source
     images = read_table(artifacts.RAW / "manifest.csv", RawImage)
-    plan = Plan(images, own, settings.seed)
-    hardware = settings.section("trainer", TrainerSettings)
-    trainer = make_trainer(hardware, seed=settings.seed, logger=tracker.lightning_logger())
+    splits = SplitPlan(images, own, plan.seed)
+    trainer = make_trainer(plan.trainer, seed=plan.seed, logger=tracker.lightning_logger())
     resizing = Preprocessing(own.image_size, own.resize, own.channels, (0.0,) * own.channels, (1.0,) * own.channels)
-    is_train, is_test = (plan.split_of == SPLITS.index(name) for name in ("train", "test"))
-    has_masks = from_source(source.mask, plan.samples["test"][0].image_id) is not None
+    is_train, is_test = (splits.split_of == SPLITS.index(name) for name in ("train", "test"))
+    has_masks = from_source(source.mask, splits.samples["test"][0].image_id) is not None
     loaded = SourceImages(source, images, is_train, is_test & has_masks, resizing)
-    batches = Batches(loaded, batch_size=_BATCH_SIZE, num_workers=hardware.num_workers)
+    batches = Batches(loaded, batch_size=_BATCH_SIZE, num_workers=plan.trainer.num_workers)
     with replacing(artifacts.PROCESSED, leader=trainer.is_global_zero) as folder:
         if trainer.is_global_zero:
-            _make_room(folder, plan, own, has_masks)
+            _make_room(folder, splits, own, has_masks)
+        masks = [folder / _MASKS] if has_masks else []
         places: dict[str, Callable[[], ResultSink]] = {
-            "images": lambda: Stores([folder / name for name in SPLITS], plan.split_of, plan.row_of),
-            "masks": lambda: Stores([folder / _MASKS] if has_masks else [], np.zeros_like(plan.row_of), plan.row_of),
+            "images": lambda: Stores([folder / name for name in SPLITS], splits.split_of, splits.row_of),
+            "masks": lambda: Stores(masks, np.zeros_like(splits.row_of), splits.row_of),
             "histograms": lambda: RowFile(folder / _HISTOGRAMS, writable=True),
         }
         with writing(trainer, places):
             trainer.predict(Preprocess(), batches, return_predictions=False)
         if not trainer.is_global_zero:
             return
-        for name, samples in plan.samples.items():
+        for name, samples in splits.samples.items():
             write_table(folder / name / "manifest.csv", Sample, samples)
-        dataset = _describe(source.name, own, plan, _total(folder / _HISTOGRAMS))
+        dataset = _describe(source.name, own, splits, _total(folder / _HISTOGRAMS))
         artifacts.write_dataset(folder / "dataset.json", dataset)
-    counts = {name: len(samples) for name, samples in plan.samples.items()}
+    counts = {name: len(samples) for name, samples in splits.samples.items()}
     tracker.summary({**counts, "image_size": own.image_size, "channels": own.channels})
     for name in SPLITS:
         tracker.artifact(artifacts.PROCESSED / name, "dataset")
@@ -159,14 +171,14 @@ def run(settings: Settings, tracker: Tracker) -> None:
     print(f"{listed}; {own.image_size} x {own.image_size} x {own.channels} -> {artifacts.PROCESSED}")
 
 
-def _make_room(folder: Path, plan: Plan, own: PreprocessSettings, has_masks: bool) -> None:
+def _make_room(folder: Path, splits: SplitPlan, own: PreprocessSettings, has_masks: bool) -> None:
     """Makes the files that the ranks write to."""
     side = own.image_size
-    for name, samples in plan.samples.items():
+    for name, samples in splits.samples.items():
         ImageStore.create(folder / name, len(samples), (side, side, own.channels)).close()
     if has_masks:
-        ImageStore.create(folder / _MASKS, len(plan.samples["test"]), (side, side, 1)).close()
-    num_batches = math.ceil(len(plan.row_of) / _BATCH_SIZE)
+        ImageStore.create(folder / _MASKS, len(splits.samples["test"]), (side, side, 1)).close()
+    num_batches = math.ceil(len(splits.row_of) / _BATCH_SIZE)
     RowFile.create(folder / _HISTOGRAMS, (num_batches, own.channels, 256), np.int64).close()
 
 
@@ -184,14 +196,14 @@ def _group(image: RawImage) -> str:
     return image.group or (image.sha256 if drawn else "")
 
 
-def _describe(name: str, own: PreprocessSettings, plan: Plan, histograms: list[list[int]]) -> Dataset:
+def _describe(name: str, own: PreprocessSettings, splits: SplitPlan, histograms: list[list[int]]) -> Dataset:
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if own.statistics == "imagenet" else mean_and_std(histograms)
     return Dataset(
         name=name,
-        classes=plan.classes,
+        classes=splits.classes,
         counts={
-            split_name: artifacts.counts_of((sample.label for sample in samples), plan.classes)
-            for split_name, samples in plan.samples.items()
+            split_name: artifacts.counts_of((sample.label for sample in samples), splits.classes)
+            for split_name, samples in splits.samples.items()
         },
         image_size=own.image_size,
         resize=own.resize,

@@ -1,33 +1,19 @@
 """Report: one self-contained HTML page a team can review, made of the artifacts of all other stages."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from retinue.pipeline import artifacts
 from retinue.pipeline.errors import SettingsError
 from retinue.pipeline.files import replacing
+from retinue.pipeline.plan import load_plan, sections_of
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.stage import main
 from retinue.pipeline.tracker import Tracker
 from retinue.reports.contents import content
 from retinue.reports.inputs import ReportInputs
 from retinue.reports.page import render
-
-SECTIONS = (
-    "seed",
-    "source",
-    "preprocess",
-    "augment",
-    "model",
-    "weights",
-    "transfer",
-    "optimizer",
-    "schedule",
-    "train",
-    "evaluate",
-    "explain",
-    "report",
-)
-"""All that shape a result: the page shows them, and their fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +35,32 @@ class ReportSettings:
             raise SettingsError(f"report.gallery_columns: expected 1 to 8, got {self.gallery_columns}.")
 
 
+@dataclass(frozen=True)
+class ReportPlan:
+    """All that shapes a result: the page shows it, and its fingerprint."""
+
+    seed: int
+    source: Mapping[str, Any]
+    preprocess: Mapping[str, Any]
+    augment: Mapping[str, Any]
+    model: Mapping[str, Any]
+    weights: Mapping[str, Any]
+    transfer: Mapping[str, Any]
+    optimizer: Mapping[str, Any]
+    schedule: Mapping[str, Any]
+    train: Mapping[str, Any]
+    evaluate: Mapping[str, Any]
+    explain: Mapping[str, Any]
+    report: ReportSettings
+
+
+SECTIONS = sections_of(ReportPlan)
+
+
 def run(settings: Settings, tracker: Tracker) -> None:
     """Reads all artifacts, writes report/index.html."""
-    settings.section("report", ReportSettings)
-    sections = {name: settings.plain(name) for name in SECTIONS}
-    page = render(content(sections, settings.fingerprint(), ReportInputs.read()))
+    plan = load_plan(ReportPlan, settings)
+    page = render(content(asdict(plan), settings.fingerprint(), ReportInputs.read()))
     with replacing(artifacts.REPORT.parent) as folder:
         (folder / artifacts.REPORT.name).write_text(page, "utf-8")
     tracker.summary({"fingerprint": settings.fingerprint()})

@@ -1,7 +1,7 @@
 """Where an interrupted training is picked up: checkpoints at epoch boundaries, keyed by all that shapes the result."""
 
 import pickle
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from pytorch_lightning.utilities import rank_zero_only
 from retinue.pipeline.artifacts import SHARED_CACHE
 from retinue.pipeline.errors import TrainingError
 from retinue.pipeline.files import sha256
-from retinue.pipeline.settings import fingerprint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -25,19 +24,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         partial = Path(f"{path}.partial")
         super().save_checkpoint(checkpoint, partial, storage_options)
         partial.replace(path)
-
-
-def resume_folder(settings: Mapping[str, Any], files: Iterable[Path]) -> Path:
-    """`.cache/train/<key>`: the key is a hash of the settings, of the code and of the bytes of all input files.
-
-    A training that differs in any of them never resumes from it.
-
-    Args:
-        settings: the sections that shape the weights, as plain containers.
-        files: what training reads, in a fixed order.
-    """
-    digests = [*code_digests(), *map(sha256, files)]
-    return SHARED_CACHE / "train" / fingerprint({"settings": settings, "inputs": digests})
 
 
 @contextmanager

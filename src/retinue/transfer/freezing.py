@@ -48,10 +48,10 @@ class Freezing(NamedTuple):
 
 
 def freeze(network: Network, scenario: Scenario) -> Freezing:
-    """Freezes the first blocks of `network`, as many as come closest to the scenario's fraction; thaws all others.
+    """Freezes the first blocks of `network`, as many as come closest to the scenario's fraction; unfreezes all others.
 
     Frozen parameters ask for no gradient, frozen modules stay in eval mode (`Network.frozen`). An auxiliary head is
-    frozen, and thereby silent, where all that computes its input is: its gradient would reach nothing but itself.
+    frozen, and thereby disabled, where all that computes its input is: its gradient would reach nothing but itself.
 
     Args:
         network: changed in place.
@@ -71,7 +71,7 @@ def freeze(network: Network, scenario: Scenario) -> Freezing:
 
 
 def freeze_blocks(network: Network, blocks: Sequence[Block], num_frozen: int) -> Freezing:
-    """Freezes the first `num_frozen` of `blocks`, which `blocks_of` gave for `network`; thaws all others.
+    """Freezes the first `num_frozen` of `blocks`, which `blocks_of` gave for `network`; unfreezes all others.
 
     The mode of each module is set anew, by that of the network.
     """

@@ -17,7 +17,7 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """The trained parameters of `network` in groups of one learning rate, the head's first.
 
-    With `scenario.unfreeze_every` a group may be empty: what is thawed later is appended to it (`unfreezing_order`).
+    With `scenario.unfreeze_every` a group may be empty: what is unfrozen later is appended to it (`unfreezing_order`).
 
     Args:
         network: frozen as `freezing` says.
@@ -43,7 +43,7 @@ def parameter_groups(
 def unfreezing_order(network: Network, freezing: Freezing) -> list[str]:
     """The modules with parameters of their own, from the head to the first block.
 
-    In this order gradual unfreezing thaws them, so a group that grew epoch by epoch and one that a resumed training
+    In this order they are unfrozen, so a group that grew epoch by epoch and one that a resumed training
     makes at once hold their parameters alike, as the state of an optimizer, which knows positions only, demands.
     """
     in_blocks = [layer for block in reversed(freezing.blocks) for layer in block.layers]

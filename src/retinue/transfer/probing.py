@@ -15,8 +15,8 @@ from retinue.images.preprocessing import Preprocessing
 from retinue.models.network import Network
 from retinue.transfer.depth import blocks_of
 from retinue.transfer.freezing import Freezing
+from retinue.transfer.prefix_cache.cut import prefix_of
 from retinue.transfer.similarity import Similarity, probe_score, spread
-from retinue.transfer.splitting import prefix_of
 
 
 class Chosen(Dataset[dict[str, torch.Tensor]]):

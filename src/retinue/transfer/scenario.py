@@ -21,7 +21,7 @@ class Scenario:
         unfreeze_every: after each this many epochs the last frozen block is trained, too (ibid., section 3.3),
             >= 1; None: what is frozen stays frozen.
         prefix_cache: "float32" or "float16" computes what the frozen layers give once, where that is the same in every
-            epoch, and keeps it on disk (`retinue.transfer.features`); "off" computes it in every epoch.
+            epoch, and keeps it on disk (`retinue.transfer.prefix_cache.features`); "off" computes it in every epoch.
         prefix_cache_gb: largest size of all that is kept, 10⁹ bytes, > 0.
     """
 

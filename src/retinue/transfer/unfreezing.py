@@ -14,7 +14,7 @@ from retinue.transfer.scenario import Scenario
 
 
 class GradualUnfreezing(L.Callback):
-    """Thaws a block after every `unfreeze_every` epochs, from the last one on (Howard and Ruder 2018, section 3.3).
+    """Unfreezes a block after every `unfreeze_every` epochs, from the last one on (Howard and Ruder 2018, section 3.3).
 
     What is frozen depends on the epoch alone, so a resumed training goes on as the uninterrupted one would.
 
@@ -39,10 +39,10 @@ class GradualUnfreezing(L.Callback):
         order = unfreezing_order(self._network, self._freezing)
         frozen = {name: self._parameters(name) for name in order if not any(map(_trains, self._parameters(name)))}
         freeze_blocks(self._network, self._freezing.blocks, self._num_frozen(trainer.current_epoch))
-        thawed = {name: parameters for name, parameters in frozen.items() if any(map(_trains, parameters))}
-        if thawed:
-            self._add(trainer.optimizers[0], thawed)
-            module.print(f"epoch {trainer.current_epoch + 1}: unfrozen: {', '.join(thawed)}")
+        unfrozen = {name: parameters for name, parameters in frozen.items() if any(map(_trains, parameters))}
+        if unfrozen:
+            self._add(trainer.optimizers[0], unfrozen)
+            module.print(f"epoch {trainer.current_epoch + 1}: unfrozen: {', '.join(unfrozen)}")
 
     def _num_frozen(self, epoch: int) -> int:
         return max(0, self._freezing.num_frozen - epoch // self._every)
@@ -50,9 +50,9 @@ class GradualUnfreezing(L.Callback):
     def _parameters(self, layer: str) -> list[nn.Parameter]:
         return list(self._network.get_submodule(layer).parameters(recurse=False))
 
-    def _add(self, optimizer: torch.optim.Optimizer, thawed: dict[str, list[nn.Parameter]]) -> None:
+    def _add(self, optimizer: torch.optim.Optimizer, unfrozen: dict[str, list[nn.Parameter]]) -> None:
         factors = layer_factors(self._network, self._freezing, self._scenario)
-        for name, parameters in thawed.items():
+        for name, parameters in unfrozen.items():
             rate = self._settings["lr"] * factors[name]
             group = next(g for g in optimizer.param_groups if g.get("initial_lr", g["lr"]) == rate)
             group["params"].extend(parameters)

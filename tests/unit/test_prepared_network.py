@@ -1,6 +1,7 @@
 """A network before its first epoch: weights of an earlier run, and the scenario they are used in."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from retinue.images.augmentation import Policy
 from retinue.pipeline.artifacts import Dataset
 from retinue.pipeline.composition import compose
 from retinue.pipeline.errors import DataError, ModelError, SettingsError
+from retinue.pipeline.plan import load_plan
 from retinue.pipeline.settings import Settings
-from retinue.training.assembly import Start, TrainingImages, prepare_network
-from retinue.training.classifier import TrainSettings
+from retinue.training.images import TrainingImages
+from retinue.training.network import PreparedNetwork, prepare_network
+from retinue.training.plan import TrainPlan
 from retinue.transfer.weights import WeightsSettings, load_weights
 
 CLASSES = ("ant", "bee", "cat")
@@ -35,12 +38,14 @@ def images(tmp_path: Path) -> TrainingImages:
     for row, image in enumerate(np.random.default_rng(0).integers(0, 256, (12, 16, 16, 1), dtype=np.uint8)):
         for store in stores:
             store.write(row, image)
-    return TrainingImages(stores[:1], np.arange(12) % 3, stores[1], np.arange(12) % 3, Policy([], seed=0))
+    return TrainingImages(
+        dataset(*CLASSES), stores[:1], np.arange(12) % 3, stores[1], np.arange(12) % 3, Policy([], seed=0)
+    )
 
 
-def start(images: TrainingImages, classes: tuple[str, ...], *overrides: str) -> Start:
+def start(images: TrainingImages, classes: tuple[str, ...], *overrides: str) -> PreparedNetwork:
     settings = Settings(compose(["model=lenet5", *overrides]))
-    return prepare_network(settings, dataset(*classes), images, settings.section("train", TrainSettings))
+    return prepare_network(load_plan(TrainPlan, settings), replace(images, dataset=dataset(*classes)))
 
 
 @pytest.fixture
@@ -75,15 +80,15 @@ def test_the_head_of_a_bundle_is_taken_over_where_the_classes_are_the_same(
     begun = start(images, classes, "transfer=large_different", "weights=bundle", f"weights.path={bundle}")
     for name, tensor in begun.network.state_dict().items():
         assert torch.equal(tensor, (fresh if name in skipped else given)[name]), name
-    assert (begun.weights["source"], begun.weights["loaded"]) == ("insects", len(given) - len(skipped))
-    assert begun.weights["skipped"] == skipped
+    assert (begun.initial_weights["source"], begun.initial_weights["loaded"]) == ("insects", len(given) - len(skipped))
+    assert begun.initial_weights["skipped"] == skipped
 
 
 def test_a_file_of_weights_says_nothing_of_classes(bundle: Path, images: TrainingImages) -> None:
     path = bundle / "weights.safetensors"
     begun = start(images, ("oak", "elm", "fir"), "transfer=scratch", "weights=file", f"weights.path={path}")
-    assert begun.weights["skipped"] == []
-    assert "source" not in begun.weights
+    assert begun.initial_weights["skipped"] == []
+    assert "source" not in begun.initial_weights
 
 
 @pytest.mark.parametrize("with_heads", [True, False])
@@ -138,5 +143,5 @@ def test_auto_finds_that_untrained_weights_save_nothing(
     assert (measured["similarity"], measured["images_per_class"], measured["num_images"]) == (0.0, 4, 12)
     assert begun.decision.scenario.name == chosen
     assert f"transfer=auto: Chosen: {chosen}." in capsys.readouterr().out
-    assert begun.weights["name"] == ("none" if chosen == "scratch" else "bundle")
+    assert begun.initial_weights["name"] == ("none" if chosen == "scratch" else "bundle")
     assert all(torch.equal(t, untrained.state_dict()[name]) for name, t in begun.network.state_dict().items())

@@ -14,7 +14,7 @@ from retinue.pipeline.errors import TrainingError
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 
 
-class FreezeLedger(L.Callback):
+class FreezeCheck(L.Callback):
     """Hashes every parameter and buffer before the first and after every epoch, and ends the training at a leak.
 
     Frozen is a parameter that asks for no gradient, and a buffer of a module in `Network.frozen`. What is frozen must

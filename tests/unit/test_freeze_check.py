@@ -16,9 +16,9 @@ from retinue.engine.trainer import make_trainer
 from retinue.models.network import Network
 from retinue.pipeline.errors import TrainingError
 from retinue.training.losses import training_loss
+from retinue.transfer.freeze_check import FreezeCheck, digest
 from retinue.transfer.freezing import Freezing, freeze
 from retinue.transfer.learning_rates import parameter_groups
-from retinue.transfer.ledger import FreezeLedger, digest
 from retinue.transfer.scenario import Scenario
 from retinue.transfer.unfreezing import GradualUnfreezing
 from scenarios import TRAINER, scenario
@@ -60,11 +60,11 @@ def fit(
     *callbacks: L.Callback,
     groups: Callable[[Network, Freezing], list[dict[str, Any]]] | None = None,
     epochs: int = 2,
-) -> FreezeLedger:
+) -> FreezeCheck:
     """Trains `network`, whose ledger stands before the other callbacks, as in the train stage."""
     freezing = freeze(network, chosen)
     made = groups(network, freezing) if groups else parameter_groups(network, freezing, chosen, OPTIMIZER)
-    ledger = FreezeLedger(network)
+    ledger = FreezeCheck(network)
     if chosen.unfreeze_every is not None:
         callbacks = (*callbacks, GradualUnfreezing(network, freezing, chosen, OPTIMIZER))
     trainer = make_trainer(TRAINER, seed=0, callbacks=[ledger, *callbacks], max_epochs=epochs)
@@ -210,7 +210,7 @@ def test_a_rate_too_small_to_change_anything_is_told() -> None:
 def test_its_state_survives_a_round_trip() -> None:
     ledger = fit(small(), scenario(1.0, unfreeze_every=1), epochs=2)
     state = json.loads(json.dumps(ledger.state_dict()))  # plain values only: checkpoints are read without unpickling
-    again = FreezeLedger(small())
+    again = FreezeCheck(small())
     again.load_state_dict(state)
     assert again.state_dict() == ledger.state_dict()
     assert (again.layers, again.epochs) == (ledger.layers, ledger.epochs)
@@ -219,7 +219,7 @@ def test_its_state_survives_a_round_trip() -> None:
 
 def test_a_resumed_ledger_still_knows_what_has_not_moved() -> None:
     torch.manual_seed(0)
-    ledger = FreezeLedger(Unreached())
+    ledger = FreezeCheck(Unreached())
     ledger.load_state_dict(fit(Unreached(), scenario(0.0, lr_factor=1.0)).state_dict())
     with pytest.raises(TrainingError, match=r"unused\.bias, unused\.weight"):
         ledger.check_result()

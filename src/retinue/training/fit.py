@@ -1,0 +1,134 @@
+"""A training from its first epoch, or from where it was interrupted, to the weights of its best epoch."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytorch_lightning as L
+from pytorch_lightning.utilities import rank_zero_only
+
+from retinue.pipeline.artifacts import SHARED_CACHE
+from retinue.pipeline.errors import TrainingError
+from retinue.training.checkpoints import (
+    AtomicCheckpointIO,
+    checkpoint_callback,
+    early_stopping,
+    exclusive,
+    has_ended,
+    load_checkpoint,
+)
+from retinue.training.data import TrainingData
+from retinue.training.images import TrainingImages
+from retinue.training.network import PreparedNetwork
+from retinue.training.plan import TrainPlan
+from retinue.training.sweep_reports import Pruned, SweepReports
+from retinue.transfer.freeze_check import FreezeCheck
+from retinue.transfer.unfreezing import GradualUnfreezing
+
+
+class Fit:
+    """A training that can be interrupted at any time and goes on at the last epoch boundary.
+
+    Checkpoints are in `.cache/train/<fingerprint of the plan>`: a training that differs in a setting, in the code or in
+    a byte of its inputs never resumes from them.
+
+    Args:
+        plan: all settings.
+        prepared: the network before its first epoch.
+        images: of the training.
+        data: what each epoch reads.
+
+    Attributes:
+        classifier: what is fitted.
+        check: the freeze ledger of its epochs.
+    """
+
+    def __init__(self, plan: TrainPlan, prepared: PreparedNetwork, images: TrainingImages, data: TrainingData):
+        self._plan, self._prepared, self._data = plan, prepared, data
+        self.classifier = prepared.classifier(plan, images, data.forward)
+        self.check = FreezeCheck(prepared.network)
+        self._folder = SHARED_CACHE / "train" / plan.fingerprint()
+
+    @contextmanager
+    def resumable(self) -> Iterator[None]:
+        """Holds the checkpoints for this process, and deletes them at the end, unless the training is to go on later.
+
+        Two trials of a sweep may differ in nothing that training reads. A sweep that ends a trial does not go on with
+        it.
+        """
+        with exclusive(self._folder):
+            try:
+                yield
+            except Pruned:
+                shutil.rmtree(self._folder)
+                raise
+            if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+                shutil.rmtree(self._folder)
+
+    def run(self, logger: Any) -> bool:
+        """Fits; True on the rank that saves the result.
+
+        Args:
+            logger: a Lightning logger, or False.
+
+        Raises:
+            TrainingError: the training has diverged, or something frozen has changed.
+            Pruned: a sweep ends the trial.
+        """
+        train = self._plan.train
+        trainer = self._plan.make_trainer(
+            logger=logger,
+            callbacks=self._callbacks(),
+            max_epochs=train.max_epochs,
+            gradient_clip_val=train.gradient_clip_norm,
+            enable_checkpointing=True,
+            plugins=[AtomicCheckpointIO()],
+            log_every_n_steps=1,  # nothing is logged per step; a larger number makes Lightning warn of short epochs
+        )
+        last = self._folder / "last.ckpt"
+        checkpoint = load_checkpoint(last) if last.exists() else None
+        if checkpoint is not None and has_ended(checkpoint, train.max_epochs, train.patience):
+            self.classifier.on_load_checkpoint(checkpoint)
+            self.check.load_state_dict(checkpoint["callbacks"][self.check.state_key])
+            return trainer.is_global_zero
+        if checkpoint is not None:
+            rank_zero_only(print)(f"resuming after epoch {checkpoint['epoch'] + 1} from {last}")
+        path = last if checkpoint is not None else None
+        trainer.fit(self.classifier, self._data.batches, ckpt_path=path, weights_only=True)
+        return trainer.is_global_zero
+
+    def take_best(self) -> dict[str, Any]:
+        """Loads the weights of the best epoch into the network; what the bundle says of the training.
+
+        Raises:
+            TrainingError: the best epoch predicts one class only, or its weights are not what the freeze ledger says.
+        """
+        monitor = self._plan.train.monitor
+        checkpoint = load_checkpoint(self._folder / "best.ckpt")
+        self.classifier.load_state_dict(checkpoint["state_dict"])
+        row = self.classifier.history[checkpoint["epoch"]]
+        if row["val_predicted_classes"] == 1:
+            raise TrainingError(
+                f"epoch {checkpoint['epoch'] + 1}, the best: the network predicts one class for every validation "
+                "image. Nothing was learnt: check the labels, lower optimizer.lr, train longer, or set "
+                "train.class_weights=balanced. Earlier results are untouched."
+            )
+        self.check.check_result()
+        return {
+            "best_epoch": checkpoint["epoch"],
+            "monitor": monitor,
+            "value": row[monitor.replace("/", "_")],
+            "initial_weights": self._prepared.initial_weights,
+        }
+
+    def _callbacks(self) -> list[L.Callback]:
+        train, prepared = self._plan.train, self._prepared
+        found: list[L.Callback] = [checkpoint_callback(self._folder, train.monitor), self.check]
+        found.extend(SweepReports.wanted())
+        if prepared.scenario.unfreeze_every is not None:
+            unfreezing = (prepared.network, prepared.freezing, prepared.scenario, self._plan.optimizer)
+            found.append(GradualUnfreezing(*unfreezing))
+        if train.patience is not None:
+            found.append(early_stopping(train.monitor, train.patience))
+        return found

@@ -1,0 +1,161 @@
+"""A network before its first epoch: initial weights, transfer scenario, frozen part."""
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from pytorch_lightning.utilities import rank_zero_only
+
+from retinue.bundle import build_network
+from retinue.engine.reproducibility import seed_everything
+from retinue.models.network import Network
+from retinue.pipeline.artifacts import Dataset
+from retinue.pipeline.errors import ModelError, SettingsError
+from retinue.pipeline.files import read_json, sha256
+from retinue.training.classifier import Classifier, Forward
+from retinue.training.images import TrainingImages
+from retinue.training.losses import balanced_weights
+from retinue.training.plan import TrainPlan
+from retinue.transfer.automatic import Auto, Decision
+from retinue.transfer.freeze_check import FreezeCheck
+from retinue.transfer.freezing import Freezing, freeze
+from retinue.transfer.learning_rates import parameter_groups
+from retinue.transfer.probing import measure_similarity
+from retinue.transfer.scenario import Scenario
+from retinue.transfer.similarity import Similarity
+from retinue.transfer.weights import WeightsSettings, load_weights
+
+
+class PreparedNetwork(NamedTuple):
+    """A network before its first epoch.
+
+    Attributes:
+        network: with its initial weights, frozen as `freezing` says.
+        initial_weights: what the bundle says of them.
+        decision: the scenario, with reasons where transfer=auto chose it.
+        freezing: what of the network is frozen.
+    """
+
+    network: Network
+    initial_weights: dict[str, Any]
+    decision: Decision
+    freezing: Freezing
+
+    @property
+    def scenario(self) -> Scenario:
+        """The transfer scenario that is trained."""
+        return self.decision.scenario
+
+    def classifier(self, plan: TrainPlan, images: TrainingImages, forward: Forward) -> Classifier:
+        """The module that a Trainer fits."""
+        if plan.train.channels_last:
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        balanced = plan.train.class_weights == "balanced"
+        return Classifier(
+            self.network,
+            forward,
+            plan.train,
+            optimizer=plan.optimizer,
+            schedule=plan.schedule,
+            groups=partial(parameter_groups, self.network, self.freezing, self.scenario, plan.optimizer),
+            class_weights=balanced_weights(images.class_counts()) if balanced else None,
+            val_labels=images.val_labels,
+            seed=plan.seed,
+        )
+
+    def transfer_document(self, cache: str | None, check: FreezeCheck) -> dict[str, Any]:
+        """models/transfer.json: the scenario, why it was chosen, what was frozen, and the freeze ledger.
+
+        Args:
+            cache: see `retinue.training.data.TrainingData`.
+            check: after the last epoch.
+        """
+        blocks = self.freezing.blocks
+        return {
+            "scenario": asdict(self.scenario),
+            "reasons": list(self.decision.reasons),
+            "measured": dict(self.decision.measured),
+            "frozen": {
+                "blocks": [block.name for block in blocks[: self.freezing.num_frozen]],
+                "layers": len(self.freezing.layers),
+                "layers_before_head": sum(len(block.layers) for block in blocks),
+            },
+            "prefix_cache": cache,
+            "layers": [asdict(row) for row in check.layers],
+            "epochs": [asdict(row) for row in check.epochs],
+        }
+
+
+def prepare_network(plan: TrainPlan, images: TrainingImages) -> PreparedNetwork:
+    """Builds the network, loads its initial weights, chooses the scenario and freezes what that freezes.
+
+    Raises:
+        SettingsError: a scenario that needs initial weights, and none are given.
+        ModelError: the weights cannot be had or do not fit.
+    """
+    if plan.transfer.transfers and not plan.weights.given:
+        raise SettingsError(
+            f"transfer={plan.transfer.name}: there are no initial weights to transfer. Give weights=imagenet, "
+            "weights=file weights.path=FILE or weights=bundle weights.path=FOLDER, or choose transfer=scratch."
+        )
+    network, document = _untrained(plan, images.dataset), {"name": plan.weights.name}
+    if plan.weights.given:
+        document.update(_load(network, plan.weights, images.dataset))
+    if isinstance(plan.transfer, Auto):
+        per_class = len(images.labels) / len(images.dataset.classes)
+        decision = plan.transfer.decide(per_class, partial(_similarity, plan, images, network))
+        rank_zero_only(print)("\n".join(f"transfer=auto: {reason}" for reason in decision.reasons))
+        if not decision.scenario.transfers:
+            network, document = _untrained(plan, images.dataset), {"name": "none"}
+    else:
+        decision = Decision(plan.transfer)
+    if decision.scenario.unfreeze_every is not None and plan.trainer.num_processes > 1:
+        raise SettingsError(
+            "transfer.unfreeze_every: several processes exchange the gradients of what is trained from the start; what "
+            "is unfrozen later would differ between them. Use one device, or transfer.unfreeze_every=null."
+        )
+    freezing = freeze(network, decision.scenario)
+    if decision.scenario.frozen_fraction > 0:
+        rank_zero_only(print)(f"transfer={decision.scenario.name}: {freezing}")
+    return PreparedNetwork(network, document, decision, freezing)
+
+
+def _untrained(plan: TrainPlan, dataset: Dataset) -> Network:
+    seed_everything(plan.seed)
+    return build_network(plan.model, dataset)
+
+
+def _load(network: Network, weights: WeightsSettings, dataset: Dataset) -> dict[str, Any]:
+    """Loads the weights into `network`; what the bundle says of them."""
+    path = weights.fetch()
+    is_bundle = weights.path is not None and Path(weights.path).is_dir()
+    document = read_json(path.with_name("bundle.json")) if is_bundle else None
+    same_classes = document is None or tuple(_entry(document, path, "dataset", "classes")) == dataset.classes
+    report = load_weights(network, path, with_heads=same_classes)
+    rank_zero_only(print)(f"{path}: {report}")
+    source = {} if document is None else {"source": _entry(document, path, "dataset", "name")}
+    return {**source, "sha256": sha256(path), **report.document()}
+
+
+def _entry(document: Any, path: Path, *keys: str) -> Any:
+    for key in keys:
+        if not isinstance(document, dict) or key not in document:
+            raise ModelError(f"{path.with_name('bundle.json')}: no {'.'.join(keys)} in it; it is no model bundle.")
+        document = document[key]
+    return document
+
+
+def _similarity(plan: TrainPlan, images: TrainingImages, network: Network, limit: int, folds: int) -> Similarity:
+    """How far the initial weights of `network` serve the training images already."""
+    return measure_similarity(
+        {"transferred": network, "untrained": _untrained(plan, images.dataset)},
+        images.stored(),
+        images.preprocessing,
+        plan.trainer,
+        limit=limit,
+        folds=folds,
+        batch_size=plan.train.eval_batch_size,
+        seed=plan.seed,
+    )
