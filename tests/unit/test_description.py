@@ -14,7 +14,7 @@ from retinue.bundle import build_sized
 from retinue.describe.describe import describe, meta_copy
 from retinue.describe.layers import find_layers
 from retinue.describe.table import WIDTH, as_text
-from retinue.describe.wording import sees, short, window
+from retinue.describe.wording import short, window
 from retinue.models.lenet5 import LeNet5
 from retinue.models.resnet import ResNet
 from retinue.pipeline.errors import SettingsError
@@ -245,7 +245,7 @@ def test_windows_in_words() -> None:
     )
     rows = find_layers(Net(layers, 4).to("meta"), (4, 32, 32)).layers
     assert [window(row) for row in rows] == ["3×3/2 p1 g4", "1×7 p0×3", "3×3 same d2", "2×2/2", "", ""]
-    assert [sees(row) for row in rows] == ["3", "3×15", "11×23", "13×25", "13×25", "image"]
+    assert [receptive_field_px(row) for row in rows] == ["3", "3×15", "11×23", "13×25", "13×25", "image"]
 
 
 def test_long_names_lose_their_beginning() -> None:

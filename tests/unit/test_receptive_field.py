@@ -13,7 +13,7 @@ from retinue.describe.describe import describe
 from retinue.describe.layers import find_layers
 from retinue.describe.receptive_field import ReceptiveFields
 from retinue.describe.table import as_text
-from retinue.describe.wording import sees
+from retinue.describe.wording import receptive_field_px
 from retinue.models.lenet5 import LeNet5
 from retinue.models.resnet import BasicBlock, Bottleneck
 from retinue.models.squeezenet import SqueezeNet
@@ -181,7 +181,7 @@ def test_a_gate_sees_the_whole_image_besides() -> None:
     assert extent_of_gradient(body, 64) == (64, 64)
     to_one_position = nn.Sequential(body, nn.Conv2d(4, 4, 16))
     description = describe(Net(to_one_position, 4), (1, 20, 20), 2, SGD)
-    assert [sees(layer) for layer in description.layers] == ["3", "image", "5+", "20+", "image"]
+    assert [receptive_field_px(layer) for layer in description.layers] == ["3", "image", "5+", "20+", "image"]
     assert "and by gates or attention the whole image" in as_text(description)
 
 

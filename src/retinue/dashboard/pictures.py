@@ -53,7 +53,7 @@ class Shown(NamedTuple):
 
 
 def shown_images(groups: Iterable[Comparable], results: Sequence[Result], *, limit: int) -> list[Shown]:
-    """Of each group the images that most of its experiments have explained, at most `limit`, misclassified ones first.
+    """Selects at most `limit` images of each group: those most experiments have explained, misclassified ones first.
 
     What cannot be read is left out, with a note on its result.
     """

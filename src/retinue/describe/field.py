@@ -68,7 +68,7 @@ class Field:
 
     @classmethod
     def of_images(cls, n: int, channels: int, height: int, width: int) -> "Field":
-        """Of the images themselves, (N, C, H, W)."""
+        """The field of the images themselves, (N, C, H, W)."""
         dims = (Dim.along(NEITHER, n), Dim.along(NEITHER, channels), Dim.along(DOWN, height), Dim.along(ACROSS, width))
         return cls((1, 1), (Fraction(1), Fraction(1)), False, dims)
 

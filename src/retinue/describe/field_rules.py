@@ -19,7 +19,7 @@ from retinue.describe.field import NEITHER, Atom, Dim, Field
 Sources = Sequence[tuple[torch.Tensor, Field]]
 """The arguments that depend on the images."""
 Rule = Callable[[Sources, Mapping[str, Any], torch.Tensor], Field | None]
-"""Of the sources, all arguments by name, and a result, what that result sees; None where that is not known."""
+"""A rule maps (input fields, named arguments, output) to the receptive field of the output; None if unknown."""
 
 
 def elementwise(sources: Sources, _: Mapping[str, Any], result: torch.Tensor) -> Field | None:

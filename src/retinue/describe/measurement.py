@@ -22,7 +22,7 @@ from retinue.pipeline.errors import RetinueError
 
 @dataclass(frozen=True)
 class Measured:
-    """Of two training steps on the CPU.
+    """What two training steps on the CPU took.
 
     Attributes:
         peak_growth_bytes: by how much the process's largest resident memory grew: network, images and steps together.

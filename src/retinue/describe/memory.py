@@ -25,7 +25,7 @@ _OF_ACCELERATORS = ("fused", "capturable")
 
 @dataclass(frozen=True)
 class Memory:
-    """Of a training step at `batch_size` images, in bytes.
+    """The memory of a training step at `batch_size` images, in bytes.
 
     The first five are the textbook's sum, counted; the last two are what a step holds at once.
 
@@ -80,7 +80,7 @@ class LiveMemory(TorchDispatchMode):
             self.number(tensor)
 
     def number(self, tensor: torch.Tensor) -> int:
-        """Of the storage of `tensor`: equal for tensors that share memory, never used again."""
+        """Numbers the storage of `tensor`: tensors that share memory have one number, and no number is used again."""
         storage = tensor.untyped_storage()
         key = id(storage)  # stays the same object, and its own, for as long as the memory lives
         if key not in self._numbers:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from retinue.describe.describe import Description
 from retinue.describe.layers import Layer
-from retinue.describe.wording import by, joined, sees, short, window
+from retinue.describe.wording import by, joined, receptive_field_px, short, window
 
 WIDTH = 100
-COLUMNS = ("layer", "type", "output", "window", "parameters", "mult-adds", "sees px")
+COLUMNS = ("layer", "type", "output", "window", "parameters", "mult-adds", "field px")
 WIDEST_TYPE = 15
 
 
@@ -41,7 +41,7 @@ def _row(layer: Layer) -> tuple[str, ...]:
         window(layer),
         f"{layer.parameters:,}" if layer.parameters else "",
         short(layer.multiply_adds) if layer.multiply_adds else "",
-        sees(layer),
+        receptive_field_px(layer),
     )
 
 

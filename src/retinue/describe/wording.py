@@ -39,7 +39,7 @@ def window(layer: Any) -> str:
     return text + (f" g{layer.groups}" if layer.groups and layer.groups > 1 else "")
 
 
-def sees(layer: Any) -> str:
+def receptive_field_px(layer: Any) -> str:
     """Side of the receptive field, or "1×7"; "+" if the whole image is seen besides, "image" where that alone is."""
     if layer.receptive_field is None:
         return "image" if layer.whole_image else ""

@@ -1,4 +1,4 @@
-"""From stored images to batches: which image, in which order, on which rank, with which draw."""
+"""Loads stored images in batches: which image, in which order, on which rank, with which draw."""
 
 import itertools
 import math
@@ -98,7 +98,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self._epoch = epoch
 
     def is_padding_batch(self, batch_idx: int) -> bool:
-        """Whether this rank's batch `batch_idx` only keeps it in step: another rank has its images, and counts them."""
+        """Whether the batch is padding: it repeats images that another rank counts, to keep all ranks in step."""
         return self._ends_spare and batch_idx == len(self._parts) - 1
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
@@ -151,7 +151,7 @@ class Batches(L.LightningDataModule):
     test_dataloader = predict_dataloader = val_dataloader
 
     def is_padding_batch(self, batch_idx: int) -> bool:
-        """Whether this rank's batch of the loop that runs only keeps it in step with the others: it must not count."""
+        """Whether the batch of the running loop is padding: it repeats images that another rank counts."""
         assert self.trainer is not None
         return self._samplers[self.trainer.training].is_padding_batch(batch_idx)
 

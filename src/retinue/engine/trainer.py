@@ -25,8 +25,8 @@ class TrainerSettings:
         devices: number of devices (processes) per node, >= 1.
         num_nodes: >= 1.
         strategy: Lightning's name: "auto" for one device, "ddp" for several.
-        num_threads: threads per process of one operation on the CPU, part of the result; None: all cores, of several
-            processes its share of them.
+        num_threads: torch CPU threads per process. Sums depend on it, so it changes results. None: all cores, divided
+            by the processes.
         num_workers: DataLoader processes per device of the stages that decode files, >= 0; never changes a result.
         train_workers: the same while training, where images are decoded already, >= 0.
         progress_bar: a line per epoch and, on a terminal, a bar; false: neither.
@@ -54,7 +54,7 @@ class TrainerSettings:
 
     @property
     def num_processes(self) -> int:
-        """Of all nodes."""
+        """Number of processes on all nodes together."""
         return self.devices * self.num_nodes
 
 

@@ -1,4 +1,4 @@
-"""From what the ranks compute to files: every result goes to the place it has had from the start."""
+"""Writes what the ranks compute to preallocated rows, so that the bytes do not depend on the number of ranks."""
 
 import json
 import sys

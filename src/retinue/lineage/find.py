@@ -42,7 +42,7 @@ class Recorded(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """Of the settings: the group of its W&B runs."""
+        """The fingerprint of its settings, which is the group of its W&B runs."""
         return fingerprint_of(self.settings)
 
     @property

@@ -54,7 +54,7 @@ class LrRange:
 
     @property
     def beta(self) -> float:
-        """Of the smoothing, in [0, 1): a mean over about a tenth of the steps, however many there are."""
+        """Weight of the past in the smoothing, in [0, 1): a mean over about a tenth of the steps, however many."""
         return 1 - 10 / self.num_steps
 
 

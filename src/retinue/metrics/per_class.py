@@ -14,13 +14,13 @@ from retinue.pipeline.errors import DataError
 
 
 def precision_score(labels: np.ndarray, probs: np.ndarray, *, threshold: float = 0.5) -> np.ndarray:
-    """Of the images predicted as the class, the fraction that are of it, in [0, 1]; 0 where none is predicted."""
+    """The fraction of the images predicted as the class that are of it, in [0, 1]; 0 where none is predicted."""
     matrix = confusion_matrix(labels, probs, threshold=threshold)
     return _fraction(np.diag(matrix), matrix.sum(axis=0))
 
 
 def recall_score(labels: np.ndarray, probs: np.ndarray, *, threshold: float = 0.5) -> np.ndarray:
-    """Of the images of the class, the fraction predicted as it, in [0, 1]; 0 for a class without images.
+    """The fraction of the images of the class predicted as it, in [0, 1]; 0 for a class without images.
 
     Of two classes, that of class 1 is the sensitivity, that of class 0 the specificity.
     """

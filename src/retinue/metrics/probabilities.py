@@ -1,4 +1,4 @@
-"""From logits to probabilities, from probabilities to predicted classes, and the check that metrics begin with."""
+"""Turns logits into probabilities and these into predicted classes, and checks what metrics are given."""
 
 import numpy as np
 

@@ -58,7 +58,7 @@ def read_table(path: Path, schema: type[Row]) -> list[Row]:
 
 
 def iterate_table(path: Path, schema: type[Row]) -> Iterator[Row]:
-    """As `read_table`, a row at a time."""
+    """Yields what `read_table` returns, a row at a time."""
     names = [f.name for f in fields(schema)]  # type: ignore[arg-type]
     types = typing.get_type_hints(schema)
     parsers = [types[name] for name in names]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from retinue.describe.wording import by, sees, short, window
+from retinue.describe.wording import by, receptive_field_px, short, window
 from retinue.reports.tables import MISSING, Column, Table, figure
 
 MAX_LAYERS = 1000
@@ -90,10 +90,10 @@ def _layers(layers: Sequence[Mapping[str, Any]]) -> Table:
                 window(layer),
                 figure(layer.parameters) if layer.parameters else "",
                 figure(layer.multiply_adds) if layer.multiply_adds else "",
-                sees(layer),
+                receptive_field_px(layer),
             ]
         )
-    numbers = [Column(name, kind="number") for name in ("parameters", "multiply-adds", "sees, px")]
+    numbers = [Column(name, kind="number") for name in ("parameters", "multiply-adds", "receptive field, px")]
     columns = [Column("layer"), Column("type"), Column("output"), Column("window"), *numbers]
     return Table("Layers, in the order of computation", columns, rows, max(0, len(layers) - MAX_LAYERS))
 

@@ -111,7 +111,7 @@ def checked_stride(network: Convolutional, stride: int | None) -> int:
 
 
 def _spans(network: Convolutional, side: int, stride: int) -> Iterator[tuple[slice, slice]]:
-    """Of every pass along one side of the image: the px it sees, and the positions it scores."""
+    """Each pass along one side of the image: the px it reads, and the positions it scores."""
     size, step = network.image_size, network.stride
     if side < size:
         raise DataError(f"an image with a side of {side} px; expected at least the {size} px of the training.")

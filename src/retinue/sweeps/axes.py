@@ -46,7 +46,7 @@ class Axes(NamedTuple):
 
     @property
     def keys(self) -> list[str]:
-        """Of all axes but the seed."""
+        """The keys of all axes but the seed."""
         return [*self.choices, *self.intervals]
 
     def grid(self) -> list[dict[str, str]]:

@@ -32,7 +32,7 @@ class Snapshot(NamedTuple):
 
     @classmethod
     def take(cls, root: Path) -> "Snapshot":
-        """Of the checkout `root`, in which nothing changes: git only writes an object.
+        """Takes a snapshot of the checkout `root`, in which nothing changes: git only writes an object.
 
         Raises:
             RetinueError: `root` is not the root of a git repository, or has no commit.

@@ -106,7 +106,7 @@ def run(job: Job, run_dvc: Run) -> Outcome:
 
 
 def environment(job: Job) -> dict[str, str]:
-    """Of the processes of a job: the code of its checkout, the caches and W&B's files of the user's checkout."""
+    """The environment of a job: the code of its checkout, the caches and W&B's files of the user's checkout."""
     cache = str(job.snapshot.root / artifacts.CACHE)
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', os.defpath)}"
@@ -152,7 +152,7 @@ def _ended_early(job: Job, status: int, seconds: float) -> Outcome:
 
 
 def _result(job: Job, seconds: float) -> Outcome:
-    """Of the finished experiment in its checkout: what validation says of its best epoch, and what it costs."""
+    """The result of an experiment: what validation says of its best epoch, and what it costs."""
     folder = job.checkout.path
     best = json.loads((folder / artifacts.MODEL / "bundle.json").read_text("utf-8"))["training"]["best_epoch"]
     history = read_table(folder / artifacts.MODEL / "history.csv", artifacts.Epoch)

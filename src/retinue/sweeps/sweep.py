@@ -37,7 +37,7 @@ class Sweep(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        """Of its study, its logs and its table."""
+        """The folder of its study, its logs and its table."""
         return self.snapshot.root / CACHE / "sweeps" / self.name
 
     @property

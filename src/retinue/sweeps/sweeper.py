@@ -128,7 +128,7 @@ class Search:
             self._experiments.close()  # else the pool would wait for what is still running
 
     def _show(self, running: Sequence[Running]) -> None:
-        """On a terminal: a line that says how far each experiment is; an empty one without any."""
+        """Shows, on a terminal, how far each experiment is; an empty line without any."""
         if sys.stderr.isatty():
             shown = "   ".join(f"{each.job}: {len(self._reported(each))} epochs" for each in running)
             print(f"\r\033[K{shown and 'running  '}{shown}", end="", file=sys.stderr, flush=True)

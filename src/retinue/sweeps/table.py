@@ -88,12 +88,12 @@ class Table(NamedTuple):
         return list(wanted)
 
     def write(self, path: Path) -> None:
-        """As JSON, to the last digit."""
+        """Writes the table as JSON, to the last digit."""
         document = {"sweep": self.sweep.name, "objectives": self.sweep.settings.objectives}
         write_json(path, {**document, "trials": [row._asdict() for row in self.rows]})
 
     def text(self) -> str:
-        """For the terminal, with what to do next."""
+        """The table for a terminal, with what to do next."""
         objectives = self.sweep.settings.objectives
         lines = [["", "trial", *(key for key in self.sweep.axes.keys), *objectives, "experiment"]]
         for row in self.rows:

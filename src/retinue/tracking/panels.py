@@ -42,14 +42,14 @@ class Key(NamedTuple):
 
     @property
     def column(self) -> str:
-        """As W&B spells the column of a table of runs: a config key has `.value` after its first part."""
+        """Spells a column of a table of runs as W&B does: a config key has `.value` after its first part."""
         if self.kind != "config":
             return f"{self.kind}:{self.name}"
         first, dot, rest = self.name.partition(".")
         return f"config:{first}.value{dot}{rest}"
 
     def metric(self) -> Any:
-        """As panels take it."""
+        """The name of the metric as panels take it."""
         import wandb_workspaces.reports.v2 as wr
 
         kinds = {"config": wr.Config, "summary": wr.SummaryMetric, "history": wr.Metric}

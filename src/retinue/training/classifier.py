@@ -150,16 +150,19 @@ class Classifier(L.LightningModule):
             outputs = self(batch)
         loss = training_loss(outputs, labels, self._class_weights, self._train_settings.label_smoothing)
         with torch.no_grad():
-            own = self._weight(labels) * counts
-            every = self.trainer.strategy.reduce(own.clone(), reduce_op="sum")
+            weight = self._weight(labels) * counts
+            every = self.trainer.strategy.reduce(weight.clone(), reduce_op="sum")
             correct = (predicted_classes(main_logits(outputs)) == labels).sum() * counts
-        loss = loss * (own[0] / every[0] * num_ranks)  # DDP averages the gradients
+        loss = loss * (weight[0] / every[0] * num_ranks)  # DDP averages the gradients
         total = loss.detach().double() * every[1] / num_ranks
-        self._sums += torch.stack([total, correct.double(), own[1].double()])
+        self._sums += torch.stack([total, correct.double(), weight[1].double()])
         return loss
 
     def _weight(self, labels: torch.Tensor) -> torch.Tensor:
-        """Of the mean loss of a batch among others, and the number of its images: float32 (2,)."""
+        """Returns (weight of this batch in the mean loss, number of images), float32 (2,).
+
+        With class weights the weight is their sum over the batch, else the number of images.
+        """
         images = labels.new_tensor(len(labels)).float()
         return torch.stack([images if self._class_weights is None else self._class_weights[labels].sum(), images])
 

@@ -117,7 +117,7 @@ class LoadReport(NamedTuple):
         return f"{len(self.loaded)} tensors loaded{adapted}{skipped}"
 
     def document(self) -> dict[str, Any]:
-        """As the bundle records it: every name but those of `loaded`, of which the number says enough."""
+        """What the bundle records: every name but those of `loaded`, of which the number says enough."""
         return {**self._asdict(), "loaded": len(self.loaded)}
 
 

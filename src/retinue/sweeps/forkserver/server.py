@@ -194,7 +194,7 @@ def serve(name: str) -> Request | None:
 
 
 def _forget(listener: socket.socket, *pipe: int) -> None:
-    """In a fork: what the server listens to, and its signals."""
+    """Gives up, in a fork, what the server listens to, and its signals."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.default_int_handler)
