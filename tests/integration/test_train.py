@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from compositions import compose
 from project import Project
-from retinue.pipeline.composition import compose
 from retinue.pipeline.errors import SettingsError
 from retinue.pipeline.settings import Settings
 from retinue.stages import train
