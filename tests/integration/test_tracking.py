@@ -348,6 +348,7 @@ def test_history_survives_kill_9(root: Path):
         for killed in (service, process):
             killed.send_signal(signal.SIGKILL)
         assert process.wait(timeout=10) == -signal.SIGKILL
+        service.wait(timeout=10)
     run = offline_run()
     assert [row["train/loss"] for row in run.history] == [1, 1 / 2, 1 / 3]
     assert run.exit_code is None
