@@ -1,6 +1,7 @@
 """Fixtures of all tests."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Threads that wait must not spin, or they take the core of the other worker: torch reads this when it is imported.
+# Two workers on two cores: one thread each, and threads that wait must not spin. torch reads both when it is imported.
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if IS_WORKER:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shared machine has no fixed speed, so no deadline; continuous integration must not fail by chance.
 settings.register_profile("here", deadline=None, derandomize=os.environ.get("CI") == "true")
@@ -52,6 +56,14 @@ def browser() -> "Iterator[Browser]":
 def project(tmp_path: Path) -> Project:
     """A checkout without results."""
     return Project.create(tmp_path / "project")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """What a stage in this process has set does not stay."""
+    yield
+    if IS_WORKER and "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)

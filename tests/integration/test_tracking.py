@@ -339,6 +339,8 @@ def test_history_survives_kill_9(root: Path):
     environment = {**os.environ, "PYTHONPATH": str(root / "src")}
     command = [sys.executable, "-c", KILLED]
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"W&B run train-")
         deadline = time.monotonic() + 10  # the flush by default comes after 15 s
         while not (list(Path(".cache/wandb").glob("offline-run-*/run-*.wandb")) and len(offline_run().history) == 3):
             assert process.poll() is None

@@ -52,12 +52,19 @@ class Project:
 
     @classmethod
     def create(cls, path: Path) -> "Project":
-        """A committed copy of the checkout's own files, without results."""
+        """A committed copy of the checkout's own files, without results.
+
+        Its stages compute with one thread, for the tests run two at a time on two cores.
+        """
         path.mkdir(parents=True)
         for name in CONTENTS:
             source = ROOT / name
             copy = shutil.copytree if source.is_dir() else shutil.copy2
             copy(source, path / name, **({"ignore": shutil.ignore_patterns("__pycache__")} if source.is_dir() else {}))
+        for name in ("conf/trainer/cpu.yaml", "conf/trainer/ddp.yaml", "params.yaml"):
+            text = (path / name).read_text("utf-8")
+            assert "num_threads: 2" in text, name
+            (path / name).write_text(text.replace("num_threads: 2", "num_threads: 1"), "utf-8")
         (path / ".dvc").mkdir()
         for name in ("config", ".gitignore"):
             shutil.copy2(ROOT / ".dvc" / name, path / ".dvc" / name)
@@ -77,7 +84,8 @@ class Project:
 
     def environment(self, **variables: str) -> dict[str, str]:
         """The environment of a user in this checkout: its own code, the test's Python."""
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "WANDB_", "PYTEST_"))}
+        tests_own = ("DVC_", "WANDB_", "PYTEST_", "OMP_NUM_THREADS")
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(tests_own)}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         return {**inherited, "PATH": path, "PYTHONPATH": "src", **variables}
 
