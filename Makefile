@@ -14,12 +14,13 @@ run: $(READY)
 	dvc repro
 	@retinue where
 
-# Two at a time; threads that wait must not spin, or they take the other's core.
+# Two at a time. The default ones take four minutes on two cores; the slow ones, which run whole trainings and sweeps,
+# several times as long.
 test: $(READY)
-	OMP_WAIT_POLICY=passive pytest -m "not slow" --numprocesses 2 --dist worksteal
+	pytest -m "not slow" --numprocesses 2 --dist worksteal
 
 test-slow: $(READY)
-	pytest -m slow
+	pytest -m slow --numprocesses 2 --dist worksteal
 
 test-parity: $(READY) $(PARITY)/.ready
 	RETINUE_PARITY=$(PARITY) pytest tests/parity

@@ -1,19 +1,27 @@
 """Fixtures of all tests."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
-from project import Project
+from project import Project, end_forkserver
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# Two workers on two cores: one thread each, and threads that wait must not spin. torch reads both when it is imported.
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if IS_WORKER:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shared machine has no fixed speed, so no deadline; continuous integration must not fail by chance.
 settings.register_profile("here", deadline=None, derandomize=os.environ.get("CI") == "true")
@@ -50,10 +58,36 @@ def project(tmp_path: Path) -> Project:
     return Project.create(tmp_path / "project")
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """What a stage in this process has set does not stay."""
+    yield
+    if IS_WORKER and "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forkserver() -> Iterator[None]:
+    yield
+    end_forkserver()
+
+
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
     """A checkout in which the whole pipeline has run on digits, with a short training. Copy it before changing it."""
-    project = Project.create(tmp_path_factory.mktemp("finished") / "project")
+    folder = tmp_path_factory.mktemp("finished")
+    if worker_id == "master":
+        return run_pipeline(folder / "project")
+    shared = tmp_path_factory.getbasetemp().parent / "finished"  # of all workers: one runs it, each has a copy
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            run_pipeline(folder / "project").copy(shared)
+            return Project(folder / "project")
+    return Project(shared).copy(folder / "project")
+
+
+def run_pipeline(path: Path) -> Project:
+    project = Project.create(path)
     project.compose("train.max_epochs=3", "tracking=off", "explain.images_per_outcome=1")
     project.repro()
     project.commit("results")

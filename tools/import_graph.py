@@ -44,6 +44,7 @@ def _files(dotted: str) -> list[Path]:
     return [module] if module.is_file() else [target / "__init__.py"] if target.is_dir() else []
 
 
+@cache
 def is_empty(path: Path) -> bool:
     """Whether a file holds nothing but a docstring, as the packages' __init__.py do."""
     body = ast.parse(path.read_text("utf-8")).body

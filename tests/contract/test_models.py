@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from compositions import compose
 from retinue.bundle import Bundle, build_network
 from retinue.explainers.explainer import NotApplicable
 from retinue.explainers.gradcam import GradCAM
 from retinue.models.network import Network
 from retinue.pipeline.artifacts import Dataset
-from retinue.pipeline.composition import compose
 from retinue.pipeline.errors import SettingsError
 from retinue.pipeline.settings import build
 from retinue.training.losses import main_logits, training_loss

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from compositions import compose
 from retinue.bundle import build_sized
 from retinue.engine.loading import Batches
 from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.images.preprocessing import Preprocessing
 from retinue.models.network import Network
-from retinue.pipeline.composition import compose
 from retinue.pipeline.errors import SettingsError
 from retinue.pipeline.settings import build, strict
 from retinue.training.classifier import Classifier, ImageForward, TrainSettings

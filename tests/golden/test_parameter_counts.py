@@ -3,8 +3,12 @@
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from networks import count_parameters
+from retinue.models.alexnet import AlexNet
+from retinue.models.mlp import MLP
 
 IMAGENET = (3, 1000, 224)
 
@@ -57,3 +61,17 @@ def test_parameters(name: str, shape: tuple[int, int, int], changes: dict[str, A
 def test_another_class_costs_one_row_of_the_head(name: str, shape: tuple[int, int], per_class: int) -> None:
     channels, side = shape
     assert count_parameters(name, channels, 8, side) - count_parameters(name, channels, 7, side) == per_class
+
+
+def test_alexnets_first_convolution() -> None:
+    with torch.device("meta"):
+        first = AlexNet().get_submodule("features.0")
+    assert first.get_parameter("weight").numel() == 11 * 11 * 3 * 96 == 34_848
+    assert first.get_parameter("bias").numel() == 96
+
+
+def test_the_layers_of_the_mlp() -> None:
+    with torch.device("meta"):
+        layers = [layer for layer in MLP().modules() if isinstance(layer, nn.Linear)]
+    counts = [sum(parameter.numel() for parameter in layer.parameters()) for layer in layers]
+    assert counts == [77_070_848, 65_664, 129]

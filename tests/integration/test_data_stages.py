@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from compositions import compose
 from project import Project
 from retinue.engine.store import ImageStore
 from retinue.images.augmentation import Policy
 from retinue.images.preprocessing import Preprocessing
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import SPLITS, RawImage, Sample
-from retinue.pipeline.composition import compose
 from retinue.pipeline.errors import DataError, SettingsError
 from retinue.pipeline.files import read_json, read_table
 from retinue.pipeline.settings import Settings

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from compositions import compose
 from project import ROOT, Project
 from retinue.cli import main
 from retinue.describe.measurement import measure
 from retinue.describe.request import DescribeRequest
-from retinue.pipeline.composition import compose
 from retinue.pipeline.errors import RetinueError
 
 DOCUMENT = (ROOT / "docs/describe.md").read_text("utf-8")

@@ -1,10 +1,13 @@
 """What a person reads when something is wrong, and that earlier results are still there afterwards."""
 
 import hashlib
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -143,14 +146,16 @@ def test_a_read_only_disk_is_explained(finished: Project, tmp_path: Path) -> Non
 def test_a_killed_stage_leaves_the_last_result(finished: Project, tmp_path: Path) -> None:
     project = finished.copy(tmp_path / "project")
     before = state(project)
-    process = project.start(sys.executable, "-m", "retinue.stages.preprocess", "tracking=off")
-    partial = project.path / "data/processed/train.partial"
-    while process.poll() is None and not partial.exists():
-        pass
-    process.kill()
-    process.wait()
-    assert process.stdout is not None
-    process.stdout.close()
+    # Larger images take seconds, so that it is killed in the middle; nothing of them may be left.
+    process = project.start_stage("preprocess", "tracking=off", "preprocess.resize=256", "preprocess.image_size=256")
+    written = project.path / "data/processed.partial/train/images-00000.npy"
+    while not written.exists():
+        assert process.poll() is None, "it ended before it wrote an image"
+        time.sleep(0.01)
+    os.kill(project.stage_pid("preprocess"), signal.SIGKILL)
+    said, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL, said
+    assert written.exists(), "it was killed before it had ended"
     kept = {path: digest for path, digest in state(project).items() if ".partial" not in path}
     assert kept == before
     project.stage("preprocess", "tracking=off")

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from compositions import compose
 from project import ROOT
 from retinue.cli import lr_range, main
 from retinue.engine.reproducibility import draw_seed, seed_everything
@@ -26,7 +27,6 @@ from retinue.lr_range.measurement import Curve, LrRange, Smoothing, Step
 from retinue.models.lenet5 import LeNet5
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Dataset, Sample
-from retinue.pipeline.composition import compose
 from retinue.pipeline.files import write_table
 
 CLASSES = ("left", "right", "above")

@@ -24,6 +24,7 @@ ELSEWHERE = {
     "git clone URL retinue && cd retinue": "continuous integration starts from a clone",
     "make run": "continuous integration runs it",
     "make test": "is what runs this test",
+    "make test-slow": "continuous integration runs it",
     "retinue dense": "the command's name",
     "retinue sweep": "the command's name",
     "retinue dashboard": "tests/integration/test_dashboard.py",

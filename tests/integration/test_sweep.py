@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -109,23 +110,23 @@ def test_what_is_killed_is_taken_up_and_nothing_is_run_twice(done: Project, vict
     before = state(done)
     process = done.start(sys.executable, "-m", "retinue.cli", "sweep", *GRID)
     assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("[1/4]"):
-            break
+    assert any(line.startswith("[1/4]") for line in process.stdout), "it ended before its first trial"
     if victims == "sweep":
         process.kill()
-        process.stdout.read()
+        rest = process.stdout.read()
+        assert process.wait() == -signal.SIGKILL, rest
     else:
         warm = next(each for each in psutil.Process(process.pid).children() if "server.py" in " ".join(each.cmdline()))
         trials: list[psutil.Process] = []
         while len(trials) < (1 if victims == "one trial" else 2):
+            assert process.poll() is None, "it ended with fewer trials at a time"
             trials = [each for each in warm.children() if os.getpgid(each.pid) == each.pid]
         for trial in trials[: 1 if victims == "one trial" else 2]:
             trial.kill()
         rest = process.stdout.read()
         assert rest.count("killed by signal 9 (SIGKILL)") >= (1 if victims == "one trial" else 2)
         assert "started again" in rest
-    process.wait()
+        assert process.wait() == 0, rest
     psutil.wait_procs(left_running(done), timeout=30)
     assert left_running(done) == []
     assert state(done) == before
@@ -147,8 +148,10 @@ def test_a_training_that_was_killed_goes_on_at_its_last_epoch(done: Project) -> 
     process = done.start(sys.executable, "-m", "retinue.cli", "sweep", *overrides)
     while not (log.exists() and re.search(r"^epoch +5/12", log.read_text(), re.MULTILINE)):
         assert process.poll() is None
+        time.sleep(0.05)
     process.kill()
-    process.communicate()
+    said, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL, said
     sweep(done, *overrides)
     resumed = re.search(r"^resuming after epoch (\d+) from (.*)", log.read_text(), re.MULTILINE)
     assert resumed is not None

@@ -339,6 +339,8 @@ def test_history_survives_kill_9(root: Path):
     environment = {**os.environ, "PYTHONPATH": str(root / "src")}
     command = [sys.executable, "-c", KILLED]
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"W&B run train-")
         deadline = time.monotonic() + 10  # the flush by default comes after 15 s
         while not (list(Path(".cache/wandb").glob("offline-run-*/run-*.wandb")) and len(offline_run().history) == 3):
             assert process.poll() is None
@@ -348,6 +350,7 @@ def test_history_survives_kill_9(root: Path):
         for killed in (service, process):
             killed.send_signal(signal.SIGKILL)
         assert process.wait(timeout=10) == -signal.SIGKILL
+        service.wait(timeout=10)
     run = offline_run()
     assert [row["train/loss"] for row in run.history] == [1, 1 / 2, 1 / 3]
     assert run.exit_code is None

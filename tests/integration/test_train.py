@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -11,8 +13,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from compositions import compose
 from project import Project
-from retinue.pipeline.composition import compose
 from retinue.pipeline.errors import SettingsError
 from retinue.pipeline.settings import Settings
 from retinue.stages import train
@@ -73,18 +75,19 @@ def test_a_constant_predictor_fails(prepared: Project) -> None:
 
 
 def test_two_processes_never_train_in_one_checkout(prepared: Project) -> None:
-    first = prepared.start(sys.executable, "-m", "retinue.stages.train", *SETTINGS, "train.max_epochs=500")
+    first = prepared.start_stage("train", *SETTINGS, "train.max_epochs=500", "train.patience=null")
     assert first.stdout is not None
     try:
-        for line in first.stdout:
-            if line.startswith("epoch"):
-                break
+        assert any(line.startswith("epoch") for line in first.stdout), "it ended before its first epoch"
+        pid = prepared.stage_pid("train")
         second = prepared.stage("train", *SETTINGS, check=False)
         assert second.returncode == 1
-        assert f"another process (pid {first.pid}) is running this stage" in second.stderr
+        assert f"another process (pid {pid}) is running this stage" in second.stderr
+        os.kill(pid, signal.SIGKILL)
+        assert first.wait() == -signal.SIGKILL, "it was running when it was killed"
     finally:
         first.kill()
-        first.wait()
+        first.communicate()
 
 
 def test_an_unknown_key_is_refused(prepared: Project) -> None:

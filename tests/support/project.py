@@ -1,4 +1,8 @@
-"""A checkout of its own for a test: the project's files in a new git and DVC repository."""
+"""A checkout of its own for a test: the project's files in a new git and DVC repository.
+
+What a test runs as `python -m MODULE` is a fork of one process that has imported the libraries, as in a sweep: the
+seconds for torch and Lightning are spent once. The code of the project is imported by the fork, from the checkout.
+"""
 
 import os
 import re
@@ -6,12 +10,38 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from retinue.sweeps.forkserver import client
+from retinue.sweeps.forkserver.process import Warm
+
 ROOT = Path(__file__).resolve().parents[2]
 CONTENTS = ("conf", "src", "dvc.yaml", "params.yaml", "requirements.lock", "pyproject.toml", ".gitignore", ".dvcignore")
+
+
+@cache
+def forkserver() -> Warm:
+    """The process that forks; it starts with the first call and ends with `end_forkserver`, or with this process."""
+    warm = Warm(_folder())
+    warm.wait()
+    return warm
+
+
+@cache
+def _folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="retinue-forkserver-"))
+
+
+def end_forkserver() -> None:
+    """Ends the process that forks, where there is one."""
+    if forkserver.cache_info().currsize:
+        forkserver().close()
+        shutil.rmtree(_folder())
 
 
 @dataclass(frozen=True)
@@ -22,12 +52,19 @@ class Project:
 
     @classmethod
     def create(cls, path: Path) -> "Project":
-        """A committed copy of the checkout's own files, without results."""
+        """A committed copy of the checkout's own files, without results.
+
+        Its stages compute with one thread, for the tests run two at a time on two cores.
+        """
         path.mkdir(parents=True)
         for name in CONTENTS:
             source = ROOT / name
             copy = shutil.copytree if source.is_dir() else shutil.copy2
             copy(source, path / name, **({"ignore": shutil.ignore_patterns("__pycache__")} if source.is_dir() else {}))
+        for name in ("conf/trainer/cpu.yaml", "conf/trainer/ddp.yaml", "params.yaml"):
+            text = (path / name).read_text("utf-8")
+            assert "num_threads: 2" in text, name
+            (path / name).write_text(text.replace("num_threads: 2", "num_threads: 1"), "utf-8")
         (path / ".dvc").mkdir()
         for name in ("config", ".gitignore"):
             shutil.copy2(ROOT / ".dvc" / name, path / ".dvc" / name)
@@ -47,18 +84,55 @@ class Project:
 
     def environment(self, **variables: str) -> dict[str, str]:
         """The environment of a user in this checkout: its own code, the test's Python."""
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "WANDB_", "PYTEST_"))}
+        tests_own = ("DVC_", "WANDB_", "PYTEST_", "OMP_NUM_THREADS")
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(tests_own)}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         return {**inherited, "PATH": path, "PYTHONPATH": "src", **variables}
 
-    def run(self, *command: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Runs `command` here; its output is shown when it fails and `check` is set."""
-        result = subprocess.run(
-            command, cwd=self.path, env=self.environment(**variables), capture_output=True, text=True, check=False
-        )
+    def run(
+        self, *command: str, check: bool = True, fresh: bool = False, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs `command` here; its output is shown when it fails and `check` is set.
+
+        Args:
+            command: `sys.executable -m MODULE …` is forked from the process that has imported the libraries.
+            check: whether an exit status other than 0 fails the test.
+            fresh: start a Python of its own also for a module.
+            variables: of the environment.
+        """
+        if command[:2] == (sys.executable, "-m") and not fresh and sys.platform == "linux":
+            result = self._forked(command, self.environment(**variables))
+        else:
+            result = subprocess.run(
+                command, cwd=self.path, env=self.environment(**variables), capture_output=True, text=True, check=False
+            )
         if check and result.returncode:
             raise AssertionError(f"{' '.join(command)}: exit {result.returncode}\n{result.stdout}\n{result.stderr}")
         return result
+
+    def _forked(self, command: tuple[str, ...], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        warm = forkserver()
+        changed = warm.environment(environment)
+        _, _, module, *arguments = command
+        with (
+            Path(os.devnull).open("rb") as nothing,
+            tempfile.TemporaryFile() as output,
+            tempfile.TemporaryFile() as errors,
+        ):
+            status = client.ask(
+                changed[client.SOCKET],
+                module,
+                arguments,
+                folder=str(self.path),
+                environment=changed,
+                files=(nothing.fileno(), output.fileno(), errors.fileno()),
+                group=True,
+            )
+            said = []
+            for file in (output, errors):
+                file.seek(0)
+                said.append(file.read().decode())
+        return subprocess.CompletedProcess(command, status, *said)
 
     def compose(self, *overrides: str) -> None:
         """Freezes conf/ with `overrides` in params.yaml."""
@@ -69,8 +143,9 @@ class Project:
         return self.run(sys.executable, "-m", "dvc", "repro", *arguments, check=check, **variables)
 
     def stage(self, name: str, *overrides: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """A stage by hand, without DVC: conf/ with `overrides`."""
-        return self.run(sys.executable, "-m", f"retinue.stages.{name}", *overrides, check=check)
+        """A stage by hand, without DVC: conf/ with `overrides`. Of several ranks, each is a Python of its own."""
+        fresh = "trainer=ddp" in overrides
+        return self.run(sys.executable, "-m", f"retinue.stages.{name}", *overrides, check=check, fresh=fresh)
 
     def start(self, *command: str, **options: Any) -> subprocess.Popen[str]:
         """Starts `command` here and returns at once; its output is a pipe."""
@@ -84,13 +159,30 @@ class Project:
             **options,
         )
 
+    def start_stage(self, name: str, *overrides: str) -> subprocess.Popen[str]:
+        """Starts a stage by hand and returns at once; `stage_pid` is the process that does the work."""
+        if sys.platform != "linux":
+            return self.start(sys.executable, "-m", f"retinue.stages.{name}", *overrides)
+        return subprocess.Popen(
+            ("python", "-m", f"retinue.stages.{name}", *overrides),
+            cwd=self.path,
+            env=forkserver().environment(self.environment(PYTHONUNBUFFERED="1")),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def stage_pid(self, name: str) -> int:
+        """The process that holds the lock of a stage that runs."""
+        return int((self.path / ".cache" / "locks" / f"{name}.pid").read_text())
+
     def kill_training(self, epoch: int, *overrides: str) -> None:
         """Starts train and kills -9 it at the end of `epoch`, while or before its checkpoint is written."""
-        process = self.start(sys.executable, "-m", "retinue.stages.train", *overrides)
+        process = self.start_stage("train", *overrides)
         assert process.stdout is not None
         for line in process.stdout:
             if re.match(rf"epoch +{epoch}/", line):
-                os.kill(process.pid, signal.SIGKILL)
+                os.kill(self.stage_pid("train"), signal.SIGKILL)
                 break
         rest = process.stdout.read()
         assert process.wait() == -signal.SIGKILL, rest

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from compositions import compose
 from networks import CONF
 from retinue.engine.trainer import TrainerSettings
 from retinue.models.network import Network
-from retinue.pipeline.composition import compose
 from retinue.pipeline.settings import build
 from retinue.transfer.scenario import Scenario
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
+from compositions import compose
 from retinue.engine.loading import StoredImages
 from retinue.engine.store import ImageStore
 from retinue.images.augmentation import Policy
-from retinue.pipeline.composition import compose
 from retinue.pipeline.errors import DataError, SettingsError
 
 POLICIES = {name: compose([f"augment={name}"])["augment"]["transforms"] for name in ("none", "light", "book")}

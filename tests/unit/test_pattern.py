@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from compositions import compose
 from networks import count_parameters, make_network
 from retinue.explainers.explainer import NotApplicable
 from retinue.explainers.gradcam import GradCAM
 from retinue.models.pattern import Pattern
-from retinue.pipeline.composition import compose
 from retinue.pipeline.errors import SettingsError
 from retinue.pipeline.settings import build
 from retinue.sliding.convert import to_convolutional

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinue.pipeline.composition import compose
+from compositions import compose
 from retinue.pipeline.errors import DataError, SettingsError
 from retinue.pipeline.settings import strict
 from retinue.sources.digits import Digits
 from retinue.sources.image_folder import ImageFolder
 
-DEFAULTS = compose(["source=image_folder"])["source"]
+DEFAULTS = {k: v for k, v in compose(["source=image_folder"])["source"].items() if k != "module"}
 
 
 def folder(path: Path | str, **changes: Any) -> ImageFolder:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from retinue.engine import store as store_module
 from retinue.engine.store import ImageStore, RowFile
-from retinue.images import store as store_module
 from retinue.pipeline.errors import DataError
 
 

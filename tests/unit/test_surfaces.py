@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 
+from compositions import compose
 from retinue.images.decoding import decode, examine
-from retinue.pipeline.composition import compose
 from retinue.pipeline.errors import SettingsError
 from retinue.pipeline.settings import strict
 from retinue.sources.surfaces import CLASSES, GOOD, Surfaces
 
-DEFAULTS = {key: value for key, value in compose(["source=surfaces"])["source"].items() if key != "_target_"}
+DEFAULTS = {k: v for k, v in compose(["source=surfaces"])["source"].items() if k not in ("_target_", "module")}
 DEFECTS = CLASSES[1:]
 NUMBERS = 1000
 

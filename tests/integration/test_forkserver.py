@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,8 +103,9 @@ def test_a_stage_that_a_command_starts_is_a_fork_too_and_ends_with_it(warm: Warm
             kwargs={"folder": folder, "environment": environment, "output": output},
         )
         thread.start()
-        while not (said := (folder / "output").read_text().split()):
+        while len(said := (folder / "output").read_text().split()) < 2:
             thread.join(0.02)
+            assert thread.is_alive(), "it ended before its stage had started"
         warm_loaded, stage = said[0], psutil.Process(int(said[1]))
         assert warm_loaded == "True"
         leader = psutil.Process(os.getpgid(stage.pid))
@@ -151,13 +153,14 @@ with open({str(folder / "output")!r}, "wb") as output:
 """
     process = subprocess.Popen([sys.executable, "-c", owner])
     output = folder / "output"
-    while not (output.exists() and output.read_text().strip()):
+    while not (output.exists() and output.read_text().endswith("\n")):
         assert process.poll() is None
+        time.sleep(0.02)
     stage = psutil.Process(int(output.read_text()))
     server = stage.parent()
     assert server is not None
     process.kill()
-    process.wait()
+    assert process.wait() == -signal.SIGKILL
     stage.wait(30)
     server.wait(30)
 
