@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-CONTENTS = ("conf", "src", "dvc.yaml", "params.yaml", "requirements.lock", "pyproject.toml", ".gitignore", ".dvcignore")
+CONTENTS = (
+    *("conf", "src", "dvc.yaml", "params.yaml", "requirements.lock", "pyproject.toml"),
+    *(".gitignore", ".gitattributes", ".dvcignore"),
+)
 
 
 @dataclass(frozen=True)
