@@ -71,7 +71,7 @@ def dependencies(stage: str, sections: Iterable[str]) -> list[str]:
         sections: of the settings, those the stage reads.
     """
     own = stage_file(stage)
-    files, templates = closure(own), set[str]()
+    files, templates = set(closure(own)), set[str]()
     builds = {} if stage in SHOWS_SETTINGS else dict.fromkeys(sections)
     for section in [*builds, *(["model"] if BUILDS_MODELS in files else [])]:
         more, named = chosen(section)
