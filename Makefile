@@ -64,7 +64,7 @@ clean:
 
 # requirements.lock pins every package; the project itself is installed without its dependencies, for its command.
 $(READY): requirements.lock pyproject.toml src/retinue/dashboard/plots_page.py
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ". Name another with make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit("error: Python 3.11 to 3.13 is needed, this is " + sys.version.split()[0] + ". Name another with make PYTHON=python3.12")'
 	test -d .venv || $(PYTHON) -m venv .venv
 	pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

@@ -48,7 +48,7 @@ def target_file(target: str) -> Path:
 def chosen(section: str) -> tuple[set[Path], set[str]]:
     """What the choices of conf/<section>/ name: files, and paths with a setting in place of the file's name."""
     files, templates = set[Path](), set[str]()
-    for path in sorted((ROOT / "conf" / section).glob("*.yaml")):
+    for path in sorted((ROOT / "conf" / section).rglob("*.yaml")):
         document = yaml.safe_load(path.read_text("utf-8")) or {}
         for target in targets(document):
             if "${" in target:
@@ -71,7 +71,7 @@ def dependencies(stage: str, sections: Iterable[str]) -> list[str]:
         sections: of the settings, those the stage reads.
     """
     own = stage_file(stage)
-    files, templates = closure(own), set[str]()
+    files, templates = set(closure(own)), set[str]()
     builds = {} if stage in SHOWS_SETTINGS else dict.fromkeys(sections)
     for section in [*builds, *(["model"] if BUILDS_MODELS in files else [])]:
         more, named = chosen(section)

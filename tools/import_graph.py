@@ -23,7 +23,8 @@ def direct_imports(path: Path) -> frozenset[Path]:
     return frozenset(found)
 
 
-def closure(path: Path) -> set[Path]:
+@cache
+def closure(path: Path) -> frozenset[Path]:
     """`path` and every file of the package it imports, transitively."""
     seen: set[Path] = set()
     waiting = [path]
@@ -32,7 +33,7 @@ def closure(path: Path) -> set[Path]:
         if current not in seen:
             seen.add(current)
             waiting.extend(direct_imports(current))
-    return {p for p in seen if not is_empty(p)}
+    return frozenset(p for p in seen if not is_empty(p))
 
 
 def _files(dotted: str) -> list[Path]:

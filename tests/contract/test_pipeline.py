@@ -5,15 +5,17 @@ import graphlib
 import re
 import runpy
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from compositions import compose
+from choices import GROUPS, choices_of, composed, document, overrides_of
 from dependencies import BUILDS_MODELS, SHOWS_SETTINGS, rewritten, stage_file, target_file, targets
 from import_graph import SRC, closure, is_empty
+from retinue.pipeline import artifacts
 from retinue.pipeline.composition import load_params
 from retinue.pipeline.errors import SettingsError
 from retinue.pipeline.plan import sections_of
@@ -23,6 +25,11 @@ from retinue.stages import __path__ as stages_path
 ROOT = SRC.parent
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))
 STAGES = sorted(path.stem for path in Path(stages_path[0]).glob("[a-z]*.py"))
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
 
 
 def resolved(text: str, params: dict[str, Any]) -> str:
@@ -38,7 +45,7 @@ def resolved(text: str, params: dict[str, Any]) -> str:
 
 
 def imported_code(stage: str, params: dict[str, Any]) -> set[str]:
-    files = closure(stage_file(stage))
+    files = set(closure(stage_file(stage)))
     sections = set() if stage in SHOWS_SETTINGS else {*PIPELINE["stages"][stage]["params"]}
     if BUILDS_MODELS in files:
         sections.add("model")
@@ -66,39 +73,68 @@ def test_make_deps_writes_what_was_taken_out() -> None:
 
 
 def test_every_stage_file_is_in_the_pipeline() -> None:
-    assert sorted(PIPELINE["stages"]) == STAGES
+    for stage in {*STAGES} - {*PIPELINE["stages"]}:
+        raise AssertionError(
+            f"src/retinue/stages/{stage}.py: dvc.yaml has no stage {stage}. Add it with cmd: ${{stage}}.{stage}, "
+            "params (the file's SECTIONS), deps and outs, and run `make deps`."
+        )
+    for stage in {*PIPELINE["stages"]} - {*STAGES}:
+        raise AssertionError(f"dvc.yaml, stage {stage}: there is no file src/retinue/stages/{stage}.py.")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_is_started_as_itself_and_says_what_it_is(stage: str) -> None:
+    definition = PIPELINE["stages"][stage]
+    assert definition["cmd"] == f"${{stage}}.{stage}", f"dvc.yaml, stage {stage}: cmd is not ${{stage}}.{stage}"
+    assert definition.get("desc"), f"dvc.yaml, stage {stage}: no desc says in a sentence what it makes"
+    text = stage_file(stage).read_text("utf-8")
+    assert f'main("{stage}", run, SECTIONS)' in text, (
+        f'src/retinue/stages/{stage}.py does not end with `if __name__ == "__main__": main("{stage}", run, SECTIONS)`'
+    )
+
+
+def test_every_out_is_named_in_artifacts() -> None:
+    paths = [value for value in vars(artifacts).values() if isinstance(value, Path)]
+    for stage, definition in PIPELINE["stages"].items():
+        outs = [*definition["outs"], *definition.get("metrics", [])]
+        for out in (Path(next(iter(out)) if isinstance(out, dict) else out) for out in outs):
+            assert any(out == path or path in out.parents or out in path.parents for path in paths), (
+                f"dvc.yaml, stage {stage}: no path in src/retinue/pipeline/artifacts.py is {out}, above it or in it. "
+                "Name it there, and say what is in it."
+            )
 
 
 CHOICES = [
-    [],
-    *([f"model={path.stem}"] for path in sorted((ROOT / "conf" / "model").glob("*.yaml"))),
-    *([f"schedule={path.stem}"] for path in sorted((ROOT / "conf" / "schedule").glob("*.yaml"))),
-    *([f"explain={path.stem}"] for path in sorted((ROOT / "conf" / "explain").glob("*.yaml"))),
-    ["source=image_folder", "source.path=photos"],
-    ["source=surfaces"],
+    (),
     *(
-        [f"transfer={path.stem}", "weights=file", "weights.path=weights.pth"]
-        for path in sorted((ROOT / "conf" / "transfer").glob("*.yaml"))
+        overrides_of(group, name)
+        for group in sorted({*GROUPS} - {"sweep"})
+        for name in choices_of(group)
+        if {"defaults", "module"} & document(group, name).keys() or any(targets(document(group, name)))
     ),
 ]
+"""The default, and all that choose code."""
 
 
 @pytest.mark.parametrize("overrides", CHOICES, ids=lambda choice: " ".join(choice) or "default")
-def test_declared_code_is_the_imported_code(overrides: list[str]) -> None:
-    params = compose(overrides)
-    for stage in STAGES:
+def test_declared_code_is_the_imported_code(overrides: tuple[str, ...]) -> None:
+    params = composed(*overrides)
+    for stage in PIPELINE["stages"]:
         imported, declared = imported_code(stage, params), declared_code(stage, params)
         assert declared == imported, (
-            f"dvc.yaml, stage {stage}: missing {sorted(imported - declared)}, "
-            f"not imported {sorted(declared - imported)}"
+            f"dvc.yaml, stage {stage}: missing {sorted(imported - declared)}, not imported "
+            f"{sorted(declared - imported)}. Run `make deps`."
         )
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_declares_the_sections_of_its_plan(stage: str) -> None:
     module = runpy.run_path(str(stage_file(stage)))
-    (plan,) = (value for name, value in module.items() if name == f"{stage.title()}Plan")
-    assert list(module["SECTIONS"]) == list(sections_of(plan)) == PIPELINE["stages"][stage]["params"]
+    plan = module.get(f"{stage.title()}Plan")
+    assert plan is not None, f"src/retinue/stages/{stage}.py has no dataclass {stage.title()}Plan of its sections"
+    assert list(module["SECTIONS"]) == list(sections_of(plan)) == PIPELINE["stages"][stage]["params"], (
+        f"dvc.yaml, stage {stage}: params are not the sections of {stage.title()}Plan"
+    )
     assert {field.name for field in fields(plan)} <= {*sections_of(plan), *EXECUTION_SECTIONS}
 
 
@@ -124,7 +160,7 @@ def test_a_stage_cannot_read_what_it_does_not_declare() -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_stages_never_import_stages(stage: str) -> None:
     imported = {path for path in closure(stage_file(stage)) if path.parent.name == "stages"}
-    assert imported == {stage_file(stage)}
+    assert imported == {stage_file(stage)}, "what two stages need stands in a room of its own"
 
 
 @pytest.mark.parametrize("stage", ["acquire", "preprocess", "augment", "train"])
@@ -147,7 +183,7 @@ def test_imports_go_one_way() -> None:
     graph: dict[str, set[str]] = {}
     for path in (SRC / "retinue").rglob("*.py"):
         room = path.relative_to(SRC / "retinue").parts[0].removesuffix(".py")
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "retinue":
                 parts = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
                 graph.setdefault(room, set()).update({parts[1]} & rooms - {room})
@@ -170,7 +206,7 @@ FRAMEWORK_HOMES = {
 def test_each_framework_stays_in_its_home(framework: str) -> None:
     users = set()
     for path in (SRC / "retinue").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(parsed(path)):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if any(name.split(".")[0] == framework for name in names):

@@ -21,10 +21,10 @@ from retinue.training.classifier import Classifier, ImageForward, TrainSettings
 from retinue.transfer.freeze_check import FreezeCheck
 from retinue.transfer.freezing import freeze
 from retinue.transfer.learning_rates import parameter_groups
+from scenarios import SCENARIOS
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
-SCENARIOS = sorted(path.stem for path in (CONF / "transfer").glob("*.yaml") if path.stem != "auto")
 LARGE = {
     *("alexnet", "densenet121", "efficientnet_b0", "googlenet", "inception_naive", "resnet34", "resnet50", "resnet101"),
     *("resnet152", "vgg16", "vgg19", "xception", "zfnet"),

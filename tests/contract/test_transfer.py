@@ -1,8 +1,9 @@
-"""What every architecture in conf/model must allow: blocks that hold all its layers, every scenario of conf/scenario.
+"""What every architecture in conf/model must allow: blocks that hold all its layers, every scenario of conf/transfer.
 
 Networks are on the meta device: nothing is computed.
 """
 
+import itertools
 from typing import NamedTuple
 
 import pytest
@@ -19,10 +20,6 @@ from scenarios import SCENARIOS, composed_scenario
 from small_networks import on_meta
 
 MODELS = sorted(path.stem for path in CONF.glob("*.yaml"))
-RANGES = {"large_similar": (0.6, 0.8), "small_different": (0.3, 0.5), "small_similar": (1.0, 1.0)}
-"""Scenario -> what part of the layers before the head is frozen; in all others nothing is."""
-TWO_LAYERS = {"mlp", "mnist_cnn"}
-"""Two layers stand before their head: half of them, or all, can be frozen, and nothing between."""
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -60,7 +57,7 @@ class Frozen(NamedTuple):
 
 @pytest.fixture(scope="module", params=SCENARIOS)
 def frozen(request: pytest.FixtureRequest, network: Network) -> Frozen:
-    """The network, frozen as one of conf/scenario says."""
+    """The network, frozen as one of conf/transfer says."""
     scenario = composed_scenario(request.param)
     return Frozen(network, scenario, freeze(network, scenario))
 
@@ -74,11 +71,14 @@ def test_every_layer_is_in_one_block_or_in_a_head(network: Network) -> None:
 
 
 def test_as_much_is_frozen_as_the_scenario_says(frozen: Frozen) -> None:
-    if frozen.network.name in TWO_LAYERS and 0 < frozen.scenario.frozen_fraction < 1:
-        assert frozen.freezing.fraction == 0.5
-    else:
-        smallest, largest = RANGES.get(frozen.scenario.name, (0.0, 0.0))
-        assert smallest <= frozen.freezing.fraction <= largest
+    """To half of the block in which the fraction falls, for a block is frozen whole or not at all."""
+    wanted, sizes = frozen.scenario.frozen_fraction, [len(block.layers) for block in frozen.freezing.blocks]
+    if wanted in (0, 1):
+        assert frozen.freezing.fraction == wanted
+        return
+    ends = list(itertools.accumulate(sizes))
+    straddled = next(size for size, end in zip(sizes, ends, strict=True) if end >= wanted * ends[-1])
+    assert abs(frozen.freezing.fraction - wanted) <= straddled / ends[-1] / 2 + 1e-9
 
 
 def test_frozen_layers_have_no_gradient_and_all_others_have(frozen: Frozen) -> None:

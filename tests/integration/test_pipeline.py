@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import yaml
 
-from project import Project
+from project import ROOT, Project
 
-STAGES = ["acquire", "preprocess", "augment", "train", "evaluate", "explain", "report"]
+STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"])
 
 
 def would_run(project: Project) -> list[str]:

@@ -21,7 +21,10 @@ from retinue.sweeps.forkserver import client
 from retinue.sweeps.forkserver.process import Warm
 
 ROOT = Path(__file__).resolve().parents[2]
-CONTENTS = ("conf", "src", "dvc.yaml", "params.yaml", "requirements.lock", "pyproject.toml", ".gitignore", ".dvcignore")
+CONTENTS = (
+    *("conf", "src", "dvc.yaml", "params.yaml", "requirements.lock", "pyproject.toml"),
+    *(".gitignore", ".gitattributes", ".dvcignore"),
+)
 
 
 @cache

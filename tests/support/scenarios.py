@@ -4,6 +4,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
 from compositions import compose
@@ -13,7 +14,10 @@ from retinue.models.network import Network
 from retinue.pipeline.settings import build
 from retinue.transfer.scenario import Scenario
 
-SCENARIOS = sorted(path.stem for path in (CONF.parent / "scenario").glob("*.yaml") if path.stem != "common")
+SCENARIOS = sorted(
+    path.stem for path in (CONF.parent / "transfer").glob("*.yaml") if "frozen_fraction" in OmegaConf.load(path)
+)
+"""The choices of conf/transfer that are scenarios, not the choice among them."""
 TRAINER = TrainerSettings(
     name="test",
     accelerator="cpu",
@@ -41,7 +45,7 @@ def scenario(frozen_fraction: float, **changes: Any) -> Scenario:
 
 @cache
 def composed_scenario(name: str) -> Scenario:
-    """That of conf/scenario/`name`.yaml."""
+    """That of conf/transfer/`name`.yaml."""
     return build(compose([f"transfer={name}", "weights=none"])["transfer"], where="transfer")
 
 

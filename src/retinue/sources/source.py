@@ -14,8 +14,8 @@ class SourceRecord:
     """One file of a source, before anything has looked inside it.
 
     Attributes:
-        image_id: what `Source.read` takes; unique.
-        label: class name.
+        image_id: what `Source.read` takes; unique, or acquire refuses the source.
+        label: class name; empty only where there is a `problem`, or acquire refuses the source.
         group: images of one group stay in one split; "" is no group.
         split: the split the source gives it to; "" leaves it to preprocess.
         problem: why the source itself cannot use the file; "" where it can.

@@ -98,6 +98,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     records = source.records()
     if not records:
         raise DataError(f"source {source.name}: holds no files. Expected images of at least two classes.")
+    _check_records(source.name, records)
     trainer = make_trainer(plan.trainer, seed=0, logger=tracker.lightning_logger())  # nothing is drawn: any seed
     batches = Batches(RawFiles(source, records), batch_size=_BATCH_SIZE, num_workers=plan.trainer.num_workers)
     with replacing(artifacts.RAW, leader=trainer.is_global_zero) as folder:
@@ -115,6 +116,28 @@ def run(settings: Settings, tracker: Tracker) -> None:
     tracker.table("quarantine", ["image_id", "label", "reason"], [list(asdict(entry).values()) for entry in quarantine])
     tracker.artifact(artifacts.RAW, "dataset")
     print(f"{len(images):,} images of {classes} classes, {len(quarantine)} quarantined -> {artifacts.RAW}")
+
+
+def _check_records(source: str, records: Sequence[SourceRecord]) -> None:
+    """Refuses records that could not be told apart, or that show nothing known.
+
+    Raises:
+        DataError: an image id that stands for several files, or a file without label that the source does not set
+            aside itself.
+    """
+    uses = Counter(record.image_id for record in records)
+    _refuse(source, "image id(s) stand for several files", [key for key, count in uses.items() if count > 1])
+    unlabelled = [record.image_id for record in records if not record.label.strip() and not record.problem]
+    _refuse(source, "file(s) have no label and no problem that says why", unlabelled)
+
+
+def _refuse(source: str, fault: str, image_ids: Sequence[str]) -> None:
+    if image_ids:
+        raise DataError(
+            f"source {source}: {len(image_ids)} {fault}: {', '.join(map(repr, image_ids[:_SHOWN]))}"
+            f"{', …' if len(image_ids) > _SHOWN else ''}. Expected of its records an image_id each, by which the file "
+            "is read, and a class name."
+        )
 
 
 def _sort_out(

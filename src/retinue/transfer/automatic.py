@@ -16,7 +16,7 @@ class Decision(NamedTuple):
     """The scenario that is trained, and why.
 
     Attributes:
-        scenario: one of conf/scenario.
+        scenario: one of conf/transfer.
         reasons: sentences; empty where a person chose.
         measured: what was looked at, for the record; empty where a person chose.
     """
@@ -34,7 +34,7 @@ class Auto:
 
     Attributes:
         name: of the choice.
-        candidates: the sections of conf/scenario by name, all of SCENARIOS.
+        candidates: the scenarios of conf/transfer by name, all of SCENARIOS.
         small_below: mean number of training images per class; data with fewer are small; >= 1.
         similar_from: similarity (`retinue.transfer.similarity`) from which data are similar, in (0, 1).
         useful_from: similarity below which large data are trained from scratch, < similar_from: with images enough,

@@ -1,0 +1,126 @@
+"""What every source in conf/source must offer: the same files, in the same order, with the same bytes, labelled."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from choices import MISSING, choices_of, composed
+from retinue.pipeline.artifacts import SPLITS
+from retinue.pipeline.errors import DataError
+from retinue.pipeline.settings import Settings, build
+from retinue.pipeline.tracker import Tracker
+from retinue.sources.source import Source, SourceRecord
+from retinue.stages import acquire
+
+READ = 40
+"""How many images of a source are decoded, spread over all of them."""
+
+
+@pytest.fixture(scope="module", params=choices_of("source"))
+def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The section `source` of a choice; where it wants a path, that of a folder of two classes."""
+    section = composed(f"source={request.param}")["source"]
+    wanted = {key for key, value in section.items() if value == MISSING}
+    if not wanted:
+        return section
+    folder = tmp_path_factory.mktemp("source")
+    for index in range(8):
+        path = folder / "ab"[index % 2] / f"{index}.{'png' if index < 4 else 'jpg'}"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (20 + index, 24), (30 * index, 90, 200)).save(path)
+    return {key: str(folder) if key in wanted else value for key, value in section.items()}
+
+
+@pytest.fixture(scope="module")
+def source(settings: dict[str, Any]) -> Source:
+    return build(settings, where="source")
+
+
+@pytest.fixture(scope="module")
+def records(source: Source) -> list[SourceRecord]:
+    return source.records()
+
+
+def test_every_file_has_an_id_of_its_own_and_a_label(records: list[SourceRecord]) -> None:
+    assert len({record.image_id for record in records}) == len(records) > 1
+    usable = [record for record in records if not record.problem]
+    assert len({record.label for record in usable}) >= 2
+    for record in usable:
+        assert record.label == record.label.strip() != ""
+        assert record.image_id == record.image_id.strip() != ""
+        assert record.split in ("", *SPLITS), f"{record}: split is one of {SPLITS}, or empty"
+
+
+def test_order_and_bytes_are_the_same_twice(
+    settings: dict[str, Any], source: Source, records: list[SourceRecord]
+) -> None:
+    """From one object and from another, as workers and ranks have them; and read backwards."""
+    another: Source = build(settings, where="source")
+    assert source.records() == records == another.records()
+    some = [record.image_id for record in records[:: max(1, len(records) // READ)] if not record.problem]
+    first = {image_id: source.read(image_id) for image_id in some}
+    assert {image_id: another.read(image_id) for image_id in reversed(some)} == first
+    assert all(first.values())
+
+
+def test_the_images_are_of_the_formats_it_says(source: Source, records: list[SourceRecord]) -> None:
+    for record in records[:: max(1, len(records) // READ)]:
+        if not record.problem:
+            with Image.open(io.BytesIO(source.read(record.image_id))) as image:
+                assert image.format in source.formats, f"{record.image_id}: {image.format}, not among source.formats"
+
+
+def test_the_card_says_what_from_where_and_under_which_licence(source: Source) -> None:
+    card = source.card()
+    assert card.keys() == {"description", "licence", "origin"}
+    assert all(value.strip() for value in card.values())
+
+
+def test_a_mask_is_of_the_size_of_its_image(source: Source, records: list[SourceRecord]) -> None:
+    for record in records[:: max(1, len(records) // 4)]:
+        mask = source.mask(record.image_id)
+        if mask is not None:
+            with Image.open(io.BytesIO(source.read(record.image_id))) as image:
+                assert (mask.shape, mask.dtype) == ((image.height, image.width), bool)
+
+
+FAULTS: list[SourceRecord] = []
+
+
+class Faulty(Source):
+    """Two files, and a third that breaks the contract."""
+
+    def records(self) -> list[SourceRecord]:
+        return [SourceRecord("1", "a"), SourceRecord("2", "b"), *FAULTS]
+
+    def read(self, image_id: str) -> bytes:
+        raise AssertionError("the records are refused before anything is read")
+
+    def card(self) -> dict[str, str]:
+        raise AssertionError("the records are refused before there is a card")
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (SourceRecord("2", "a"), "source faulty: 1 image id(s) stand for several files: '2'. Expected"),
+        (SourceRecord("2", "b", problem="torn"), "source faulty: 1 image id(s) stand for several files: '2'. Expected"),
+        (SourceRecord("3", ""), "source faulty: 1 file(s) have no label and no problem that says why: '3'. Expected"),
+        (SourceRecord("3", " "), "source faulty: 1 file(s) have no label and no problem that says why: '3'. Expected"),
+    ],
+    ids=["same id", "same id, set aside", "no label", "blank label"],
+)
+def test_acquire_refuses_what_breaks_the_contract(
+    fault: SourceRecord, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = {"_target_": f"{__name__}.Faulty", "name": "faulty", "inputs": "-", "formats": ["PNG"]}
+    settings = Settings({**composed(), "source": {**section, "max_bad_fraction": 0.0}}, acquire.SECTIONS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(globals(), "FAULTS", [fault])
+    with pytest.raises(DataError) as refused:
+        acquire.run(settings, Tracker(None))
+    assert str(refused.value).startswith(message)
+    assert not (tmp_path / "data").exists()
