@@ -1,7 +1,8 @@
 """Errors a person can act on: what was wrong, where, what was expected and what to do."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 
 class RetinueError(Exception):
@@ -18,6 +19,46 @@ class SettingsError(RetinueError):
     """A setting is unknown, missing, of the wrong type or out of range."""
 
     exit_code = 2
+
+
+class Fault(NamedTuple):
+    """One setting that cannot be used.
+
+    Attributes:
+        key: the setting's full name, such as train.max_epochs.
+        value: what was given, as it is written in params.yaml; empty where nothing was given.
+        expected: what it has to be: type, range, choices.
+        hint: what to do about it, as a sentence; empty where the expectation says it.
+    """
+
+    key: str
+    value: str
+    expected: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        """The fault in one line.
+
+        >>> str(Fault("train.max_epochs", "0", "an integer >= 1"))
+        'train.max_epochs: got 0, expected an integer >= 1.'
+        """
+        got = f"got {self.value}, " if self.value else ""
+        return f"{self.key}: {got}expected {self.expected}.{' ' if self.hint else ''}{self.hint}"
+
+
+class SettingsFaults(SettingsError):
+    """Settings that cannot be used, all of those that were found in one look.
+
+    Attributes:
+        faults: one per setting, in the order of the composition; at least one.
+    """
+
+    def __init__(self, faults: Sequence[Fault]):
+        assert faults
+        self.faults = tuple(faults)
+        lines = [str(fault) for fault in self.faults]
+        several = "\n  ".join([f"{len(lines)} settings cannot be used:", *lines])
+        super().__init__(lines[0] if len(lines) == 1 else several)
 
 
 class DataError(RetinueError):
