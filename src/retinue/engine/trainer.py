@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytorch_lightning as L
@@ -13,44 +13,35 @@ import pytorch_lightning as L
 from retinue.engine.progress import EpochLines, RateBar
 from retinue.engine.reproducibility import seed_everything, use_deterministic_algorithms
 from retinue.pipeline.errors import SettingsError
+from retinue.pipeline.ranges import Checked, allowed
 
 
 @dataclass(frozen=True)
-class TrainerSettings:
+class TrainerSettings(Checked, section="trainer"):
     """conf/trainer: where and on how many devices the stages run.
 
     Attributes:
         name: of the choice.
         accelerator: "cpu", "gpu" or what else Lightning takes.
-        devices: number of devices (processes) per node, >= 1.
-        num_nodes: >= 1.
+        devices: number of devices (processes) per node.
+        num_nodes: number of machines.
         strategy: Lightning's name: "auto" for one device, "ddp" for several.
         num_threads: threads per process of one operation on the CPU, part of the result; None: all cores, of several
             processes its share of them.
-        num_workers: DataLoader processes per device of the stages that decode files, >= 0; never changes a result.
-        train_workers: the same while training, where images are decoded already, >= 0.
+        num_workers: DataLoader processes per device of the stages that decode files; never changes a result.
+        train_workers: the same while training, where images are decoded already.
         progress_bar: a line per epoch and, on a terminal, a bar; false: neither.
     """
 
     name: str
     accelerator: str
-    devices: int
-    num_nodes: int
+    devices: int = field(metadata=allowed(ge=1))
+    num_nodes: int = field(metadata=allowed(ge=1))
     strategy: str
-    num_threads: int | None
-    num_workers: int
-    train_workers: int
+    num_threads: int | None = field(metadata=allowed(ge=1))
+    num_workers: int = field(metadata=allowed(ge=0))
+    train_workers: int = field(metadata=allowed(ge=0))
     progress_bar: bool
-
-    def __post_init__(self) -> None:
-        for key in ("devices", "num_nodes"):
-            if getattr(self, key) < 1:
-                raise SettingsError(f"trainer.{key}: expected >= 1, got {getattr(self, key)}.")
-        for key in ("num_workers", "train_workers"):
-            if getattr(self, key) < 0:
-                raise SettingsError(f"trainer.{key}: expected >= 0, got {getattr(self, key)}.")
-        if self.num_threads is not None and self.num_threads < 1:
-            raise SettingsError(f"trainer.num_threads: expected >= 1 or null, got {self.num_threads}.")
 
     @property
     def num_processes(self) -> int:

@@ -27,7 +27,7 @@ class Fault(NamedTuple):
     Attributes:
         key: the setting's full name, such as train.max_epochs.
         value: what was given, as it is written in params.yaml; empty where nothing was given.
-        expected: what it has to be: type, range, choices.
+        expected: what it has to be: type, range, choices; empty where the hint says all, as what a library refuses.
         hint: what to do about it, as a sentence; empty where the expectation says it.
     """
 
@@ -42,6 +42,8 @@ class Fault(NamedTuple):
         >>> str(Fault("train.max_epochs", "0", "an integer >= 1"))
         'train.max_epochs: got 0, expected an integer >= 1.'
         """
+        if not self.expected:
+            return f"{self.key}: {self.hint}"
         got = f"got {self.value}, " if self.value else ""
         return f"{self.key}: {got}expected {self.expected}.{' ' if self.hint else ''}{self.hint}"
 
@@ -80,7 +82,13 @@ def unknown(kind: str, name: str, available: Iterable[str]) -> str:
     "Unknown model 'resnet81'. Did you mean 'resnet18'? Available: lenet5, resnet18."
     """
     names = sorted(available)
-    matches = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    suggestion = f" Did you mean {matches[0]!r}?" if matches else ""
+    match = nearest(name, names)
+    suggestion = f" Did you mean {match!r}?" if match else ""
     listed = ", ".join(names) if names else "none"
     return f"Unknown {kind} {name!r}.{suggestion} Available: {listed}."
+
+
+def nearest(name: str, available: Iterable[str]) -> str | None:
+    """The one of `available` that `name` was probably meant to be; None where none is like it."""
+    matches = difflib.get_close_matches(name, sorted(available), n=1, cutoff=0.5)
+    return matches[0] if matches else None

@@ -8,11 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from retinue.pipeline.artifacts import SPLITS
-from retinue.pipeline.errors import DataError, SettingsError, unknown
+from retinue.pipeline.errors import DataError, Fault, unknown
+from retinue.pipeline.ranges import shown
 from retinue.sources.source import Source, SourceRecord
 
 _LITTER = {"thumbs.db", "desktop.ini", "icon\r", "__macosx"}
 _REQUIRED, _OPTIONAL = ("image", "label"), ("group", "split")
+
+
+def _split_folders_differ(train_folder: str | None, val_folder: str | None, test_folder: str | None) -> Fault | None:
+    keys = {"train_folder": train_folder, "val_folder": val_folder, "test_folder": test_folder}
+    named = [name for name in keys.values() if name is not None]
+    for key, name in reversed(keys.items()):
+        if name is not None and named.count(name) > 1:
+            return Fault(key, shown(name), "different train_folder, val_folder and test_folder")
+    return None
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,8 @@ class ImageFolder(Source):
         description, licence, origin: for the dataset card.
     """
 
+    RELATIONS = (_split_folders_differ,)
+
     path: str
     train_folder: str | None
     val_folder: str | None
@@ -38,12 +50,6 @@ class ImageFolder(Source):
     description: str
     licence: str
     origin: str
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        named = [name for name in (self.train_folder, self.val_folder, self.test_folder) if name is not None]
-        if len(set(named)) != len(named):
-            raise SettingsError(f"source: expected different train_folder, val_folder and test_folder, got {named}.")
 
     def records(self) -> list[SourceRecord]:
         """The files sorted by path, or in the order of the CSV.
