@@ -78,20 +78,41 @@ def make_trainer(
     display: list[L.Callback] = []
     if settings.progress_bar:
         display = [EpochLines(), RateBar()] if on_terminal else [EpochLines()]
+    return _lightning(
+        settings,
+        deterministic=True,
+        logger=logger,
+        callbacks=[*callbacks, *display],
+        enable_progress_bar=bool(display) and on_terminal,
+        enable_checkpointing=options.pop("enable_checkpointing", False),
+        use_distributed_sampler=False,  # images.loading shards by itself, with the same order for any rank count
+        num_sanity_val_steps=0,
+        **options,
+    )
+
+
+def check_devices(settings: TrainerSettings, **options: Any) -> None:
+    """Refuses what this machine has no devices for, without using any.
+
+    Args:
+        settings: conf/trainer.
+        options: further arguments of `pytorch_lightning.Trainer`.
+
+    Raises:
+        SettingsError: as `make_trainer`.
+    """
+    _silence()
+    _lightning(settings, logger=False, enable_progress_bar=False, enable_checkpointing=False, **options)
+
+
+def _lightning(settings: TrainerSettings, **options: Any) -> L.Trainer:
     try:
         return L.Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
             num_nodes=settings.num_nodes,
             strategy=settings.strategy,
-            deterministic=True,
-            logger=logger,
-            callbacks=[*callbacks, *display],
-            enable_progress_bar=bool(display) and on_terminal,
             enable_model_summary=False,
-            enable_checkpointing=options.pop("enable_checkpointing", False),
-            use_distributed_sampler=False,  # images.loading shards by itself, with the same order for any rank count
-            num_sanity_val_steps=0,
             **options,
         )
     except (ValueError, L.utilities.exceptions.MisconfigurationException) as error:

@@ -42,10 +42,10 @@ class Fault(NamedTuple):
         >>> str(Fault("train.max_epochs", "0", "an integer >= 1"))
         'train.max_epochs: got 0, expected an integer >= 1.'
         """
-        if not self.expected:
-            return f"{self.key}: {self.hint}"
-        got = f"got {self.value}, " if self.value else ""
-        return f"{self.key}: {got}expected {self.expected}.{' ' if self.hint else ''}{self.hint}"
+        parts = [f"got {self.value}"] if self.value else []
+        parts += [f"expected {self.expected}"] if self.expected else []
+        said = f"{', '.join(parts)}." if parts else ""
+        return f"{self.key}: {' '.join(filter(None, (said, self.hint)))}"
 
 
 class SettingsFaults(SettingsError):

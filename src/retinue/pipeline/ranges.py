@@ -79,8 +79,11 @@ class Range:
         null = " or null" if NoneType in kinds else ""
         kind = next((kind for kind in kinds if kind is not NoneType), Any)
         if get_origin(kind) is list:
+            least = f", at least {self.least}" if self.least else ""
+            if self.choices:
+                return f"a list of {', '.join(map(str, self.choices))}{least}{null}"
             item = "" if get_args(kind)[0] is Any else f" of {self._item(get_args(kind)[0])}"
-            return f"a list{item}{f', at least {self.least}' if self.least else ''}{null}"
+            return f"a list{item}{least}{null}"
         return f"{self._item(get_origin(kind) or kind)}{null}"
 
     def _item(self, kind: Any) -> str:

@@ -57,14 +57,23 @@ class ImageFolder(Source):
         Raises:
             DataError: there is no such folder, its layout is not understood, or a line of the CSV is wrong.
         """
+        for fault in self.missing():
+            raise DataError(str(fault))
         root = self._root()
-        if not root.exists():
-            raise DataError(f"source.path: {root}: no such folder. Expected a folder of images; check the spelling.")
-        if not root.is_dir():
-            raise DataError(f"source.path: {root}: not a folder. Expected a folder of images.")
         if self.labels_csv is not None:
             return _from_csv(root, self.labels_csv)
         return sorted(self._from_folders(root), key=lambda record: record.image_id)
+
+    def missing(self) -> list[Fault]:
+        """The folder, or the CSV in it."""
+        root = self._root()
+        if not root.is_dir():
+            found = "It is a file." if root.exists() else "There is no such folder; check the spelling."
+            return [Fault("source.path", shown(self.path), "a folder of images", found)]
+        if self.labels_csv is not None and not (root / self.labels_csv).is_file():
+            hint = f"{root / self.labels_csv}: no such file."
+            return [Fault("source.labels_csv", shown(self.labels_csv), "a CSV below source.path", hint)]
+        return []
 
     def read(self, image_id: str) -> bytes:
         """The bytes of the file at `image_id` below the folder.

@@ -71,7 +71,9 @@ class WeightsSettings(Checked, section="weights"):
     path: str | None
     url: str | None = field(
         metadata=allowed(
-            pattern="https?://.+", expected="an address (http:// or https://)", hint="A file is weights.path."
+            pattern=r"https?://[^?#]+\.(?i:pth|pt|safetensors)([?#].*)?",
+            expected=f"an address (http:// or https://) that ends in {', '.join(SUFFIXES)}",
+            hint="A file is weights.path.",
         )
     )
     sha256: str | None = field(metadata=allowed(pattern="[0-9a-fA-F]{8,64}", expected=_HEXADECIMAL))
@@ -82,6 +84,18 @@ class WeightsSettings(Checked, section="weights"):
         """Whether there are weights to start from."""
         return self.path is not None or self.url is not None
 
+    def file(self) -> Path:
+        """The file of weights at `path`, which is not None; of a model bundle, the one in its folder.
+
+        Raises:
+            ModelError: there is none, or it has another suffix.
+        """
+        assert self.path is not None
+        path = Path(self.path)
+        path = path / "weights.safetensors" if path.is_dir() else path
+        _check_name(path)
+        return path
+
     def fetch(self) -> Path:
         """The file of weights, downloaded where it must be, its digest checked.
 
@@ -90,13 +104,7 @@ class WeightsSettings(Checked, section="weights"):
         Raises:
             ModelError: no such file or address, or another digest.
         """
-        if self.url is None:
-            assert self.path is not None
-            path = Path(self.path)
-            path = path / "weights.safetensors" if path.is_dir() else path
-            _check_name(path)
-        else:
-            path = _download(self.url, str(self.sha256).lower())
+        path = self.file() if self.url is None else _download(self.url, str(self.sha256).lower())
         digest = sha256(path)
         if self.sha256 is not None and not digest.startswith(self.sha256.lower()):
             raise ModelError(
