@@ -21,16 +21,20 @@ _PATHS = (("source", "path"), ("source", "labels_csv"), ("weights", "path"))
 """Settings that name files which are no part of the project."""
 
 
-def ensure_checked(values: Mapping[str, Any]) -> None:
+def ensure_checked(values: Mapping[str, Any], *, elsewhere: bool = False) -> None:
     """Checks the whole composition `values`, or finds that it has been checked; the working folder is the checkout.
+
+    Args:
+        values: as plain containers.
+        elsewhere: the stages will run on another machine: files and devices are not looked for on this one.
 
     Raises:
         SettingsFaults: with every fault; nothing is remembered then.
     """
-    stamp = FOLDER / _name(values)
+    stamp = FOLDER / f"{_name(values)}{'-elsewhere' if elsewhere else ''}"
     if stamp.exists():
         return
-    importlib.import_module("retinue.preflight").check(values)
+    importlib.import_module("retinue.preflight").check(values, elsewhere=elsewhere)
     FOLDER.mkdir(parents=True, exist_ok=True)
     stamp.touch()
 
