@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from retinue.pipeline import artifacts
+from retinue.pipeline.checked import ensure_checked
 from retinue.pipeline.composition import compose as compose_settings
-from retinue.pipeline.composition import compose_to, project_root
+from retinue.pipeline.composition import compose_to, load_params, project_root
 from retinue.pipeline.errors import RetinueError
 from retinue.pipeline.stage import explained
 
@@ -26,6 +27,8 @@ def compose(overrides: tuple[str, ...], check: bool) -> None:
     """Freeze the composition of conf/ in params.yaml, which is what `dvc repro` reads.
 
     OVERRIDES are Hydra's: a choice (model=resnet18), a value (optimizer.lr=0.01), a recipe (experiment=hymenoptera).
+    All settings are checked first (docs/settings.md); where some cannot be used, all of them are listed and params.yaml
+    stays as it is.
     """
     with explained("compose"):
         target = project_root() / "params.yaml"
@@ -33,6 +36,8 @@ def compose(overrides: tuple[str, ...], check: bool) -> None:
         try:
             compose_to(composed, overrides)
             text = composed.read_text("utf-8")
+            with chdir(target.parent):
+                ensure_checked(load_params(composed))
         finally:
             composed.unlink(missing_ok=True)
         if check:

@@ -129,5 +129,5 @@ def test_the_head_is_a_layer_with_one_output_per_class(settings: dict[str, Any])
 
 
 def test_an_unknown_argument_is_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(SettingsError, match="Unknown key 'no_such_argument'"):
+    with pytest.raises(SettingsError, match=r"model\.no_such_argument: got"):
         make(settings, 2, no_such_argument=1)

@@ -257,10 +257,10 @@ def test_a_stage_before_its_inputs_says_which_is_missing(checkout: Path) -> None
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"copies_per_image": -1}, r"augment\.copies_per_image: expected >= 0, got -1"),
+        ({"copies_per_image": -1}, r"augment\.copies_per_image: got -1, expected an integer >= 0"),
         ({"copies_per_image": 1, "transforms": []}, "they would be equal to their originals"),
         ({"transforms": [{"name": "Afine"}]}, r"augment\.transforms\[0\]: Unknown transform 'Afine'"),
-        ({"copies_per_imge": 1}, r"augment: Unknown key 'copies_per_imge'\. Did you mean 'copies_per_image'"),
+        ({"copies_per_imge": 1}, r"augment\.copies_per_imge: got 1, .* Did you mean augment\.copies_per_image\?"),
     ],
 )
 def test_augment_settings_out_of_range(changes: dict[str, Any], message: str, checkout: Path) -> None:
@@ -302,7 +302,10 @@ def test_the_digits_run_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_stage_by_hand_ends_with_a_message_and_a_status(project: Project) -> None:
     result = project.stage("acquire", "tracking=off", "source=image_folder", "source.path=photos", check=False)
     assert result.returncode == 1
-    assert "error: stage acquire: source.path: photos: no such folder" in result.stderr
+    assert (
+        "error: stage acquire: source.path: got 'photos', expected a folder of images. There is no such folder"
+        in result.stderr
+    )
     assert "Traceback" not in result.stderr
 
 

@@ -82,17 +82,21 @@ def test_code_of_another_checkout_is_refused(project: Project, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("stage", "overrides", "message"),
     [
-        ("acquire", ["source=image_folder"], "source.path: this setting has no default; give it as source.path=VALUE"),
+        (
+            "acquire",
+            ["source=image_folder"],
+            "source.path: expected text. This setting has no default; give it as source.path=VALUE",
+        ),
         ("acquire", ["source=image_folder", "source.path=nowhere"], "nowhere"),
-        ("acquire", ["source.max_bad_fraction=2"], "source.max_bad_fraction: expected a fraction in [0, 1), got 2"),
-        ("preprocess", ["preprocess.image_size=0"], "preprocess.image_size: expected >= 1 px, got 0"),
-        ("evaluate", ["evaluate.threshold=1.5"], "evaluate.threshold: expected a fraction in (0, 1), got 1.5"),
+        ("acquire", ["source.max_bad_fraction=2"], "source.max_bad_fraction: got 2, expected a number in [0, 1)"),
+        ("preprocess", ["preprocess.image_size=0"], "preprocess.image_size: got 0, expected an integer >= 1 px"),
+        ("evaluate", ["evaluate.threshold=1.5"], "evaluate.threshold: got 1.5, expected a number in (0, 1)"),
         ("explain", ["explain.opacity=7"], "explain.opacity"),
         ("explain", ["explain.explainer.target_layer=conv9"], "Unknown layer 'conv9'"),
         ("train", ["transfer=small_similar", "weights=file", "weights.path=nowhere.pth"], "nowhere.pth"),
         ("augment", ["augment.transforms=[{name: HorizontalFlop}]"], "Did you mean 'HorizontalFlip'?"),
         ("report", ["report.gallery_columns=0"], "report.gallery_columns"),
-        ("train", ["tracking.mode=sometimes"], "tracking.mode: Unknown mode 'sometimes'"),
+        ("train", ["tracking.mode=sometimes"], "tracking.mode: got 'sometimes', expected one of offline, online, off"),
     ],
 )
 def test_a_stage_refuses_and_leaves_results_alone(

@@ -247,12 +247,12 @@ def test_right_images_are_taken_from_all_over_the_store(root: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"explained_class": "top"}, "explain.explained_class: Unknown value 'top'"),
-        ({"images_per_outcome": -1}, "explain.images_per_outcome: expected >= 0, got -1"),
-        ({"confident_errors": -1}, "explain.confident_errors: expected >= 0"),
-        ({"batch_size": 0}, "explain.batch_size: expected >= 1"),
-        ({"overlay_size": 0}, "explain.overlay_size: expected >= 1"),
-        ({"opacity": 1.5}, "explain.opacity: expected a fraction"),
+        ({"explained_class": "top"}, "explain.explained_class: got 'top', expected one of predicted, label"),
+        ({"images_per_outcome": -1}, "explain.images_per_outcome: got -1, expected an integer >= 0"),
+        ({"confident_errors": -1}, "explain.confident_errors: got -1, expected an integer >= 0"),
+        ({"batch_size": 0}, "explain.batch_size: got 0, expected an integer >= 1"),
+        ({"overlay_size": 0}, "explain.overlay_size: got 0, expected an integer >= 1"),
+        ({"opacity": 1.5}, "explain.opacity: got 1.5, expected a number in [0, 1"),
     ],
 )
 def test_settings_out_of_range(changed: dict[str, Any], message: str, root: Path) -> None:

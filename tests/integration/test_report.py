@@ -16,6 +16,7 @@ import pytest
 from report_artifacts import BINARY, ROOT, Scene, settings_values, write_artifacts
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Explanation, Quarantined
+from retinue.pipeline.checked import ensure_checked
 from retinue.pipeline.composition import load_params
 from retinue.pipeline.errors import DataError, SettingsError
 from retinue.pipeline.files import read_json, read_table, write_json
@@ -299,9 +300,9 @@ def test_curves_of_other_classes_are_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"gallery_columns": 0}, "report.gallery_columns: expected 1 to 8, got 0"),
-        ({"title": " "}, "report.title: expected some text"),
-        ({"titel": "x"}, "Unknown key 'titel'. Did you mean 'title'"),
+        ({"gallery_columns": 0}, "report.gallery_columns: got 0, expected an integer in [1, 8]"),
+        ({"title": " "}, "report.title: got ' ', expected some text"),
+        ({"titel": "x"}, "Did you mean report.title?"),
     ],
 )
 def test_wrong_settings_are_refused(tmp_path, monkeypatch, changes, message):
@@ -322,6 +323,7 @@ def test_the_stage_runs_as_a_process_without_torch(tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_text(json.dumps(settings_values(scene)), "utf-8")
     monkeypatch.chdir(tmp_path)
     write_artifacts(scene)
+    ensure_checked(settings_values(scene))  # as an earlier stage has done; the check imports everything
     code = (
         "import runpy, sys; runpy.run_module('retinue.stages.report', run_name='__main__');"
         "print(sorted(name for name in sys.modules if '.' not in name))"

@@ -590,12 +590,15 @@ def test_other_ranks_log_nothing(checkout: Path):
     [
         (
             {"mode": "ofline"},
-            "tracking.mode: Unknown mode 'ofline'. Did you mean 'offline'? Available: off, offline, on",
+            "tracking.mode: got 'ofline', expected one of offline, online, off. Did you mean 'offline'?",
         ),
-        ({"mode": False}, 'YAML reads a bare off as false: write "off".'),
-        ({"project": "a/b"}, "tracking.project: expected 1 to 128 characters, none of / \\ # ? % :, got 'a/b'."),
-        ({"tags": [""]}, "tracking.tags: expected 1 to 64 characters per tag, got ''."),
-        ({"projct": "a"}, "tracking: Unknown key 'projct'. Did you mean 'project'?"),
+        ({"mode": False}, "YAML reads a bare on, off, yes and no as true and false: put it in quotes."),
+        (
+            {"project": "a/b"},
+            "tracking.project: got 'a/b', expected a text of 1 to 128 characters, none of / \\ # ? % :",
+        ),
+        ({"tags": [""]}, "tracking.tags: got [''], expected a list of texts of 1 to 64 characters"),
+        ({"projct": "a"}, "Did you mean tracking.project?"),
     ],
 )
 def test_wrong_settings_are_refused(change: dict[str, Any], message: str):

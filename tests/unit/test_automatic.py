@@ -163,14 +163,14 @@ def test_the_candidates_are_those_of_conf(auto: Auto) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"small_below": 0}, "transfer.small_below: expected >= 1, got 0"),
-        ({"probe_images": 0}, "transfer.probe_images: expected >= 1, got 0"),
-        ({"probe_folds": 1}, "transfer.probe_folds: expected >= 2, got 1"),
-        ({"similar_from": 0.0}, "transfer.similar_from: expected a value in (0, 1), got 0.0"),
-        ({"similar_from": 1.0}, "transfer.similar_from: expected a value in (0, 1), got 1.0"),
-        ({"useful_from": 0.5}, "transfer.useful_from: expected less than transfer.similar_from (0.5), got 0.5"),
-        ({"candidates": {"scratch": {}}}, "transfer.candidates: expected scratch, small_similar, "),
-        ({"similar_form": 0.5}, "transfer: Unknown key 'similar_form'. Did you mean 'similar_from'?"),
+        ({"small_below": 0}, "transfer.small_below: got 0, expected an integer >= 1"),
+        ({"probe_images": 0}, "transfer.probe_images: got 0, expected an integer >= 1"),
+        ({"probe_folds": 1}, "transfer.probe_folds: got 1, expected an integer >= 2"),
+        ({"similar_from": 0.0}, "transfer.similar_from: got 0.0, expected a number in (0, 1)"),
+        ({"similar_from": 1.0}, "transfer.similar_from: got 1.0, expected a number in (0, 1)"),
+        ({"useful_from": 0.5}, "transfer.useful_from: got 0.5, expected less than transfer.similar_from (0.5)"),
+        ({"candidates": {"scratch": {}}}, "transfer.candidates: got scratch, expected scratch, small_similar, "),
+        ({"similar_form": 0.5}, "Did you mean transfer.similar_from?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else None,
 )
@@ -182,7 +182,7 @@ def test_settings_are_checked(change: dict[str, Any], message: str, section: dic
 def test_a_candidate_is_checked_when_it_is_chosen(section: dict[str, Any]) -> None:
     section = {**section, "candidates": {**section["candidates"]}}
     section["candidates"]["small_similar"] = {**section["candidates"]["small_similar"], "lr_factor": 2.0}
-    with pytest.raises(SettingsError, match=r"transfer\.lr_factor: expected a factor in \(0, 1\], got 2\.0"):
+    with pytest.raises(SettingsError, match=r"small_similar\.lr_factor: got 2\.0, expected a number in \(0, 1\]"):
         build(section, where="transfer").decide(10, lambda *_: Similarity(0.9, 0.5, 10))
 
 

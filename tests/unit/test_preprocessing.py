@@ -164,13 +164,16 @@ SETTINGS = {
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"resize": 31}, r"preprocess\.resize: expected >= preprocess\.image_size \(32 px\), got 31"),
+        ({"resize": 31}, r"preprocess\.resize: got 31, expected at least preprocess\.image_size \(32 px\)"),
         ({"image_size": 0}, r"preprocess\.image_size"),
-        ({"channels": 4}, r"preprocess\.channels: expected 1 \(gray\) or 3 \(RGB\), got 4"),
+        ({"channels": 4}, r"preprocess\.channels: got 4, expected one of 1, 3"),
         ({"statistics": "trian"}, "Did you mean 'train'"),
-        ({"statistics": "imagenet"}, r"imagenet needs preprocess\.channels 3"),
-        ({"val_fraction": 0.0}, r"preprocess\.val_fraction: expected a fraction in \(0, 1\), got 0\.0"),
-        ({"test_fraction": 0.85}, "nothing is left to train on"),
+        ({"statistics": "imagenet"}, r"statistics: got 'imagenet', expected train, because preprocess\.channels is 1"),
+        ({"val_fraction": 0.0}, r"preprocess\.val_fraction: got 0\.0, expected a number in \(0, 1\)"),
+        (
+            {"test_fraction": 0.85},
+            r"val_fraction: got 0\.15, expected less than 1 together .*\(0\.85\)\. Nothing is left to train on",
+        ),
     ],
 )
 def test_settings_out_of_range(changes: dict[str, Any], message: str) -> None:

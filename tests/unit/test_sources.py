@@ -227,12 +227,12 @@ def test_a_missing_csv_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"max_bad_fraction": 1.0}, r"source\.max_bad_fraction: expected a fraction in \[0, 1\), got 1\.0"),
+        ({"max_bad_fraction": 1.0}, r"source\.max_bad_fraction: got 1\.0, expected a number in \[0, 1\)"),
         ({"max_bad_fraction": -0.1}, "max_bad_fraction"),
-        ({"formats": ["JPG"]}, r"source\.formats: Unknown format 'JPG'\. Did you mean 'JPEG'"),
-        ({"formats": []}, r"source\.formats: expected at least one"),
+        ({"formats": ["JPG"]}, r"source\.formats: got \['JPG'\], expected a list of JPEG, PNG"),
+        ({"formats": []}, r"source\.formats: got \[\], expected .* at least 1"),
         ({"train_folder": "val"}, "expected different train_folder"),
-        ({"label_csv": "x.csv"}, "Did you mean 'labels_csv'"),
+        ({"label_csv": "x.csv"}, r"Did you mean source\.labels_csv"),
     ],
 )
 def test_settings_out_of_range(changes: dict[str, Any], message: str) -> None:

@@ -65,17 +65,17 @@ def test_a_grid_needs_lists() -> None:
     [
         ({"search": "tep", "trials": 3}, "Did you mean 'tpe'"),
         ({"search": "tpe"}, "sweep.trials"),
-        ({"workers": 0}, "sweep.workers: expected >= 1"),
+        ({"workers": 0}, "sweep.workers: got 0, expected an integer >= 1"),
         ({"max_failure_rate": 1.5}, "sweep.max_failure_rate"),
-        ({"objective": "test/auc_score"}, "is of the test split.*val/auc_score"),
-        ({"objective": ["val/log_loss", "test/log_loss"]}, "is of the test split"),
+        ({"objective": "test/auc_score"}, "expected a metric of the validation split.*val/auc_score"),
+        ({"objective": ["val/log_loss", "test/log_loss"]}, "expected a metric of the validation split"),
         ({"objective": "val/acuracy_score"}, "Did you mean 'val/accuracy_score'"),
         ({"prune": "median", "objective": ["val/log_loss", "parameters"]}, "several objectives"),
         ({"prune": "median", "objective": "parameters"}, "does not change while training"),
         ({"prune": "medain"}, "Did you mean 'median'"),
         ({"cluster": {"partition": "gpu"}}, "expected an executor"),
         ({"name": "a name"}, "letters, digits and hyphens"),
-        ({"retry": "some"}, "expected all or numbers"),
+        ({"retry": "some"}, "got 'some', expected all, null or numbers"),
     ],
 )
 def test_settings_that_make_no_sweep_are_refused(changes: dict[str, Any], message: str) -> None:

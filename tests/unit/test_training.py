@@ -80,7 +80,7 @@ def test_cosine_stays_between_its_bounds(steps: int, warmup: float, floor: float
 @pytest.mark.parametrize(("key", "value"), [("warmup_fraction", 1.0), ("warmup_fraction", -0.1), ("min_factor", 1.1)])
 def test_cosine_refuses(key: str, value: float) -> None:
     options = {"warmup_fraction": 0.1, "min_factor": 0.0, key: value}
-    with pytest.raises(SettingsError, match=rf"schedule\.{key}: expected a fraction"):
+    with pytest.raises(SettingsError, match=rf"schedule\.{key}: got {value}, expected a number in \[0, 1"):
         rates("cosine", 5, **options)
 
 

@@ -32,9 +32,12 @@ def grids(loaded: Board) -> list[internal.PanelGrid]:
     ("panel", "message"),
     [
         ({**LINE, "kind": "line"}, "panels[0]: Unknown kind 'line'. Did you mean 'lines'?"),
-        ({**LINE, "titel": "Loss"}, "panels[0]: Unknown key 'titel'. Did you mean 'title'?"),
+        ({**LINE, "titel": "Loss"}, "panels[0].titel: got 'Loss', expected a setting"),
         ({**LINE, "keys": "history:val/log_loss"}, "panels[0].keys: "),
-        ({"kind": "lines", "x": "history:epoch", "keys": []}, "panels[0].title: this setting has no default"),
+        (
+            {"kind": "lines", "x": "history:epoch", "keys": []},
+            "panels[0].title: expected text. This setting has no default",
+        ),
         ({**LINE, "keys": ["val/log_loss"]}, "expected KIND:NAME, such as history:NAME, got 'val/log_loss'."),
         ({**LINE, "x": "histroy:epoch"}, "Unknown kind of key 'histroy'. Did you mean 'history'?"),
         ({**LINE, "keys": ["summary:test/auc_score"]}, "Unknown kind of key 'summary'. Available: history."),
@@ -56,11 +59,11 @@ def test_a_wrong_panel_is_refused_with_its_place(tmp_path: Path, panel: Any, mes
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"colums": []}, "wandb.yaml: Unknown key 'colums'. Did you mean 'columns'?"),
+        ({"colums": []}, "Did you mean wandb.yaml.columns?"),
         ({"columns": []}, "wandb.yaml: columns: expected one at least"),
         ({"columns": ["history:epoch"]}, "wandb.yaml: columns: 'history:epoch': Unknown kind of key 'history'."),
-        ({"section": {"panels_per_row": 5}}, "panels_per_row: expected 1 to 4, got 5."),
-        ({"section": {"stages": "train"}}, "sections[0]: Unknown key 'stages'. Did you mean 'stage'?"),
+        ({"section": {"panels_per_row": 5}}, "panels_per_row: got 5, expected an integer in [1, 4]."),
+        ({"section": {"stages": "train"}}, "sections[0].stages: got 'train', expected a setting"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_place(tmp_path: Path, change: dict[str, Any], message: str):

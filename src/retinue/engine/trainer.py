@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytorch_lightning as L
@@ -13,44 +13,35 @@ import pytorch_lightning as L
 from retinue.engine.progress import EpochLines, RateBar
 from retinue.engine.reproducibility import seed_everything, use_deterministic_algorithms
 from retinue.pipeline.errors import SettingsError
+from retinue.pipeline.ranges import Checked, allowed
 
 
 @dataclass(frozen=True)
-class TrainerSettings:
+class TrainerSettings(Checked, section="trainer"):
     """conf/trainer: where and on how many devices the stages run.
 
     Attributes:
         name: of the choice.
         accelerator: "cpu", "gpu" or what else Lightning takes.
-        devices: number of devices (processes) per node, >= 1.
-        num_nodes: >= 1.
+        devices: number of devices (processes) per node.
+        num_nodes: number of machines.
         strategy: Lightning's name: "auto" for one device, "ddp" for several.
         num_threads: torch CPU threads per process. Sums depend on it, so it changes results. None: all cores, divided
             by the processes.
-        num_workers: DataLoader processes per device of the stages that decode files, >= 0; never changes a result.
-        train_workers: the same while training, where images are decoded already, >= 0.
+        num_workers: DataLoader processes per device of the stages that decode files; never changes a result.
+        train_workers: the same while training, where images are decoded already.
         progress_bar: a line per epoch and, on a terminal, a bar; false: neither.
     """
 
     name: str
     accelerator: str
-    devices: int
-    num_nodes: int
+    devices: int = field(metadata=allowed(ge=1))
+    num_nodes: int = field(metadata=allowed(ge=1))
     strategy: str
-    num_threads: int | None
-    num_workers: int
-    train_workers: int
+    num_threads: int | None = field(metadata=allowed(ge=1))
+    num_workers: int = field(metadata=allowed(ge=0))
+    train_workers: int = field(metadata=allowed(ge=0))
     progress_bar: bool
-
-    def __post_init__(self) -> None:
-        for key in ("devices", "num_nodes"):
-            if getattr(self, key) < 1:
-                raise SettingsError(f"trainer.{key}: expected >= 1, got {getattr(self, key)}.")
-        for key in ("num_workers", "train_workers"):
-            if getattr(self, key) < 0:
-                raise SettingsError(f"trainer.{key}: expected >= 0, got {getattr(self, key)}.")
-        if self.num_threads is not None and self.num_threads < 1:
-            raise SettingsError(f"trainer.num_threads: expected >= 1 or null, got {self.num_threads}.")
 
     @property
     def num_processes(self) -> int:
@@ -87,20 +78,41 @@ def make_trainer(
     display: list[L.Callback] = []
     if settings.progress_bar:
         display = [EpochLines(), RateBar()] if on_terminal else [EpochLines()]
+    return _lightning(
+        settings,
+        deterministic=True,
+        logger=logger,
+        callbacks=[*callbacks, *display],
+        enable_progress_bar=bool(display) and on_terminal,
+        enable_checkpointing=options.pop("enable_checkpointing", False),
+        use_distributed_sampler=False,  # images.loading shards by itself, with the same order for any rank count
+        num_sanity_val_steps=0,
+        **options,
+    )
+
+
+def check_devices(settings: TrainerSettings, **options: Any) -> None:
+    """Refuses what this machine has no devices for, without using any.
+
+    Args:
+        settings: conf/trainer.
+        options: further arguments of `pytorch_lightning.Trainer`.
+
+    Raises:
+        SettingsError: as `make_trainer`.
+    """
+    _silence()
+    _lightning(settings, logger=False, enable_progress_bar=False, enable_checkpointing=False, **options)
+
+
+def _lightning(settings: TrainerSettings, **options: Any) -> L.Trainer:
     try:
         return L.Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
             num_nodes=settings.num_nodes,
             strategy=settings.strategy,
-            deterministic=True,
-            logger=logger,
-            callbacks=[*callbacks, *display],
-            enable_progress_bar=bool(display) and on_terminal,
             enable_model_summary=False,
-            enable_checkpointing=options.pop("enable_checkpointing", False),
-            use_distributed_sampler=False,  # images.loading shards by itself, with the same order for any rank count
-            num_sanity_val_steps=0,
             **options,
         )
     except (ValueError, L.utilities.exceptions.MisconfigurationException) as error:

@@ -56,6 +56,10 @@ class Explainer(ABC):
     def maps(self, network: nn.Module, images: torch.Tensor, classes: torch.Tensor | int | None = None) -> Explained:
         """Explains a batch of normalised images; see `GradCAM.maps`."""
 
+    def check(self, network: nn.Module) -> None:
+        """Raises ModelError where the settings name something that `network` does not have; computes nothing."""
+        return
+
     def located(self, network: nn.Module, images: torch.Tensor) -> "Explainer":
         """This explainer with everything it has to look for in `network` found, so that `maps` need not look again.
 

@@ -76,6 +76,11 @@ class GradCAM(Explainer):
             maps = _cam(features.detach(), gradient, images.shape[-2:])
         return Explained(maps, logits.detach().float(), targets)
 
+    def check(self, network: nn.Module) -> None:
+        """Refuses a target layer that is no module of `network`."""
+        if self.target_layer is not None:
+            _module(network, self.target_layer)
+
     def located(self, network: nn.Module, images: torch.Tensor) -> "GradCAM":
         """This explainer with its target layer named (see `find_target_layer`) and tried out on `images`."""
         located = GradCAM(self.target_layer or find_target_layer(network, images))
@@ -129,10 +134,7 @@ def find_target_layer(network: nn.Module, images: torch.Tensor) -> str:
 
 def _forward_from(network: nn.Module, layer: str, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The logits, differentiable with respect to the feature map of `layer` alone, and that feature map."""
-    modules = dict(network.named_modules())
-    if layer not in modules or not layer:
-        as_deep = [name for name in modules if name and name.count(".") <= layer.count(".")]
-        raise ModelError(f"explain.explainer.target_layer: {unknown('layer', layer, as_deep)}")
+    module = _module(network, layer)
     captured: list[torch.Tensor] = []
 
     def cut(_: nn.Module, __: Any, output: Any) -> torch.Tensor | None:
@@ -142,7 +144,7 @@ def _forward_from(network: nn.Module, layer: str, images: torch.Tensor) -> tuple
         torch.set_grad_enabled(True)
         return captured[-1].clone()  # a leaf must not be changed in place, which the next layer may do
 
-    with _removing([modules[layer].register_forward_hook(cut)]), torch.no_grad():
+    with _removing([module.register_forward_hook(cut)]), torch.no_grad():
         logits = network(images)
     if not captured:
         raise ModelError(
@@ -150,6 +152,14 @@ def _forward_from(network: nn.Module, layer: str, images: torch.Tensor) -> tuple
             "Name a convolution, or null to have one found."
         )
     return logits, captured[-1]
+
+
+def _module(network: nn.Module, layer: str) -> nn.Module:
+    modules = dict(network.named_modules())
+    if layer not in modules or not layer:
+        as_deep = [name for name in modules if name and name.count(".") <= layer.count(".")]
+        raise ModelError(f"explain.explainer.target_layer: {unknown('layer', layer, as_deep)}")
+    return modules[layer]
 
 
 def _targets(logits: torch.Tensor, classes: torch.Tensor | int | None) -> torch.Tensor:

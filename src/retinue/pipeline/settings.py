@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
-from omegaconf import OmegaConf
-from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
-
-from retinue.pipeline.errors import SettingsError, unknown
+from retinue.pipeline.errors import Fault, SettingsError, SettingsFaults, unknown
+from retinue.pipeline.ranges import Range, checked, fault_of, no_value, shown, unknown_key
 
 EXECUTION_SECTIONS = ("trainer", "tracking")
 """How a stage is run and watched. Any stage may read them without declaring them in dvc.yaml; the stages whose
 numbers depend on the trainer (train, evaluate, explain) declare it all the same."""
+
+SEED = Range(ge=0)
+"""Of the section `seed`, which is a number and no mapping."""
 
 _DESCRIPTIVE_KEYS = ("name", "module", "imagenet")
 
@@ -57,9 +58,10 @@ class Settings:
     @property
     def seed(self) -> int:
         """The seed of the run, an int >= 0; 0 is a seed like any other."""
-        seed = self.plain("seed")
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise SettingsError(f"seed: expected an integer >= 0, got {seed!r}.")
+        seed: int = self.plain("seed")
+        fault = fault_of("seed", seed, int, SEED)
+        if fault is not None:
+            raise SettingsFaults([fault])
         return seed
 
     def section(self, name: str, schema: type[T]) -> T:
@@ -87,35 +89,18 @@ def fingerprint(values: Any) -> str:
 
 
 def strict(schema: type[T], values: Mapping[str, Any], *, where: str) -> T:
-    """Loads `values` into the dataclass `schema`: unknown keys, missing keys and wrong types are refused.
-
-    Ranges are the business of the dataclass: its `__post_init__` raises `SettingsError`.
+    """Loads `values` into the dataclass `schema`: see `retinue.pipeline.ranges.checked` for what is refused.
 
     Raises:
-        SettingsError: with the section, the key and, for an unknown key, the near match.
+        SettingsFaults: with every setting that cannot be used, its value and what was expected.
     """
-    if not isinstance(values, Mapping):
-        raise SettingsError(f"{where}: expected a section with keys, got {values!r}.")
     assert is_dataclass(schema)
-    names = [f.name for f in fields(schema)]
-    for key in values:
-        if key not in names:
-            raise SettingsError(f"{where}: {unknown('key', str(key), names)}")
-    try:
-        node = OmegaConf.merge(OmegaConf.structured(schema), dict(values))
-        missing = OmegaConf.missing_keys(node)
-        if missing:
-            order = [*values, *names]  # of conf/: what others derive from stands first
-            first = min(missing, key=lambda key: order.index(key.split(".")[0]))
-            raise SettingsError(f"{where}.{first}: this setting has no default; give it as {where}.{first}=VALUE.")
-        loaded = OmegaConf.to_object(node)
-    except (ConfigKeyError, MissingMandatoryValue) as error:
-        raise SettingsError(f"{where}: {first_line(error)}") from error
-    except OmegaConfBaseException as error:
-        place = getattr(error, "full_key", None) or getattr(error, "key", None)
-        raise SettingsError(f"{where}.{place}: {first_line(error)}" if place else f"{where}: {error}") from error
-    assert isinstance(loaded, schema)
-    return loaded
+    if not isinstance(values, Mapping):
+        raise SettingsFaults([Fault(where, shown(values), "a section with keys")])
+    good, faults = checked(schema, values, where=where)
+    if faults:
+        raise SettingsFaults(faults)
+    return schema(**good)
 
 
 def build(section: Mapping[str, Any], *args: Any, where: str, **runtime: Any) -> Any:
@@ -127,8 +112,8 @@ def build(section: Mapping[str, Any], *args: Any, where: str, **runtime: Any) ->
     Raises:
         SettingsError: no such target, an unknown key (with the near match) or a value the target refuses.
     """
-    if "_target_" not in section:
-        raise SettingsError(f"{where}: no _target_ says what to build. Compose it from conf/{where}/.")
+    if not isinstance(section, Mapping) or "_target_" not in section:
+        raise SettingsFaults([Fault(where, "", "", f"no _target_ says what to build. Compose it from conf/{where}/.")])
     target = locate(section["_target_"], where=where)
     values = {k: v for k, v in section.items() if k != "_target_"}
     if is_dataclass(target):
@@ -139,17 +124,16 @@ def build(section: Mapping[str, Any], *args: Any, where: str, **runtime: Any) ->
     for key in _DESCRIPTIVE_KEYS:
         if key not in parameters:
             values.pop(key, None)
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    for key in values:
-        if key not in parameters and not takes_any:
-            raise SettingsError(f"{where}: {unknown('key', key, [p for p in parameters if p not in runtime])}")
-    for key, value in values.items():
-        if value == "???":
-            raise SettingsError(f"{where}.{key}: this setting has no default; give it as {where}.{key}=VALUE.")
+    faults = [no_value(f"{where}.{key}", "a value") for key, value in values.items() if value == "???"]
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        names = {name: None for name in [*parameters][len(args) :] if name not in runtime}
+        faults += [unknown_key(where, key, value, names) for key, value in values.items() if key not in parameters]
+    if faults:
+        raise SettingsFaults(faults)
     try:
         return target(*args, **values, **runtime)
     except (TypeError, ValueError) as error:
-        raise SettingsError(f"{where} ({section['_target_']}): {error}") from error
+        raise SettingsFaults([Fault(where, "", "", f"{section['_target_']}: {error}")]) from error
 
 
 def locate(path: str, *, where: str) -> Callable[..., Any]:

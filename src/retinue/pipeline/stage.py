@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from retinue.pipeline.artifacts import CACHE
+from retinue.pipeline.checked import ensure_checked
 from retinue.pipeline.composition import compose, load_params, project_root
 from retinue.pipeline.errors import RetinueError
 from retinue.pipeline.settings import Settings
@@ -31,8 +32,9 @@ def main(name: str, run: Callable[[Settings, Tracker], None], sections: Sequence
     """Runs the stage `name` as a process: `run(settings, tracker)` inside its lock and its W&B run.
 
     The settings come from params.yaml when DVC started the process (it sets DVC_STAGE), else from conf/ composed
-    with the command line. An error that is explained ends the process with its message alone and a non-zero status;
-    RETINUE_TRACEBACK=1 adds the traceback.
+    with the command line. All of them are checked before the W&B run begins, the sections of other stages, too. An
+    error that is explained ends the process with its message alone and a non-zero status; RETINUE_TRACEBACK=1 adds the
+    traceback.
 
     Args:
         name: of the stage, as in dvc.yaml.
@@ -48,6 +50,7 @@ def main(name: str, run: Callable[[Settings, Tracker], None], sections: Sequence
         if not is_first_process():  # rank 0 holds lock and W&B run
             run(settings, Tracker(None))
             return
+        ensure_checked(values)
         with lock(name), track(name, settings) as tracker:
             run(settings, tracker)
 

@@ -4,14 +4,13 @@ wandb, Lightning and torch are imported no earlier than they are needed.
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from retinue.pipeline.errors import SettingsError, unknown
+from retinue.pipeline.ranges import Checked, allowed
 from retinue.pipeline.record import Declared, declared, dvc_md5, experiment, hashes, revision
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.wandb_client import folder_of, service, start, warned
@@ -28,7 +27,7 @@ RECORDED_ONLY = "dataset"
 
 
 @dataclass(frozen=True)
-class TrackingSettings:
+class TrackingSettings(Checked, section="tracking"):
     """conf/tracking: whether and where the runs go.
 
     Attributes:
@@ -38,22 +37,15 @@ class TrackingSettings:
         tags: of every run.
     """
 
-    mode: str
-    project: str
+    mode: str = field(metadata=allowed(choices=MODES))
+    project: str = field(
+        metadata=allowed(pattern=r"[^/\\#?%:]{1,128}", expected="a text of 1 to 128 characters, none of / \\ # ? % :")
+    )
     entity: str | None
-    tags: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            hint = ' YAML reads a bare off as false: write "off".' if self.mode == "False" else ""
-            raise SettingsError(f"tracking.mode: {unknown('mode', self.mode, MODES)}{hint}")
-        if not 1 <= len(self.project) <= 128 or re.search(r"[/\\#?%:]", self.project):
-            raise SettingsError(
-                f"tracking.project: expected 1 to 128 characters, none of / \\ # ? % :, got {self.project!r}."
-            )
-        for tag in self.tags:
-            if not 1 <= len(tag) <= MAX_TAG:
-                raise SettingsError(f"tracking.tags: expected 1 to {MAX_TAG} characters per tag, got {tag!r}.")
+    tags: list[str] = field(
+        default_factory=list,
+        metadata=allowed(pattern=f".{{1,{MAX_TAG}}}", expected=f"texts of 1 to {MAX_TAG} characters"),
+    )
 
 
 class Tracker:

@@ -8,11 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from retinue.pipeline.artifacts import SPLITS
-from retinue.pipeline.errors import DataError, SettingsError, unknown
+from retinue.pipeline.errors import DataError, Fault, unknown
+from retinue.pipeline.ranges import shown
 from retinue.sources.source import Source, SourceRecord
 
 _LITTER = {"thumbs.db", "desktop.ini", "icon\r", "__macosx"}
 _REQUIRED, _OPTIONAL = ("image", "label"), ("group", "split")
+
+
+def _split_folders_differ(train_folder: str | None, val_folder: str | None, test_folder: str | None) -> Fault | None:
+    keys = {"train_folder": train_folder, "val_folder": val_folder, "test_folder": test_folder}
+    named = [name for name in keys.values() if name is not None]
+    for key, name in reversed(keys.items()):
+        if name is not None and named.count(name) > 1:
+            return Fault(key, shown(name), "different train_folder, val_folder and test_folder")
+    return None
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,8 @@ class ImageFolder(Source):
         description, licence, origin: for the dataset card.
     """
 
+    RELATIONS = (_split_folders_differ,)
+
     path: str
     train_folder: str | None
     val_folder: str | None
@@ -39,26 +51,29 @@ class ImageFolder(Source):
     licence: str
     origin: str
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        named = [name for name in (self.train_folder, self.val_folder, self.test_folder) if name is not None]
-        if len(set(named)) != len(named):
-            raise SettingsError(f"source: expected different train_folder, val_folder and test_folder, got {named}.")
-
     def records(self) -> list[SourceRecord]:
         """The files sorted by path, or in the order of the CSV.
 
         Raises:
             DataError: there is no such folder, its layout is not understood, or a line of the CSV is wrong.
         """
+        for fault in self.missing():
+            raise DataError(str(fault))
         root = self._root()
-        if not root.exists():
-            raise DataError(f"source.path: {root}: no such folder. Expected a folder of images; check the spelling.")
-        if not root.is_dir():
-            raise DataError(f"source.path: {root}: not a folder. Expected a folder of images.")
         if self.labels_csv is not None:
             return _from_csv(root, self.labels_csv)
         return sorted(self._from_folders(root), key=lambda record: record.image_id)
+
+    def missing(self) -> list[Fault]:
+        """The folder, or the CSV in it."""
+        root = self._root()
+        if not root.is_dir():
+            found = "It is a file." if root.exists() else "There is no such folder; check the spelling."
+            return [Fault("source.path", shown(self.path), "a folder of images", found)]
+        if self.labels_csv is not None and not (root / self.labels_csv).is_file():
+            hint = f"{root / self.labels_csv}: no such file."
+            return [Fault("source.labels_csv", shown(self.labels_csv), "a CSV below source.path", hint)]
+        return []
 
     def read(self, image_id: str) -> bytes:
         """The bytes of the file at `image_id` below the folder.

@@ -1,12 +1,13 @@
 """What every source of images offers to acquire and preprocess."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from retinue.images.decoding import FORMATS
-from retinue.pipeline.errors import SettingsError, unknown
+from retinue.pipeline.errors import Fault
+from retinue.pipeline.ranges import Checked, allowed
 
 
 @dataclass(frozen=True)
@@ -29,31 +30,24 @@ class SourceRecord:
 
 
 @dataclass(frozen=True)
-class Source(ABC):
+class Source(Checked, ABC, section="source"):
     """Labelled image files in a fixed order. A source is a subclass of this and a conf/source/<name>.yaml.
 
     Attributes:
         name: of the choice in conf/source/.
         inputs: path that DVC watches: when it changes, the images are acquired again.
         formats: Pillow's names of the file formats that are accepted.
-        max_bad_fraction: of the files, in [0, 1); acquire fails when more than that cannot be used.
+        max_bad_fraction: of the files; acquire fails when more than that cannot be used.
     """
 
     name: str
-    inputs: str
-    formats: list[str]
-    max_bad_fraction: float
+    inputs: str = field(metadata=allowed(follows="path"))
+    formats: list[str] = field(metadata=allowed(choices=FORMATS, least=1))
+    max_bad_fraction: float = field(metadata=allowed(ge=0, lt=1))
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.max_bad_fraction < 1:
-            raise SettingsError(
-                f"source.max_bad_fraction: expected a fraction in [0, 1), got {self.max_bad_fraction!r}."
-            )
-        if not self.formats:
-            raise SettingsError(f"source.formats: expected at least one of {', '.join(FORMATS)}, got none.")
-        for name in self.formats:
-            if name not in FORMATS:
-                raise SettingsError(f"source.formats: {unknown('format', name, FORMATS)}")
+    def missing(self) -> list[Fault]:
+        """What the settings name and this machine does not have, such as a folder; looked up without reading images."""
+        return []
 
     @abstractmethod
     def records(self) -> list[SourceRecord]:

@@ -3,7 +3,7 @@
 import errno
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from retinue.engine.reproducibility import draw_seed
-from retinue.pipeline.errors import SettingsError
+from retinue.pipeline.errors import Fault
+from retinue.pipeline.ranges import allowed, shown
 from retinue.sources.source import Source, SourceRecord
 
 GOOD = "good"
@@ -19,6 +20,7 @@ CLASSES = (GOOD, "scratch", "pit", "crack", "stain")
 """Most frequent class first; the same names in every domain."""
 
 _SMALLEST_SIDE = 16  # px; below, defects of different classes cover the same few px
+_IMBALANCE = "It is the number of images of the most frequent class for each image of the rarest; 1: all alike."
 _SMALLEST_RADIUS = 0.75  # px; more than half a diagonal, so that a defect covers at least the px at its centre
 
 
@@ -50,6 +52,18 @@ class Surface(NamedTuple):
     mask: np.ndarray
 
 
+def _counts(images_per_class: int, imbalance: float) -> dict[str, int]:
+    step = imbalance ** (-1 / (len(CLASSES) - 1))
+    return {name: round(images_per_class * step**rank) for rank, name in enumerate(CLASSES)}
+
+
+def _rarest_has_images(images_per_class: int, imbalance: float) -> Fault | None:
+    if min(_counts(images_per_class, imbalance).values()) >= 1:
+        return None
+    expected = f"a number that leaves 1 image of the rarest class with source.imbalance {imbalance:g}"
+    return Fault("images_per_class", shown(images_per_class), expected, "Raise images_per_class or lower imbalance.")
+
+
 @dataclass(frozen=True)
 class Surfaces(Source):
     """A good surface and four kinds of defects, drawn by a procedure; nothing here is a photograph.
@@ -65,47 +79,26 @@ class Surfaces(Source):
 
     Attributes:
         images_per_class: of the most frequent class, `good`.
-        imbalance: images of the most frequent class for each one of the rarest, >= 1; the classes between lie on a
+        imbalance: images of the most frequent class for each one of the rarest; the classes between lie on a
             geometric series, in the order of `CLASSES`.
-        similarity: to brushed metal, the source domain, in [0, 1].
-        difficulty: in [0, 1); takes contrast and size from the defects, not from the texture.
-        image_size: side of the square images, px; lengths on the surface grow with it.
-        seed: of all draws, >= 0; two datasets of one domain need different ones.
+        similarity: to brushed metal, the source domain.
+        difficulty: takes contrast and size from the defects, not from the texture.
+        image_size: side of the square images; lengths on the surface grow with it.
+        seed: of all draws; two datasets of one domain need different ones.
     """
 
-    images_per_class: int
-    imbalance: float
-    similarity: float
-    difficulty: float
-    image_size: int
-    seed: int
+    RELATIONS = (_rarest_has_images,)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.similarity <= 1:
-            raise SettingsError(f"source.similarity: expected a number in [0, 1], got {self.similarity}.")
-        if not 0 <= self.difficulty < 1:
-            raise SettingsError(f"source.difficulty: expected a number in [0, 1), got {self.difficulty}.")
-        if not 1 <= self.imbalance < math.inf:
-            raise SettingsError(
-                f"source.imbalance: expected >= 1 (1: all classes alike), got {self.imbalance}. It is the number of "
-                "images of the most frequent class for each image of the rarest."
-            )
-        if self.image_size < _SMALLEST_SIDE:
-            raise SettingsError(f"source.image_size: expected >= {_SMALLEST_SIDE} px, got {self.image_size}.")
-        if self.seed < 0:
-            raise SettingsError(f"source.seed: expected an integer >= 0, got {self.seed}.")
-        rarest = min(self.counts().values())
-        if rarest < 1:
-            raise SettingsError(
-                f"source.images_per_class: {self.images_per_class} with source.imbalance {self.imbalance:g} leaves "
-                f"{rarest} images of the rarest class. Expected at least 1; raise images_per_class or lower imbalance."
-            )
+    images_per_class: int = field(metadata=allowed(ge=1))
+    imbalance: float = field(metadata=allowed(ge=1, hint=_IMBALANCE))
+    similarity: float = field(metadata=allowed(ge=0, le=1))
+    difficulty: float = field(metadata=allowed(ge=0, lt=1))
+    image_size: int = field(metadata=allowed(ge=_SMALLEST_SIDE, unit="px"))
+    seed: int = field(metadata=allowed(ge=0))
 
     def counts(self) -> dict[str, int]:
         """Class name -> number of images."""
-        step = self.imbalance ** (-1 / (len(CLASSES) - 1))
-        return {name: round(self.images_per_class * step**rank) for rank, name in enumerate(CLASSES)}
+        return _counts(self.images_per_class, self.imbalance)
 
     def records(self) -> list[SourceRecord]:
         """The images class by class; an image id is the class and the number in it, as in pit/00012."""

@@ -22,9 +22,10 @@ from retinue.engine.writing import Stores, writing
 from retinue.images.augmentation import Policy
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Sample
-from retinue.pipeline.errors import SettingsError
+from retinue.pipeline.errors import Fault
 from retinue.pipeline.files import read_table, replacing, write_table
 from retinue.pipeline.plan import UNDECLARED, load_plan, sections_of
+from retinue.pipeline.ranges import Checked, allowed, shown
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.stage import main
 from retinue.pipeline.tracker import Tracker
@@ -36,28 +37,28 @@ _PREVIEW = "preview"  # store of the preview's draws, gone when the sheet is mad
 _TILE, _GAP, _HEADER, _MARGIN, _FONT_SIZE = 128, 6, 24, 104, 13  # of the preview sheet, px
 
 
+def _copies_differ(copies_per_image: int, transforms: list[Any]) -> Fault | None:
+    if not copies_per_image or transforms:
+        return None
+    hint = "The copies would be equal to their originals. Set it to 0, or choose transforms."
+    return Fault("copies_per_image", shown(copies_per_image), "0, because augment.transforms is empty", hint)
+
+
 @dataclass(frozen=True)
-class AugmentSettings:
+class AugmentSettings(Checked, section="augment"):
     """conf/augment.
 
     Attributes:
         name: of the choice.
-        copies_per_image: extra images drawn from each training image and stored, >= 0.
+        copies_per_image: extra images drawn from each training image and stored.
         transforms: mappings of `name` (an Albumentations transform) and its arguments, applied in this order.
     """
 
-    name: str
-    copies_per_image: int
-    transforms: list[Any]
+    RELATIONS = (_copies_differ,)
 
-    def __post_init__(self) -> None:
-        if self.copies_per_image < 0:
-            raise SettingsError(f"augment.copies_per_image: expected >= 0, got {self.copies_per_image}.")
-        if self.copies_per_image and not self.transforms:
-            raise SettingsError(
-                f"augment.copies_per_image: {self.copies_per_image} copies, but augment.transforms is empty: they "
-                "would be equal to their originals. Set it to 0, or choose transforms."
-            )
+    name: str
+    copies_per_image: int = field(metadata=allowed(ge=0))
+    transforms: list[Any]
 
 
 class Draws(data.Dataset[dict[str, torch.Tensor]]):

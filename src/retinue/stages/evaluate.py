@@ -1,7 +1,7 @@
 """Evaluate: logits of the test split, and from them metrics with intervals, ROC, precision-recall, confusion matrix."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from retinue.metrics import summary
 from retinue.metrics.probabilities import decide, to_probs
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Prediction, Sample
-from retinue.pipeline.errors import ModelError, SettingsError, TrainingError
+from retinue.pipeline.errors import ModelError, TrainingError
 from retinue.pipeline.files import read_table, replacing, write_table
 from retinue.pipeline.plan import load_plan, sections_of
+from retinue.pipeline.ranges import Checked, allowed
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.stage import main
 from retinue.pipeline.tracker import Tracker
@@ -30,34 +31,25 @@ _TEST = artifacts.PROCESSED / "test"
 
 
 @dataclass(frozen=True)
-class EvaluateSettings:
+class EvaluateSettings(Checked, section="evaluate"):
     """conf/evaluate.
 
     Attributes:
-        batch_size: images of a forward pass, >= 1.
-        threshold: two classes only: the second is predicted where its probability is at least this; in (0, 1). It is
-            chosen on validation data or by its costs, never on the test split.
-        calibration_bins: of the calibration error and the reliability diagram, >= 1.
-        curve_points: points of a curve at most, >= 3.
-        confidence_level: of the intervals, in (0, 1).
-        bootstrap_samples: behind the interval of the AUC, >= 1.
+        batch_size: images of a forward pass.
+        threshold: two classes only: the second is predicted where its probability is at least this. It is chosen on
+            validation data or by its costs, never on the test split.
+        calibration_bins: of the calibration error and the reliability diagram.
+        curve_points: points of a curve at most.
+        confidence_level: of the intervals.
+        bootstrap_samples: behind the interval of the AUC.
     """
 
-    batch_size: int
-    threshold: float
-    calibration_bins: int
-    curve_points: int
-    confidence_level: float
-    bootstrap_samples: int
-
-    def __post_init__(self) -> None:
-        lowest = {"batch_size": 1, "calibration_bins": 1, "curve_points": 3, "bootstrap_samples": 1}
-        for key, low in lowest.items():
-            if getattr(self, key) < low:
-                raise SettingsError(f"evaluate.{key}: expected >= {low}, got {getattr(self, key)}.")
-        for key in ("threshold", "confidence_level"):
-            if not 0 < getattr(self, key) < 1:
-                raise SettingsError(f"evaluate.{key}: expected a fraction in (0, 1), got {getattr(self, key)}.")
+    batch_size: int = field(metadata=allowed(ge=1))
+    threshold: float = field(metadata=allowed(gt=0, lt=1))
+    calibration_bins: int = field(metadata=allowed(ge=1))
+    curve_points: int = field(metadata=allowed(ge=3))
+    confidence_level: float = field(metadata=allowed(gt=0, lt=1))
+    bootstrap_samples: int = field(metadata=allowed(ge=1))
 
 
 class Evaluate(L.LightningModule):

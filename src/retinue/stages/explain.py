@@ -2,7 +2,7 @@
 the class is, scored against them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from retinue.images.outline import outlined
 from retinue.images.overlay import overlay
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Explanation, Prediction
-from retinue.pipeline.errors import DataError, SettingsError, unknown
+from retinue.pipeline.errors import DataError
 from retinue.pipeline.files import read_table, replacing, write_json, write_table
 from retinue.pipeline.plan import load_plan, sections_of
+from retinue.pipeline.ranges import Checked, allowed
 from retinue.pipeline.settings import Settings, build
 from retinue.pipeline.stage import main
 from retinue.pipeline.tracker import Tracker
@@ -32,39 +33,30 @@ EXPLAINED_CLASSES = ("predicted", "label")
 
 
 @dataclass(frozen=True)
-class ExplainSettings:
+class ExplainSettings(Checked, section="explain"):
     """conf/explain.
 
     Attributes:
         name: of the explainer, as people read it.
         module: its file in src/retinue/explainers/.
         explainer: its `_target_` and arguments.
-        explained_class: "predicted", or "label": the class whose evidence is shown.
-        images_per_outcome: of each class, at most this many right ones and this many wrong ones, >= 0.
-        confident_errors: at most this many of all wrong ones, the most confident, >= 0.
-        batch_size: images of a pass, >= 1.
-        overlay_size: side of the overlays, px, >= 1.
-        opacity: of the heat map, in [0, 1].
+        explained_class: the class whose evidence is shown.
+        images_per_outcome: of each class, at most this many right ones and this many wrong ones.
+        confident_errors: at most this many of all wrong ones, the most confident.
+        batch_size: images of a pass.
+        overlay_size: side of the overlays.
+        opacity: of the heat map.
     """
 
     name: str
     module: str
     explainer: dict[str, Any]
-    explained_class: str
-    images_per_outcome: int
-    confident_errors: int
-    batch_size: int
-    overlay_size: int
-    opacity: float
-
-    def __post_init__(self) -> None:
-        if self.explained_class not in EXPLAINED_CLASSES:
-            raise SettingsError(f"explain.explained_class: {unknown('value', self.explained_class, EXPLAINED_CLASSES)}")
-        for key, least in (("images_per_outcome", 0), ("confident_errors", 0), ("batch_size", 1), ("overlay_size", 1)):
-            if getattr(self, key) < least:
-                raise SettingsError(f"explain.{key}: expected >= {least}, got {getattr(self, key)}.")
-        if not 0 <= self.opacity <= 1:
-            raise SettingsError(f"explain.opacity: expected a fraction in [0, 1], got {self.opacity}.")
+    explained_class: str = field(metadata=allowed(choices=EXPLAINED_CLASSES))
+    images_per_outcome: int = field(metadata=allowed(ge=0))
+    confident_errors: int = field(metadata=allowed(ge=0))
+    batch_size: int = field(metadata=allowed(ge=1))
+    overlay_size: int = field(metadata=allowed(ge=1, unit="px"))
+    opacity: float = field(metadata=allowed(ge=0, le=1))
 
 
 class ChosenImages(torch.utils.data.Dataset[dict[str, torch.Tensor]]):

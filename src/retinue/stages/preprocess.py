@@ -21,9 +21,10 @@ from retinue.images.preprocessing import Preprocessing, mean_and_std
 from retinue.images.splitting import Candidate, split
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import SPLITS, Dataset, RawImage, Sample
-from retinue.pipeline.errors import DataError, SettingsError, unknown
+from retinue.pipeline.errors import DataError, Fault
 from retinue.pipeline.files import read_table, replacing, write_table
 from retinue.pipeline.plan import UNDECLARED, load_plan, sections_of
+from retinue.pipeline.ranges import Checked, allowed, shown
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.stage import main
 from retinue.pipeline.tracker import Tracker
@@ -37,47 +38,46 @@ _MASKS = "test/masks"
 _HISTOGRAMS = "histograms.npy"  # of the training images of each batch, gone when they are added up
 
 
+def _crop_is_inside(image_size: int, resize: int) -> Fault | None:
+    if resize >= image_size:
+        return None
+    hint = "The crop would reach beyond the image."
+    return Fault("resize", shown(resize), f"at least preprocess.image_size ({image_size} px)", hint)
+
+
+def _statistics_fit(statistics: str, channels: int) -> Fault | None:
+    if statistics != "imagenet" or channels == 3:
+        return None
+    return Fault("statistics", shown(statistics), f"train, because preprocess.channels is {channels}, not 3")
+
+
+def _training_images_are_left(val_fraction: float, test_fraction: float) -> Fault | None:
+    if val_fraction + test_fraction < 1:
+        return None
+    expected = f"less than 1 together with preprocess.test_fraction ({test_fraction})"
+    return Fault("val_fraction", shown(val_fraction), expected, "Nothing is left to train on.")
+
+
 @dataclass(frozen=True)
-class PreprocessSettings:
+class PreprocessSettings(Checked, section="preprocess"):
     """conf/preprocess.
 
     Attributes:
-        image_size: side of the stored square, px, >= 1.
-        resize: shorter side before the centre crop, px, >= image_size.
+        image_size: side of the stored square.
+        resize: shorter side before the centre crop, not below image_size.
         channels: 1 (gray) or 3 (RGB).
         statistics: "train" measures mean and std on the training split; "imagenet" takes ImageNet's.
-        val_fraction, test_fraction: of the images, where the source gives no such split; in (0, 1), sum below 1.
+        val_fraction, test_fraction: of the images, where the source gives no such split; their sum is below 1.
     """
 
-    image_size: int
-    resize: int
-    channels: int
-    statistics: str
-    val_fraction: float
-    test_fraction: float
+    RELATIONS = (_crop_is_inside, _statistics_fit, _training_images_are_left)
 
-    def __post_init__(self) -> None:
-        if self.image_size < 1:
-            raise SettingsError(f"preprocess.image_size: expected >= 1 px, got {self.image_size}.")
-        if self.resize < self.image_size:
-            raise SettingsError(
-                f"preprocess.resize: expected >= preprocess.image_size ({self.image_size} px), got {self.resize}: the "
-                "crop would reach beyond the image."
-            )
-        if self.channels not in (1, 3):
-            raise SettingsError(f"preprocess.channels: expected 1 (gray) or 3 (RGB), got {self.channels}.")
-        if self.statistics not in ("train", "imagenet"):
-            raise SettingsError(f"preprocess.statistics: {unknown('choice', self.statistics, ('train', 'imagenet'))}")
-        if self.statistics == "imagenet" and self.channels != 3:
-            raise SettingsError("preprocess.statistics: imagenet needs preprocess.channels 3; got 1. Use train.")
-        for key in ("val_fraction", "test_fraction"):
-            if not 0 < getattr(self, key) < 1:
-                raise SettingsError(f"preprocess.{key}: expected a fraction in (0, 1), got {getattr(self, key)}.")
-        if self.val_fraction + self.test_fraction >= 1:
-            raise SettingsError(
-                "preprocess: expected val_fraction + test_fraction < 1, got "
-                f"{self.val_fraction} + {self.test_fraction}: nothing is left to train on."
-            )
+    image_size: int = field(metadata=allowed(ge=1, unit="px"))
+    resize: int = field(metadata=allowed(ge=1, unit="px"))
+    channels: int = field(metadata=allowed(choices=(1, 3)))
+    statistics: str = field(metadata=allowed(choices=("train", "imagenet")))
+    val_fraction: float = field(metadata=allowed(gt=0, lt=1))
+    test_fraction: float = field(metadata=allowed(gt=0, lt=1))
 
 
 class SplitPlan:

@@ -1,13 +1,13 @@
 """Report: one self-contained HTML page a team can review, made of the artifacts of all other stages."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from retinue.pipeline import artifacts
-from retinue.pipeline.errors import SettingsError
 from retinue.pipeline.files import replacing
 from retinue.pipeline.plan import load_plan, sections_of
+from retinue.pipeline.ranges import Checked, allowed
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.stage import main
 from retinue.pipeline.tracker import Tracker
@@ -17,22 +17,16 @@ from retinue.reports.page import render
 
 
 @dataclass(frozen=True)
-class ReportSettings:
+class ReportSettings(Checked, section="report"):
     """conf/report.
 
     Attributes:
-        title: heading of the page, not empty.
-        gallery_columns: explained images beside each other on a wide screen, 1 to 8; a phone shows fewer.
+        title: heading of the page.
+        gallery_columns: explained images beside each other on a wide screen; a phone shows fewer.
     """
 
-    title: str
-    gallery_columns: int
-
-    def __post_init__(self) -> None:
-        if not self.title.strip():
-            raise SettingsError("report.title: expected some text, got an empty title.")
-        if not 1 <= self.gallery_columns <= 8:
-            raise SettingsError(f"report.gallery_columns: expected 1 to 8, got {self.gallery_columns}.")
+    title: str = field(metadata=allowed(pattern=r".*\S.*", expected="some text"))
+    gallery_columns: int = field(metadata=allowed(ge=1, le=8))
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,11 @@ class Interval(NamedTuple):
     log: bool
     integer: bool
 
+    def ends(self) -> tuple[str, str]:
+        """`low` and `high` as overrides have them."""
+        low, high = (int(self.low), int(self.high)) if self.integer else (self.low, self.high)
+        return str(low), str(high)
+
 
 class Axes(NamedTuple):
     """What a sweep varies, and what it does not.

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from retinue.pipeline.errors import SettingsError, unknown
+from retinue.pipeline.ranges import allowed
 from retinue.pipeline.settings import strict
 
 KEY_KINDS = ("config", "history", "summary")
@@ -166,7 +167,7 @@ class Gallery:
 
     title: str
     key: str
-    columns: int = 4
+    columns: int = field(default=4, metadata=allowed(ge=1))
 
     def keys_shown(self, where: str) -> list[Key]:
         return [Key.parse(self.key, where, ("history",))]

@@ -4,12 +4,13 @@ Building needs no server; `run` sends both, and what it sent before is replaced.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from retinue.pipeline.composition import load_params, project_root
 from retinue.pipeline.errors import RetinueError, SettingsError
+from retinue.pipeline.ranges import allowed
 from retinue.pipeline.settings import fingerprint, strict
 from retinue.pipeline.tracker import TrackingSettings
 from retinue.tracking.panels import MAX_RUNS, Key, Panel, load_panel
@@ -27,18 +28,14 @@ class SectionSettings:
 
     Attributes:
         stage: whose runs log what its panels show.
-        panels_per_row: 1 to 4.
+        panels_per_row: panels beside each other.
     """
 
     name: str
     stage: str
     text: str
-    panels_per_row: int
+    panels_per_row: int = field(metadata=allowed(ge=1, le=4))
     panels: list[Any]
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.panels_per_row <= 4:
-            raise SettingsError(f"section {self.name!r}: panels_per_row: expected 1 to 4, got {self.panels_per_row}.")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -16,7 +16,8 @@ from retinue.engine.reproducibility import draw_seed, seed_everything
 from retinue.images.preprocessing import Preprocessing
 from retinue.models.network import Network, TrainingOutputs
 from retinue.pipeline.artifacts import Epoch
-from retinue.pipeline.errors import SettingsError, TrainingError, unknown
+from retinue.pipeline.errors import TrainingError
+from retinue.pipeline.ranges import Checked, allowed
 from retinue.pipeline.settings import build
 from retinue.training.batch_norm import SharedBatchNorm
 from retinue.training.losses import main_logits, predicted_classes, training_loss
@@ -26,50 +27,32 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 
 
 @dataclass(frozen=True)
-class TrainSettings:
+class TrainSettings(Checked, section="train"):
     """conf/train.
 
     Attributes:
-        max_epochs: >= 1.
-        batch_size: images of a step, of all processes together, >= 1.
-        eval_batch_size: images of a validation batch, >= 1.
-        precision: one of PRECISIONS, as Lightning spells them.
+        max_epochs: passes over the training images.
+        batch_size: images of a step, of all processes together.
+        eval_batch_size: images of a validation batch.
+        precision: of the numbers, as Lightning spells it.
         channels_last: NHWC memory layout; faster for convolutions on most CPUs and GPUs.
-        monitor: one of MONITORS; decides on the best epoch and on early stopping.
-        patience: epochs without a better value before training stops, >= 1; None: never.
-        label_smoothing: in [0, 1).
-        class_weights: "none" or "balanced".
-        gradient_clip_norm: largest L2 norm of all gradients together, > 0; None: no clipping.
+        monitor: the validation metric that decides on the best epoch and on early stopping.
+        patience: epochs without a better value before training stops; None: never.
+        label_smoothing: probability taken from the label and spread over all classes.
+        class_weights: "balanced" weighs each class by the inverse of its number of images.
+        gradient_clip_norm: largest L2 norm of all gradients together; None: no clipping.
     """
 
-    max_epochs: int
-    batch_size: int
-    eval_batch_size: int
-    precision: str
+    max_epochs: int = field(metadata=allowed(ge=1))
+    batch_size: int = field(metadata=allowed(ge=1))
+    eval_batch_size: int = field(metadata=allowed(ge=1))
+    precision: str = field(metadata=allowed(choices=PRECISIONS))
     channels_last: bool
-    monitor: str
-    patience: int | None
-    label_smoothing: float
-    class_weights: str
-    gradient_clip_norm: float | None
-
-    def __post_init__(self) -> None:
-        for key in ("max_epochs", "batch_size", "eval_batch_size"):
-            if getattr(self, key) < 1:
-                raise SettingsError(f"train.{key}: expected >= 1, got {getattr(self, key)}.")
-        for key, allowed in (
-            ("precision", PRECISIONS),
-            ("monitor", MONITORS),
-            ("class_weights", ("none", "balanced")),
-        ):
-            if getattr(self, key) not in allowed:
-                raise SettingsError(f"train.{key}: {unknown('value', getattr(self, key), allowed)}")
-        if self.patience is not None and self.patience < 1:
-            raise SettingsError(f"train.patience: expected >= 1 or null, got {self.patience}.")
-        if not 0 <= self.label_smoothing < 1:
-            raise SettingsError(f"train.label_smoothing: expected a fraction in [0, 1), got {self.label_smoothing}.")
-        if self.gradient_clip_norm is not None and self.gradient_clip_norm <= 0:
-            raise SettingsError(f"train.gradient_clip_norm: expected > 0 or null, got {self.gradient_clip_norm}.")
+    monitor: str = field(metadata=allowed(choices=MONITORS))
+    patience: int | None = field(metadata=allowed(ge=1))
+    label_smoothing: float = field(metadata=allowed(ge=0, lt=1))
+    class_weights: str = field(metadata=allowed(choices=("none", "balanced")))
+    gradient_clip_norm: float | None = field(metadata=allowed(gt=0))
 
 
 class Forward(Protocol):

@@ -5,7 +5,8 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from retinue.pipeline.errors import SettingsError
+from retinue.pipeline.errors import SettingsFaults
+from retinue.pipeline.ranges import Range, fault_of
 
 
 def cosine(optimizer: Optimizer, total_steps: int, *, warmup_fraction: float, min_factor: float) -> LambdaLR:
@@ -20,10 +21,11 @@ def cosine(optimizer: Optimizer, total_steps: int, *, warmup_fraction: float, mi
     Raises:
         SettingsError: a fraction is out of range.
     """
-    if not 0 <= warmup_fraction < 1:
-        raise SettingsError(f"schedule.warmup_fraction: expected a fraction in [0, 1), got {warmup_fraction}.")
-    if not 0 <= min_factor <= 1:
-        raise SettingsError(f"schedule.min_factor: expected a fraction in [0, 1], got {min_factor}.")
+    limits = {"warmup_fraction": (warmup_fraction, Range(ge=0, lt=1)), "min_factor": (min_factor, Range(ge=0, le=1))}
+    found = [fault_of(f"schedule.{key}", value, float, limit) for key, (value, limit) in limits.items()]
+    faults = [fault for fault in found if fault is not None]
+    if faults:
+        raise SettingsFaults(faults)
     warmup = int(warmup_fraction * total_steps)
 
     def factor(step: int) -> float:

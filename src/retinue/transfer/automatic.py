@@ -1,10 +1,11 @@
 """transfer=auto: a scenario chosen by the size of the training split and how far the weights already serve it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-from retinue.pipeline.errors import SettingsError
+from retinue.pipeline.errors import Fault
+from retinue.pipeline.ranges import Checked, allowed, shown
 from retinue.pipeline.settings import build
 from retinue.transfer.scenario import Scenario
 from retinue.transfer.similarity import Similarity
@@ -26,8 +27,20 @@ class Decision(NamedTuple):
     measured: Mapping[str, Any] = {}
 
 
+def _every_scenario_is_there(candidates: dict[str, Any]) -> Fault | None:
+    if sorted(candidates) == sorted(SCENARIOS):
+        return None
+    return Fault("candidates", ", ".join(candidates) or "none", ", ".join(SCENARIOS))
+
+
+def _useful_is_below_similar(similar_from: float, useful_from: float) -> Fault | None:
+    if useful_from < similar_from:
+        return None
+    return Fault("useful_from", shown(useful_from), f"less than transfer.similar_from ({similar_from})")
+
+
 @dataclass(frozen=True)
-class Auto:
+class Auto(Checked, section="transfer"):
     """conf/transfer/auto.yaml: the table of scenarios (size of the data by similarity), applied to measured values.
 
     Only the training split is looked at.
@@ -35,37 +48,23 @@ class Auto:
     Attributes:
         name: of the choice.
         candidates: the scenarios of conf/transfer by name, all of SCENARIOS.
-        small_below: mean number of training images per class; data with fewer are small; >= 1.
-        similar_from: similarity (`retinue.transfer.similarity`) from which data are similar, in (0, 1).
+        small_below: mean number of training images per class; data with fewer are small.
+        similar_from: similarity (`retinue.transfer.similarity`) from which data are similar.
         useful_from: similarity below which large data are trained from scratch, < similar_from: with images enough,
             features of a foreign domain are a worse start than none.
-        probe_images: at most so many images are looked at, >= 1.
-        probe_folds: of the cross-validation, >= 2.
+        probe_images: at most so many images are looked at.
+        probe_folds: of the cross-validation.
     """
+
+    RELATIONS = (_every_scenario_is_there, _useful_is_below_similar)
 
     name: str
     candidates: dict[str, Any]
-    small_below: int
-    similar_from: float
-    useful_from: float
-    probe_images: int
-    probe_folds: int
-
-    def __post_init__(self) -> None:
-        if sorted(self.candidates) != sorted(SCENARIOS):
-            raise SettingsError(
-                f"transfer.candidates: expected {', '.join(SCENARIOS)}, got {', '.join(self.candidates)}."
-            )
-        for key, smallest in (("small_below", 1), ("probe_images", 1), ("probe_folds", 2)):
-            if getattr(self, key) < smallest:
-                raise SettingsError(f"transfer.{key}: expected >= {smallest}, got {getattr(self, key)}.")
-        if not 0 < self.similar_from < 1:
-            raise SettingsError(f"transfer.similar_from: expected a value in (0, 1), got {self.similar_from}.")
-        if self.useful_from >= self.similar_from:
-            raise SettingsError(
-                f"transfer.useful_from: expected less than transfer.similar_from ({self.similar_from}), got "
-                f"{self.useful_from}."
-            )
+    small_below: int = field(metadata=allowed(ge=1))
+    similar_from: float = field(metadata=allowed(gt=0, lt=1))
+    useful_from: float = field(metadata=allowed(lt=1))
+    probe_images: int = field(metadata=allowed(ge=1))
+    probe_folds: int = field(metadata=allowed(ge=2))
 
     @property
     def transfers(self) -> bool:

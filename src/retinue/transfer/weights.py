@@ -3,11 +3,10 @@
 import errno
 import http.client
 import pickle
-import re
 import struct
 import urllib.error
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -19,11 +18,12 @@ from safetensors import SafetensorError
 from torch import nn
 
 from retinue.models.network import Network
-from retinue.pipeline.errors import ModelError, SettingsError
+from retinue.pipeline.errors import Fault, ModelError
 from retinue.pipeline.files import sha256
+from retinue.pipeline.ranges import Checked, allowed, shown
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
-_DIGEST = re.compile(r"[0-9a-f]{8,64}")
+_HEXADECIMAL = "8 to 64 hexadecimal digits"
 
 _UNREADABLE = (
     pickle.UnpicklingError,
@@ -40,38 +40,61 @@ _UNREADABLE = (
 """What `torch.load` raises for a file that is cut off, is something else, or holds more than tensors."""
 
 
+def _one_place(path: str | None, url: str | None) -> Fault | None:
+    if path is None or url is None:
+        return None
+    return Fault("url", shown(url), "null, because weights.path is given", "Choose weights=file or weights=url.")
+
+
+def _download_has_a_digest(url: str | None, sha256: str | None) -> Fault | None:
+    if url is None or sha256 is not None:
+        return None
+    hint = "A download is used only with its digest: give weights.sha256=DIGEST."
+    return Fault("sha256", "null", _HEXADECIMAL, hint)
+
+
 @dataclass(frozen=True)
-class WeightsSettings:
+class WeightsSettings(Checked, section="weights"):
     """conf/weights: where the network starts.
 
     Attributes:
         name: of the choice.
         path: a file of weights (see `load_weights`), or a model bundle, whose folder holds one.
         url: http(s) address of one; needs `sha256`. Without path and url, weights are drawn from the seed.
-        sha256: hexadecimal digest of the file, or its first digits, at least 8.
+        sha256: hexadecimal digest of the file, or its first digits.
         inputs: the file DVC watches: the weights, or this module where there is no file.
     """
 
+    RELATIONS = (_one_place, _download_has_a_digest)
+
     name: str
     path: str | None
-    url: str | None
-    sha256: str | None
-    inputs: str
-
-    def __post_init__(self) -> None:
-        if self.path is not None and self.url is not None:
-            raise SettingsError("weights: expected a path or a url, got both. Choose weights=file or weights=url.")
-        if self.url is not None and self.sha256 is None:
-            raise SettingsError("weights.sha256: a download is used only with its digest. Give weights.sha256=DIGEST.")
-        if self.url is not None and urlsplit(self.url).scheme not in ("http", "https"):
-            raise SettingsError(f"weights.url: expected http:// or https://, got {self.url!r}; a file is weights.path.")
-        if self.sha256 is not None and not _DIGEST.fullmatch(self.sha256.lower()):
-            raise SettingsError(f"weights.sha256: expected 8 to 64 hexadecimal digits, got {self.sha256!r}.")
+    url: str | None = field(
+        metadata=allowed(
+            pattern=r"https?://[^?#]+\.(?i:pth|pt|safetensors)([?#].*)?",
+            expected=f"an address (http:// or https://) that ends in {', '.join(SUFFIXES)}",
+            hint="A file is weights.path.",
+        )
+    )
+    sha256: str | None = field(metadata=allowed(pattern="[0-9a-fA-F]{8,64}", expected=_HEXADECIMAL))
+    inputs: str = field(metadata=allowed(follows="path"))
 
     @property
     def given(self) -> bool:
         """Whether there are weights to start from."""
         return self.path is not None or self.url is not None
+
+    def file(self) -> Path:
+        """The file of weights at `path`, which is not None; of a model bundle, the one in its folder.
+
+        Raises:
+            ModelError: there is none, or it has another suffix.
+        """
+        assert self.path is not None
+        path = Path(self.path)
+        path = path / "weights.safetensors" if path.is_dir() else path
+        _check_name(path)
+        return path
 
     def fetch(self) -> Path:
         """The file of weights, downloaded where it must be, its digest checked.
@@ -81,13 +104,7 @@ class WeightsSettings:
         Raises:
             ModelError: no such file or address, or another digest.
         """
-        if self.url is None:
-            assert self.path is not None
-            path = Path(self.path)
-            path = path / "weights.safetensors" if path.is_dir() else path
-            _check_name(path)
-        else:
-            path = _download(self.url, str(self.sha256).lower())
+        path = self.file() if self.url is None else _download(self.url, str(self.sha256).lower())
         digest = sha256(path)
         if self.sha256 is not None and not digest.startswith(self.sha256.lower()):
             raise ModelError(

@@ -1,0 +1,70 @@
+"""Whether settings have been checked: once per composition, code and machine, and remembered in .cache/checked/.
+
+The check itself (`retinue.preflight`) imports every stage, so it is called by name: a check can refuse a run and never
+changes a result, hence no stage depends on its code (docs/decisions/0017).
+"""
+
+import hashlib
+import importlib
+import json
+import os
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from retinue.pipeline.artifacts import CACHE
+
+FOLDER = CACHE / "checked"
+_PATHS = (("source", "path"), ("source", "labels_csv"), ("weights", "path"))
+"""Settings that name files which are no part of the project."""
+
+
+def ensure_checked(values: Mapping[str, Any], *, elsewhere: bool = False) -> None:
+    """Checks the whole composition `values`, or finds that it has been checked; the working folder is the checkout.
+
+    Args:
+        values: as plain containers.
+        elsewhere: the stages will run on another machine: files and devices are not looked for on this one.
+
+    Raises:
+        SettingsFaults: with every fault; nothing is remembered then.
+    """
+    stamp = FOLDER / f"{_name(values)}{'-elsewhere' if elsewhere else ''}"
+    if stamp.exists():
+        return
+    importlib.import_module("retinue.preflight").check(values, elsewhere=elsewhere)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    stamp.touch()
+
+
+def _name(values: Mapping[str, Any]) -> str:
+    """Twenty hexadecimal digits of all that the answer depends on."""
+    digest = hashlib.sha256()
+    for part in (json.dumps(values, default=str), *_machine(), *_there(values)):
+        digest.update(part.encode() + b"\0")
+    package = Path(__file__).resolve().parents[1]
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:20]
+
+
+def _machine() -> Iterator[str]:
+    """The interpreter, the state of its packages, and the accelerators that can be seen."""
+    yield sys.version
+    yield str(Path(sysconfig.get_path("purelib")).stat().st_mtime_ns)  # changes when a package is added or removed
+    yield os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+    yield " ".join(sorted(str(path) for path in Path("/dev").glob("nvidia[0-9]*")))
+
+
+def _there(values: Mapping[str, Any]) -> Iterator[str]:
+    """What is found at the paths that the settings name."""
+    root = ""
+    for section, key in _PATHS:
+        entry = values.get(section)
+        name = entry.get(key) if isinstance(entry, Mapping) else None
+        path = Path(root if key == "labels_csv" else "", str(name)).expanduser()
+        root = str(path) if (section, key) == ("source", "path") else root
+        bundle = (path / "weights.safetensors").exists()
+        yield "nothing" if name is None else f"{path.is_dir()} {path.exists()} {bundle}"

@@ -1,0 +1,312 @@
+"""Checks a whole composition before anything runs: all that can be known of the settings without the data.
+
+Every section is loaded by the code that will use it, and what relates sections is looked at where they are right by
+themselves. Networks are built without contents, optimizers for one parameter, policies for one image of noise.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from retinue.bundle import build_sized
+from retinue.engine.trainer import TrainerSettings, check_devices
+from retinue.explainers.explainer import Explainer
+from retinue.images.augmentation import Policy
+from retinue.models.network import Network
+from retinue.pipeline.errors import Fault, ModelError, SettingsError, SettingsFaults, nearest
+from retinue.pipeline.ranges import checked, fault_of, shown
+from retinue.pipeline.settings import SEED, build, locate, strict
+from retinue.pipeline.tracker import TrackingSettings
+from retinue.sources.source import Source
+from retinue.stages.augment import AugmentSettings
+from retinue.stages.evaluate import EvaluateSettings
+from retinue.stages.explain import ExplainSettings
+from retinue.stages.preprocess import PreprocessSettings
+from retinue.stages.report import ReportSettings
+from retinue.training.classifier import TrainSettings
+from retinue.transfer.automatic import SCENARIOS, Auto
+from retinue.transfer.scenario import Scenario
+from retinue.transfer.weights import WeightsSettings
+
+SCHEMAS: Mapping[str, type[Any]] = {
+    "preprocess": PreprocessSettings,
+    "augment": AugmentSettings,
+    "weights": WeightsSettings,
+    "train": TrainSettings,
+    "evaluate": EvaluateSettings,
+    "explain": ExplainSettings,
+    "report": ReportSettings,
+    "tracking": TrackingSettings,
+    "trainer": TrainerSettings,
+}
+"""Sections that are one dataclass, whatever is chosen."""
+
+SECTIONS = ("source", *SCHEMAS, "model", "transfer", "optimizer", "schedule", "seed")
+
+_NUM_CLASSES = 10  # what no composition says; no network cares
+_DESCRIPTIVE = ("_target_", "name", "module", "imagenet")
+
+
+class Tried(NamedTuple):
+    """What came of one part of the settings.
+
+    Attributes:
+        result: None where it cannot be used.
+        faults: why; none otherwise.
+    """
+
+    result: Any
+    faults: list[Fault]
+
+
+def check(values: Mapping[str, Any], *, elsewhere: bool = False) -> None:
+    """Refuses settings with which a stage could not run to its end.
+
+    Args:
+        values: the whole composition as plain containers.
+        elsewhere: the stages will run on another machine: files and devices are not looked for on this one.
+
+    Raises:
+        SettingsFaults: with every fault of every section, in the order of the composition.
+    """
+    order = list(values)
+    faults = list(dict.fromkeys(_faults(values, elsewhere)))
+    if faults:
+        faults.sort(key=lambda fault: order.index(section) if (section := _root(fault.key)) in order else -1)
+        raise SettingsFaults(faults)
+
+
+def _root(key: str) -> str:
+    return key.partition(".")[0]
+
+
+def _faults(values: Mapping[str, Any], elsewhere: bool) -> Iterator[Fault]:
+    yield from _unknown_sections(values)
+    parts = {name: _tried(name, values[name], _loader(name)) for name in SECTIONS if name in values and name != "seed"}
+    seed = fault_of("seed", values.get("seed", 0), int, SEED)
+    yield from [] if seed is None else [seed]
+    for part in parts.values():
+        yield from part.faults
+    loaded = {name: part.result for name, part in parts.items() if not part.faults}
+    if "seed" in values and seed is None:
+        loaded["seed"] = values["seed"]
+    if "model" in loaded:
+        network = _sized(loaded["model"], values)
+        loaded["network"] = network.result
+        yield from network.faults
+    checks: list[Callable[..., Iterator[Fault]]] = [_drawing, _transfer, _unfreezing, _rates, _batch, _layers]
+    if not elsewhere:
+        checks += [_images_are_there, _weights_are_there, _devices]
+    for relation in checks:
+        names = list(inspect.signature(relation).parameters)
+        if all(loaded.get(name) is not None for name in names):
+            yield from relation(*(loaded[name] for name in names))
+
+
+def _unknown_sections(values: Mapping[str, Any]) -> Iterator[Fault]:
+    for name, value in values.items():
+        if name not in SECTIONS:
+            match = nearest(str(name), SECTIONS)
+            hint = f"Did you mean {match}?" if match else ""
+            yield Fault(str(name), shown(value), f"one of the sections {', '.join(sorted(SECTIONS))}", hint)
+    for name in SECTIONS:
+        if name not in values:
+            yield Fault(name, "", "a section", "`retinue compose` writes all of them.")
+
+
+def _loader(name: str) -> Callable[[Any], Any]:
+    """Makes of the section `name` what the stages make of it."""
+    if name == "augment":
+        return _policies
+    if name in SCHEMAS:
+        return lambda section: strict(SCHEMAS[name], section, where=name)
+    if name == "model":
+        return lambda section: section if "_target_" in section else build(section, where=name)  # sized later
+    if name == "optimizer":
+        return _optimizer
+    if name == "schedule":
+        return lambda section: build(section, _optimizer({"_target_": "torch.optim.SGD", "lr": 0.1}), 100, where=name)
+    return lambda section: build(section, where=name)
+
+
+def _optimizer(section: Any) -> torch.optim.Optimizer:
+    return build(section, [torch.nn.Parameter(torch.zeros(1))], where="optimizer")
+
+
+def _sized(model: Mapping[str, Any], values: Mapping[str, Any]) -> Tried:
+    """The network for the images that preprocess makes; where these cannot be told, its own arguments alone count."""
+    usual = {"channels": 3, "image_size": 224, "batch_size": 2}
+    known = dict[str, Any]()
+    for name, keys in (("preprocess", ("channels", "image_size")), ("train", ("batch_size",))):
+        if isinstance(values.get(name), Mapping):
+            good, _ = checked(SCHEMAS[name], values[name], where=name)
+            known.update({key: good[key] for key in keys if key in good})
+    tried = _tried("model", model, lambda section: _network(section, **{**usual, **known}))
+    if known.keys() == usual.keys():
+        return tried
+    return Tried(None, [fault for fault in tried.faults if fault.key != "model"])
+
+
+def _network(model: Any, channels: int, image_size: int, batch_size: int) -> Network:
+    """The network without contents, with which one training batch was tried."""
+    with torch.device("meta"), torch.random.fork_rng(devices=[]), torch.no_grad():
+        network = build_sized(model, channels, _NUM_CLASSES, image_size)
+        try:
+            network.train()(torch.empty(batch_size, channels, image_size, image_size))
+        except (RuntimeError, ValueError) as error:
+            raise SettingsError(
+                f"model: {type(network).__name__} cannot be trained on {batch_size} images of {image_size} px: {error} "
+                "What decides: preprocess.image_size, train.batch_size."
+            ) from error
+    return network
+
+
+def _tried(where: str, section: Any, make: Callable[[Any], Any]) -> Tried:
+    """What `make` makes of `section`, or why it does not, for each setting that it refuses.
+
+    A target refuses the first wrong argument it meets. That one is left out, and the rest is tried again.
+    """
+    faults = list[Fault]()
+    while True:
+        result, error = _attempt(section, make)
+        if error is None:
+            return Tried(None if faults else result, faults)
+        found = _told(error, where)
+        culprit = _culprit(section, make, error) if {fault.key for fault in found} == {where} else None
+        if culprit is not None:
+            found = [Fault(f"{where}.{culprit}", shown(section[culprit]), "", fault.hint) for fault in found]
+        faults += found
+        named = {fault.key.removeprefix(f"{where}.").partition(".")[0] for fault in found}
+        droppable = _optional(section) if isinstance(section, Mapping) else []
+        if not named & set(droppable):
+            return Tried(None, faults)
+        section = {key: value for key, value in section.items() if key not in named or key not in droppable}
+
+
+def _attempt(section: Any, make: Callable[[Any], Any]) -> tuple[Any, Exception | None]:
+    try:
+        return make(section), None
+    except (SettingsError, ModelError) as error:
+        return None, error
+
+
+def _culprit(section: Any, make: Callable[[Any], Any], error: Exception) -> str | None:
+    """The argument without which the error is another one, or none."""
+    for key in _optional(section) if isinstance(section, Mapping) else ():
+        _, other = _attempt({name: value for name, value in section.items() if name != key}, make)
+        if str(other) != str(error):
+            return key
+    return None
+
+
+def _optional(section: Mapping[str, Any]) -> list[str]:
+    """The arguments in `section` that its `_target_` has defaults for, or does not know."""
+    try:
+        target = locate(section.get("_target_", ""), where="")
+    except (SettingsError, ValueError):
+        return []
+    if is_dataclass(target):  # loaded strictly: all its faults are told at once
+        return []
+    parameters = inspect.signature(target).parameters
+    return [
+        key
+        for key in section
+        if key not in _DESCRIPTIVE and (key not in parameters or parameters[key].default is not inspect.Parameter.empty)
+    ]
+
+
+def _told(error: Exception, where: str) -> list[Fault]:
+    """The faults that `error` tells of; one that is told in prose begins with its key."""
+    if isinstance(error, SettingsFaults):
+        return list(error.faults)
+    text = str(error)
+    start = re.match(rf"({re.escape(_root(where))}[\w.\[\]]*)(: |, )", text)
+    return [Fault(start[1], "", "", text[start.end() :]) if start else Fault(where, "", "", text)]
+
+
+def _policies(section: Any) -> AugmentSettings:
+    """The section, each of its transforms made once."""
+    augment = strict(AugmentSettings, section, where="augment")
+    faults = _of_each(augment.transforms, lambda entry: Policy([entry], seed=0))
+    if faults:
+        raise SettingsFaults(faults)
+    return augment
+
+
+def _drawing(augment: AugmentSettings, preprocess: PreprocessSettings) -> Iterator[Fault]:
+    shape = (preprocess.image_size, preprocess.image_size, preprocess.channels)
+    noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    yield from _of_each(augment.transforms, lambda entry: Policy([entry], seed=0).check(noise))
+
+
+def _of_each(transforms: Sequence[Any], make: Callable[[Any], Any]) -> list[Fault]:
+    faults = list[Fault]()
+    for index, entry in enumerate(transforms):
+        _, error = _attempt(entry, make)
+        where = f"augment.transforms[{index}]"  # alone, each is the first
+        faults += [] if error is None else [fault._replace(key=where) for fault in _told(error, where)]
+    return faults
+
+
+def _images_are_there(source: Source) -> Iterator[Fault]:
+    yield from source.missing()
+
+
+def _weights_are_there(weights: WeightsSettings) -> Iterator[Fault]:
+    if weights.path is not None:
+        _, error = _attempt(weights, WeightsSettings.file)
+        if error is not None:
+            yield Fault("weights.path", shown(weights.path), "a file of weights or a model bundle", str(error))
+
+
+def _transfer(transfer: Scenario | Auto, weights: WeightsSettings) -> Iterator[Fault]:
+    if isinstance(transfer, Auto):
+        for name in SCENARIOS:
+            yield from _tried(f"transfer.candidates.{name}", name, transfer.scenario).faults
+    if transfer.transfers and not weights.given:
+        hint = "Give weights=imagenet, weights=file or weights=bundle, or choose transfer=scratch."
+        yield Fault("transfer.name", shown(transfer.name), "a scenario without initial weights: none are given", hint)
+
+
+def _unfreezing(transfer: Scenario | Auto, trainer: TrainerSettings) -> Iterator[Fault]:
+    if isinstance(transfer, Scenario) and transfer.unfreeze_every is not None and trainer.num_processes > 1:
+        hint = "Several processes exchange the gradients of what is trained from the start. Use one device."
+        yield Fault(
+            "transfer.unfreeze_every",
+            shown(transfer.unfreeze_every),
+            f"null with the {trainer.num_processes} processes of trainer.devices and trainer.num_nodes",
+            hint,
+        )
+
+
+def _rates(transfer: Scenario | Auto, optimizer: torch.optim.Optimizer) -> Iterator[Fault]:
+    if transfer.transfers and "lr" not in optimizer.defaults:
+        yield Fault("optimizer._target_", type(optimizer).__name__, "an optimizer with lr, which transfer multiplies")
+
+
+def _batch(train: TrainSettings, trainer: TrainerSettings) -> Iterator[Fault]:
+    if train.batch_size < trainer.num_processes:
+        yield Fault(
+            "train.batch_size",
+            shown(train.batch_size),
+            f"at least one image for each of the {trainer.num_processes} processes",
+            "Raise it, or lower trainer.devices or trainer.num_nodes.",
+        )
+
+
+def _layers(explain: ExplainSettings, network: Network) -> Iterator[Fault]:
+    where = "explain.explainer"
+    made = _tried(where, explain.explainer, lambda section: build(section, where=where))
+    yield from made.faults
+    if isinstance(made.result, Explainer):
+        yield from _tried(where, explain.explainer, lambda _: made.result.check(network)).faults
+
+
+def _devices(trainer: TrainerSettings, train: TrainSettings) -> Iterator[Fault]:
+    _, error = _attempt(trainer, lambda settings: check_devices(settings, precision=train.precision))
+    yield from [] if error is None else _told(error, "trainer")

@@ -1,0 +1,203 @@
+"""Every choice of conf/ passes the check that comes before anything runs; what is wrong is told at once."""
+
+import re
+import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+import yaml
+from click.testing import CliRunner
+
+from project import ROOT, Project
+from retinue.cli import main
+from retinue.pipeline.checked import FOLDER, ensure_checked
+from retinue.pipeline.composition import compose
+from retinue.pipeline.errors import SettingsFaults
+from retinue.preflight import SECTIONS, check
+
+DEFAULTS = yaml.safe_load((ROOT / "conf" / "config.yaml").read_text("utf-8"))["defaults"]
+GROUPS = [next(iter(entry)) for entry in DEFAULTS if isinstance(entry, dict)]
+CHOICES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((ROOT / "conf" / group).glob("*.yaml"))]
+NEEDS = {  # what a choice does not come with
+    "source=image_folder": ["source.path=photos"],
+    "weights=file": ["weights.path=weights.pth"],
+    "weights=bundle": ["weights.path=bundle"],
+    "weights=url": ["weights.url=https://host/weights.pth", "weights.sha256=01234567"],
+    "weights=imagenet": ["model=resnet18"],
+    "experiment=hymenoptera": ["source.path=photos", "weights=file", "weights.path=weights.pth"],
+}
+ABSENT = {  # what this machine may not have
+    "model=timm": (find_spec("timm") is not None, "model: .*timm, an optional extra, is not installed"),
+    "trainer=gpu": (torch.cuda.is_available(), "trainer: .*accelerator=gpu"),
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with nothing but conf/ and the files that `NEEDS` names."""
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "bundle").mkdir()
+    torch.save({"a": torch.zeros(1)}, tmp_path / "weights.pth")
+    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "bundle" / "weights.safetensors")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def composed(choice: str) -> dict[str, Any]:
+    """The composition with `choice` and what it needs, at the size of images that its network asks for."""
+    needs = NEEDS.get(choice, [])
+    if choice.startswith("model="):
+        needs = ["preprocess=rgb224"]
+    elif choice.startswith("transfer=") and choice != "transfer=scratch":
+        needs = ["model=resnet18"]
+    values = compose([choice, *needs])
+    try:
+        check(values)
+    except SettingsFaults as error:
+        size = re.search(r"Set preprocess\.image_size=(\d+)", str(error))
+        return values if size is None else compose([choice, *needs, f"preprocess.image_size={size[1]}"])
+    return values
+
+
+def test_the_sections_are_those_of_the_composition(place: Path) -> None:
+    assert {*SECTIONS} == {*compose()}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_passes(choice: str, place: Path) -> None:
+    present, message = ABSENT.get(choice, (True, ""))
+    if present:
+        check(composed(choice))
+        return
+    with pytest.raises(SettingsFaults, match=message) as caught:
+        check(composed(choice))
+    assert len(caught.value.faults) == 1
+
+
+WRONG = [  # override, key and what the answer says
+    ("+callbacks.x=1", "callbacks", "one of the sections"),
+    ("seed=99999999999999999999", "seed", "an integer >= 0"),
+    ("source.formats=[PNK]", "source.formats", "PNG"),
+    ("+source.pth=x", "source.pth", "expected a setting of source"),
+    ("preprocess.channels=2", "preprocess.channels", "one of 1, 3"),
+    ("preprocess.val_fraction=0.9", "preprocess.val_fraction", "less than 1 together"),
+    ("augment.transforms=[{name: Afine}]", "augment.transforms[0]", "Did you mean 'Affine'"),
+    ("augment.copies_per_image=true", "augment.copies_per_image", "an integer >= 0"),
+    ("+model.dropout=2", "model.dropout", "expected a setting of model"),
+    ("weights.sha256=xyz", "weights.sha256", "8 to 64 hexadecimal digits"),
+    ("transfer.lr_factor=0", "transfer.lr_factor", "a number in (0, 1]"),
+    ("optimizer.lr=-1", "optimizer.lr", "Invalid learning rate"),
+    ("optimizer.betas=[2, 0.9]", "optimizer.betas", "Invalid beta"),
+    ("schedule.warmup_fraction=1", "schedule.warmup_fraction", "a number in [0, 1)"),
+    ("schedule.min_factor=2", "schedule.min_factor", "a number in [0, 1]"),
+    ("train.max_epochs=0", "train.max_epochs", "an integer >= 1"),
+    ("train.precision=fp16", "train.precision", "one of 32-true"),
+    ("evaluate.threshold=.nan", "evaluate.threshold", "a number in (0, 1)"),
+    ("explain.explainer.target_layr=conv2", "explain.explainer.target_layr", "target_layer"),
+    ("report.gallery_columns=9", "report.gallery_columns", "an integer in [1, 8]"),
+    ("trainer.devices=0", "trainer.devices", "an integer >= 1"),
+    ("tracking.mode=ofline", "tracking.mode", "Did you mean 'offline'"),
+]
+
+
+@pytest.mark.parametrize("first", range(0, len(WRONG), 5))
+def test_five_at_once_are_all_told(first: int, place: Path) -> None:
+    several = WRONG[first : first + 5]
+    with pytest.raises(SettingsFaults) as caught:
+        check(compose([f"+{each}" if "layr" in each else each for each, _, _ in several]))
+    told = {fault.key: str(fault) for fault in caught.value.faults}
+    assert told.keys() == {key for _, key, _ in several}
+    for _, key, expected in several:
+        assert expected in told[key]
+
+
+def test_all_of_them_are_told_in_one_answer(place: Path) -> None:
+    with pytest.raises(SettingsFaults) as caught:
+        check(compose([f"+{each}" if "layr" in each else each for each, _, _ in WRONG]))
+    assert {key for _, key, _ in WRONG} <= {fault.key for fault in caught.value.faults}
+    assert str(caught.value).startswith(f"{len(caught.value.faults)} settings cannot be used:\n  ")
+
+
+RELATED = [
+    (["source=image_folder", "source.path=nowhere"], "source.path", "There is no such folder"),
+    (["source=image_folder", "source.path=weights.pth"], "source.path", "It is a file"),
+    (["source=image_folder", "source.path=photos", "source.labels_csv=no.csv"], "source.labels_csv", "no.csv"),
+    (["weights=file", "weights.path=no.pth"], "weights.path", "no such file"),
+    (["weights=bundle", "weights.path=photos"], "weights.path", "weights.safetensors"),
+    (["transfer=small_similar", "weights=none"], "transfer.name", "without initial weights"),
+    (["trainer=ddp", "train.batch_size=1"], "train.batch_size", "each of the 2 processes"),
+    (["trainer=ddp", "transfer.frozen_fraction=0.5", "transfer.unfreeze_every=1"], "transfer.unfreeze_every", "null"),
+    (["trainer.strategy=dpp"], "trainer", "dpp"),
+    (["model=resnet18", "preprocess.image_size=32", "train.batch_size=1"], "model", "more than 1 value per channel"),
+    (["model=vgg16"], "model", "px"),
+    (["explain.explainer.target_layer=conv9"], "explain.explainer.target_layer", "Unknown layer 'conv9'"),
+    (["optimizer._target_=torch.optim.Adm"], "optimizer._target_", "Did you mean 'Adam'"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "key", "message"), RELATED, ids=lambda value: str(value))
+def test_what_relates_sections_and_machine_is_looked_at(
+    overrides: list[str], key: str, message: str, place: Path
+) -> None:
+    given = ["weights=file", "weights.path=weights.pth"] if any("transfer.frozen" in each for each in overrides) else []
+    values = compose([*overrides, *given])
+    with pytest.raises(SettingsFaults) as caught:
+        check(values)
+    (fault,) = caught.value.faults
+    assert (fault.key, message in str(fault)) == (key, True), str(fault)
+
+
+def test_another_machine_may_have_other_devices_and_files(place: Path) -> None:
+    values = compose(["trainer=gpu", "source=image_folder", "source.path=nowhere"])
+    check(values, elsewhere=True)
+
+
+def test_an_answer_is_remembered_until_something_it_depends_on_changes(place: Path) -> None:
+    values = compose(["source=image_folder", "source.path=photos"])
+    ensure_checked(values)
+    (stamp,) = FOLDER.iterdir()
+    ensure_checked(values)
+    assert [*FOLDER.iterdir()] == [stamp]
+    (place / "photos").rmdir()
+    with pytest.raises(SettingsFaults, match=r"source\.path"):
+        ensure_checked(values)
+    assert [*FOLDER.iterdir()] == [stamp]
+    ensure_checked({**values, "source": compose()["source"]})
+    assert len([*FOLDER.iterdir()]) == 2
+
+
+def test_compose_refuses_and_writes_nothing(place: Path) -> None:
+    (place / "params.yaml").write_text("seed: 5\n", "utf-8")
+    before = {path: path.stat().st_mtime_ns for path in place.rglob("*")}
+    wrong = ["train.max_epochs=0", "evaluate.threshold=2", "preprocess.image_size=0", "optimizer.lr=-1", "+x.y=1"]
+    result = CliRunner().invoke(main, ["compose", *wrong])
+    assert result.exit_code == 2
+    for key in ("train.max_epochs", "evaluate.threshold", "preprocess.image_size", "optimizer.lr", "x"):
+        assert f"  {key}: got " in result.stderr
+    assert {path: path.stat().st_mtime_ns for path in place.rglob("*") if path != place} == {
+        path: time for path, time in before.items() if path != place
+    }
+
+
+def test_compose_writes_what_passes_and_remembers_it(place: Path) -> None:
+    result = CliRunner().invoke(main, ["compose", "seed=3"])
+    assert result.exit_code == 0, result.output
+    assert "\nseed: 3\n" in (place / "params.yaml").read_text("utf-8")
+    assert len([*(place / FOLDER).iterdir()]) == 1
+
+
+def test_a_stage_refuses_before_its_run_begins(project: Project) -> None:
+    wrong = ["train.max_epochs=0", "evaluate.threshold=2", "augment.copies_per_image=-1"]
+    result = project.run(sys.executable, "-m", "retinue.stages.acquire", *wrong, check=False)
+    assert result.returncode == 2
+    assert "error: stage acquire: 3 settings cannot be used:" in result.stderr
+    assert all(f"  {each.split('=')[0]}: got " in result.stderr for each in wrong)
+    assert not (project.path / ".cache").exists()
+    assert project.run("git", "status", "--porcelain").stdout == ""
