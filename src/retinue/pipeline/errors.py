@@ -1,7 +1,8 @@
 """Errors a person can act on: what was wrong, where, what was expected and what to do."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 
 class RetinueError(Exception):
@@ -18,6 +19,43 @@ class SettingsError(RetinueError):
     """A setting is unknown, missing, of the wrong type or out of range."""
 
     exit_code = 2
+
+
+class Fault(NamedTuple):
+    """One value that cannot be used.
+
+    Attributes:
+        key: of the setting, such as train.max_epochs.
+        value: that was given, as text.
+        expected: in its place.
+        hint: what to do, a sentence; "" where `expected` says it all.
+
+    >>> str(Fault("train.max_epochs", "0", "an integer >= 1"))
+    'train.max_epochs: got 0, expected an integer >= 1.'
+    """
+
+    key: str
+    value: str
+    expected: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        said = f"{self.key}: got {self.value}, expected {self.expected}."
+        return f"{said} {self.hint}" if self.hint else said
+
+
+class SettingsFaults(SettingsError):
+    """All that is wrong with the settings, at once.
+
+    Attributes:
+        faults: one or more.
+    """
+
+    def __init__(self, faults: Sequence[Fault]):
+        self.faults = tuple(faults)
+        lines = [str(fault) for fault in self.faults]
+        many = f"{len(lines)} settings cannot be used:\n" + "\n".join(f"  {line}" for line in lines)
+        super().__init__(lines[0] if len(lines) == 1 else many)
 
 
 class DataError(RetinueError):

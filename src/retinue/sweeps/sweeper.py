@@ -9,15 +9,14 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
-from hydra import compose
 from optuna.trial import Trial
 
 from retinue.pipeline.errors import RetinueError, SettingsError
-from retinue.sweeps.axes import parse
+from retinue.sweeps.axes import parse, points
+from retinue.sweeps.inputs import check
 from retinue.sweeps.job import COMPLETE, FAILED, INTERRUPTED, PRUNED, Outcome
 from retinue.sweeps.launcher import Experiments
 from retinue.sweeps.study import Study
-from retinue.sweeps.sweep import Sweep
 from retinue.sweeps.table import WAITING, Table
 
 POLL_S = 0.5
@@ -50,27 +49,13 @@ def sweep(params: Mapping[str, Any], arguments: list[str], launcher: Any) -> Tab
         raise SettingsError("hydra.sweeper and the command line describe another sweep than hydra.launcher has.")
     if len(own.axes.seeds) > 1 and own.settings.prune != "none":
         raise SettingsError("sweep.prune: a trial of several seeds is judged by their mean; choose none.")
-    check_points(own)
+    experiments.inputs = check(own.snapshot.root, points(own.axes))
     own.take_place()
     try:
         with FileLock(own.folder / "lock", timeout=0):
             return Search(experiments).run()
     except Timeout as error:
         raise RetinueError(f"the sweep {own.name} is running in another process. Wait for it, or end it.") from error
-
-
-def check_points(own: Sweep) -> None:
-    """Composes conf/ with each value of each axis, so that a wrong one is refused before anything runs.
-
-    Raises:
-        HydraException: conf/ does not compose with one of them.
-    """
-    first = {key: values[0] for key, values in own.axes.choices.items()}
-    for key, values in own.axes.choices.items():
-        for value in values:
-            compose("config", [*own.axes.fixed, *(f"{k}={v}" for k, v in {**first, key: value}.items())])
-    for key, interval in own.axes.intervals.items():
-        compose("config", [*own.axes.fixed, *(f"{k}={v}" for k, v in first.items()), f"{key}={interval.low}"])
 
 
 class Search:
