@@ -5,7 +5,8 @@ line it composes conf/ anew.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -137,13 +138,26 @@ def _composed(root: Path, overrides: Sequence[str]) -> str | Exception:
     from dvc.utils.hydra import compose_and_dump  # private, pinned with dvc: what `dvc exp run` itself calls
     from hydra.errors import HydraException
 
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, _hydra_set_aside():
         target = Path(folder, "params.yaml")
         try:
             compose_and_dump(target, str(root / "conf"), None, "config", str(root), list(overrides))
         except (HydraException, OmegaConfBaseException) as error:
             return error
         return target.read_text("utf-8")
+
+
+@contextmanager
+def _hydra_set_aside() -> Iterator[None]:
+    """A multirun of this process, of which Hydra allows one at a time, waits meanwhile."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def _blamed(root: Path, tree: SettingsTree, given: list[str], error: Exception) -> dict[str, Fault]:

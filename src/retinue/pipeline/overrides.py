@@ -73,10 +73,10 @@ def parsed(override: str) -> "Override | None":
 
 
 def quoted(text: str) -> str:
-    """`text` between double quotes, to be read by Hydra as that very text.
+    r"""`text` between double quotes, to be read by Hydra as that very text.
 
-    >>> print(quoted('a "b" C:\\\\'))
-    "a \\"b\\" C:\\\\\\\\"
+    >>> print(quoted('a "b" C:'))
+    "a \"b\" C:"
     """
     escaped = re.sub(r'(\\*)"', r'\1\1\\"', text)  # backslashes count for something before a quote alone
     return '"' + re.sub(r"(\\+)\Z", r"\1\1", escaped) + '"'
@@ -126,10 +126,9 @@ def _path(key: str, given: str, found: "Override | None") -> str | Fault:
 
 def _quoted_text(override: "Override") -> str | None:
     """The text between the quotes of a value that is quoted as a whole."""
-    from hydra.core.override_parser.types import QuotedString
-
     value = override.value()
-    return value.text if isinstance(value, QuotedString) else None
+    begins = str(override.input_line).partition("=")[2].lstrip()[:1]
+    return value if isinstance(value, str) and begins in ('"', "'") else None
 
 
 def _printable(text: str) -> str:
