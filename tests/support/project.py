@@ -69,7 +69,7 @@ class Project:
         return self.run(sys.executable, "-m", "dvc", "repro", *arguments, check=check, **variables)
 
     def stage(self, name: str, *overrides: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """A stage by hand, without DVC: conf/ with `overrides`."""
+        """A stage by hand, without DVC: params.yaml or, with `overrides`, conf/."""
         return self.run(sys.executable, "-m", f"retinue.stages.{name}", *overrides, check=check)
 
     def start(self, *command: str, **options: Any) -> subprocess.Popen[str]:

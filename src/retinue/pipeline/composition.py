@@ -167,17 +167,27 @@ def _blamed(root: Path, tree: SettingsTree, given: list[str], error: Exception) 
         SettingsError: conf/ does not compose without them, either.
     """
     choices = [each for each in given if tree.is_choice(each)]
-    if len(choices) < len(given) and isinstance(text := _composed(root, choices), str):
-        composed = _sections(OmegaConf.create(text), "conf/")
-        found = {each: tree.key_fault(each, composed) for each in given if each not in choices}
-        if wrong := {each: fault for each, fault in found.items() if fault is not None}:
-            return wrong
+    text = _composed(root, choices)
+    if isinstance(text, Exception):
+        return _culprit(root, choices, text)
+    composed = _sections(OmegaConf.create(text), "conf/")
+    found = {each: tree.key_fault(each, composed) for each in given if each not in choices}
+    wrong = {each: fault for each, fault in found.items() if fault is not None}
+    return wrong or _culprit(root, [*choices, *found], error)
+
+
+def _culprit(root: Path, given: list[str], error: Exception) -> dict[str, Fault]:
+    """The one of `given` without which the rest composes or fails otherwise; else the first that fails after others."""
     without = {each: _composed(root, [other for other in given if other != each]) for each in given}
     named = sorted(given, key=lambda each: name_of(each) not in str(error))
     suspects = [each for each in named if isinstance(without[each], str)]
     suspects += [each for each in named if str(without[each]) != str(error)]
     if not suspects:
-        raise SettingsError(f"{root / 'conf'}: it does not compose. {_reason(error)}")
+        fails = (end for end in range(len(given) + 1) if isinstance(_composed(root, given[:end]), Exception))
+        end = next(fails)
+        if not end:
+            raise SettingsError(f"{root / 'conf'}: it does not compose. {_reason(error)}")
+        suspects = [given[end - 1]]
     override = suspects[0]
     fault = Fault(name_of(override), value_of(override), "a value that composes with the others", _reason(error))
     return {override: fault}
