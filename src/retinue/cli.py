@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from retinue.pipeline import artifacts
-from retinue.pipeline.checked import ensure_checked
+from retinue.pipeline.checked import found_faults
+from retinue.pipeline.composition import Composition, project_root, stages_to_run
 from retinue.pipeline.composition import compose as compose_settings
-from retinue.pipeline.composition import compose_to, load_params, project_root
-from retinue.pipeline.errors import RetinueError
+from retinue.pipeline.errors import RetinueError, SettingsFaults
 from retinue.pipeline.stage import explained
 
 
@@ -24,28 +24,36 @@ def main() -> None:
 @click.argument("overrides", nargs=-1)
 @click.option("--check", is_flag=True, help="Change nothing; fail if params.yaml is not this composition.")
 def compose(overrides: tuple[str, ...], check: bool) -> None:
-    """Freeze the composition of conf/ in params.yaml, which is what `dvc repro` reads.
+    """Freeze the composition of conf/ in params.yaml, which is what `dvc repro` reads, and say what it will run.
 
     OVERRIDES are Hydra's: a choice (model=resnet18), a value (optimizer.lr=0.01), a recipe (experiment=hymenoptera).
-    All settings are checked first (docs/settings.md); where some cannot be used, all of them are listed and params.yaml
-    stays as it is.
+    A path is taken as it stands (source.path='my photos (1)'); ~ is the home folder. All settings are checked first
+    (docs/settings.md): what is wrong is said at once, and then params.yaml stays as it was.
     """
     with explained("compose"):
-        target = project_root() / "params.yaml"
-        composed = target.with_name(".params.partial.yaml")
-        try:
-            compose_to(composed, overrides)
-            text = composed.read_text("utf-8")
-            with chdir(target.parent):
-                ensure_checked(load_params(composed))
-        finally:
-            composed.unlink(missing_ok=True)
+        root = project_root()
+        target = root / "params.yaml"
+        composition = Composition.create(overrides)
+        faults = [*composition.faults]
+        with chdir(root):
+            faults += found_faults(composition.values())
+        if faults:
+            raise SettingsFaults(faults)
+        text = composition.text
         if check:
             if not target.exists() or target.read_text("utf-8") != text:
                 raise RetinueError("params.yaml is not the composition of conf/. Run `retinue compose`.")
             return
-        target.write_text(text, "utf-8")
-        print(f"{target}: composed from conf/ with {' '.join(overrides) or 'no overrides'}. Now `dvc repro`.")
+        partial = target.with_name(".params.partial.yaml")
+        partial.write_text(text, "utf-8")
+        partial.replace(target)
+        print(f"{target}: composed from conf/ with {' '.join(overrides) or 'no overrides'}.")
+        stale, fresh = stages_to_run(root)
+        if not stale:
+            print("dvc repro will run nothing: all stages are up to date.")
+            return
+        rest = f" ({', '.join(fresh)} {'is' if len(fresh) == 1 else 'are'} up to date)" if fresh else ""
+        print(f"dvc repro will run: {', '.join(stale)}{rest}")
 
 
 @main.command()

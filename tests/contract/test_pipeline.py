@@ -192,7 +192,10 @@ def test_imports_go_one_way() -> None:
 
 
 FRAMEWORK_HOMES = {
-    "hydra": {"pipeline/composition.py", *(f"sweeps/{name}.py" for name in ("axes", "command", "launcher", "sweeper"))},
+    "hydra": {
+        *(f"pipeline/{name}.py" for name in ("composition", "overrides")),
+        *(f"sweeps/{name}.py" for name in ("axes", "command", "launcher")),
+    },
     "dvc": {"pipeline/composition.py", "experiments.py", "sweeps/checkout.py"},
     "optuna": {f"sweeps/{name}.py" for name in ("study", "sweeper", "table")},
     "submitit": {"sweeps/launcher.py"},

@@ -115,7 +115,10 @@ def test_a_step_that_cannot_be_run_says_so() -> None:
     ("arguments", "message"),
     [
         (["model=resnet81"], "Unknown model 'resnet81'. Did you mean 'resnet18'?"),
-        (["optimizer.lrr=1"], "optimizer.lrr: Unknown key 'lrr'. Did you mean 'lr'?"),
+        (
+            ["optimizer.lrr=1"],
+            "optimizer.lrr: got 1, expected a setting of conf/. Unknown key 'optimizer.lrr'. Did you mean",
+        ),
         (["--batch-size", "0"], "batch size: expected >= 1, got 0"),
         (["--classes", "1"], "classes: expected >= 2, got 1"),
         (["--channels", "0"], "channels: expected >= 1, got 0"),

@@ -27,7 +27,10 @@ def state(project: Project) -> dict[str, str]:
     ("overrides", "message"),
     [
         (["model=resnet81"], "Unknown model 'resnet81'. Did you mean 'resnet18'?"),
-        (["train.max_epoch=3"], "train.max_epoch: Unknown key 'max_epoch'. Did you mean 'max_epochs'?"),
+        (
+            ["train.max_epoch=3"],
+            "train.max_epoch: got 3, expected a setting of conf/. Unknown key 'train.max_epoch'. Did you mean",
+        ),
         (["optimizer.lr"], "optimizer.lr"),
         (["trainer=gpus"], "Unknown trainer 'gpus'. Did you mean 'gpu'?"),
     ],

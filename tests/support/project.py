@@ -146,7 +146,7 @@ class Project:
         return self.run(sys.executable, "-m", "dvc", "repro", *arguments, check=check, **variables)
 
     def stage(self, name: str, *overrides: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """A stage by hand, without DVC: conf/ with `overrides`. Of several ranks, each is a Python of its own."""
+        """A stage by hand: params.yaml or, with `overrides`, conf/. Of several ranks, each is a Python of its own."""
         fresh = "trainer=ddp" in overrides
         return self.run(sys.executable, "-m", f"retinue.stages.{name}", *overrides, check=check, fresh=fresh)
 

@@ -155,11 +155,11 @@ def test_the_constructor_refuses_too() -> None:
 
 
 def test_a_bare_off_is_explained() -> None:
-    with pytest.raises(SettingsError, match="got false, expected one of left, right. YAML reads a bare on, off"):
+    with pytest.raises(SettingsError, match=r"got false, expected one of left, right. YAML reads a bare on, off"):
         strict(Example, {**VALID, "kind": False}, where="example")
 
 
 @pytest.mark.parametrize("given", [None, 3, ["low"]])
 def test_a_section_is_a_mapping(given: Any) -> None:
-    with pytest.raises(SettingsError, match="example: got .*, expected a section with keys"):
+    with pytest.raises(SettingsError, match=r"example: got .*, expected a section with keys"):
         strict(Example, given, where="example")

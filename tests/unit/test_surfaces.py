@@ -98,7 +98,7 @@ def test_counts_are_a_geometric_series() -> None:
 @given(st.integers(1, 10_000), st.floats(1, 100))
 def test_counts_for_any_amount(images_per_class: int, imbalance: float) -> None:
     if round(images_per_class / imbalance) < 1:
-        with pytest.raises(SettingsError, match="image of the rarest class|integer >= 1"):
+        with pytest.raises(SettingsError, match=r"image of the rarest class|integer >= 1"):
             surfaces(images_per_class=images_per_class, imbalance=imbalance)
         return
     counts = list(surfaces(images_per_class=images_per_class, imbalance=imbalance).counts().values())

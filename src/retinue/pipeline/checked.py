@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from retinue.pipeline.artifacts import CACHE
+from retinue.pipeline.errors import Fault, SettingsFaults
 
 FOLDER = CACHE / "checked"
 _PATHS = (("source", "path"), ("source", "labels_csv"), ("weights", "path"))
@@ -37,6 +38,15 @@ def ensure_checked(values: Mapping[str, Any], *, elsewhere: bool = False) -> Non
     importlib.import_module("retinue.preflight").check(values, elsewhere=elsewhere)
     FOLDER.mkdir(parents=True, exist_ok=True)
     stamp.touch()
+
+
+def found_faults(values: Mapping[str, Any], *, elsewhere: bool = False) -> tuple[Fault, ...]:
+    """What `ensure_checked` refuses, to be told with other faults; none where everything can be used."""
+    try:
+        ensure_checked(values, elsewhere=elsewhere)
+    except SettingsFaults as error:
+        return error.faults
+    return ()
 
 
 def _name(values: Mapping[str, Any]) -> str:

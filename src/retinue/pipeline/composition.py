@@ -1,19 +1,23 @@
 """Where settings come from: conf/ composed by Hydra, or params.yaml, which `retinue compose` writes.
 
-Inside DVC a stage reads params.yaml and nothing else. By hand, a stage composes conf/ with the overrides of its
-command line.
+A stage without overrides reads params.yaml and nothing else, inside DVC and by hand. With overrides of its command
+line it composes conf/ anew.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from retinue.pipeline.errors import SettingsError, unknown
+from retinue.pipeline.errors import Fault, RetinueError, SettingsError, SettingsFaults
+from retinue.pipeline.overrides import name_of, readable, value_of
 from retinue.pipeline.settings import first_line
+from retinue.pipeline.settings_tree import SettingsTree
 
 
 def project_root() -> Path:
@@ -28,39 +32,175 @@ def project_root() -> Path:
     raise SettingsError(f"{Path.cwd()}: not inside a project (no dvc.yaml and conf/ here or above). cd into one.")
 
 
+class Composition(NamedTuple):
+    """What conf/ and overrides make.
+
+    Attributes:
+        text: of a params.yaml, byte for byte as `dvc exp run` writes it; without the overrides that have a fault.
+        faults: of the overrides, all of them.
+    """
+
+    text: str
+    faults: list[Fault]
+
+    @classmethod
+    def create(cls, overrides: Sequence[str] = ()) -> "Composition":
+        """Composes conf/ with those of `overrides` that can be used.
+
+        Raises:
+            SettingsError: conf/ does not compose without any override.
+        """
+        root = project_root()
+        tree = SettingsTree(root / "conf")
+        given, faults = list[str](), list[Fault]()
+        for override in overrides:
+            read = readable(override)
+            wrong = read if isinstance(read, Fault) else tree.choice_fault(read)
+            if wrong is not None:
+                faults.append(wrong)
+            else:
+                given.append(str(read))
+        while isinstance(text := _composed(root, given), Exception):
+            for override, fault in _blamed(root, tree, given, text).items():
+                given.remove(override)
+                faults.append(fault)
+        return cls(text, faults)
+
+    def values(self) -> dict[str, Any]:
+        """The sections as plain containers."""
+        return _sections(OmegaConf.create(self.text), "conf/")
+
+
 def compose_to(target: Path, overrides: Sequence[str] = ()) -> None:
     """Writes the composition of conf/ with `overrides` to `target`, byte for byte as `dvc exp run` does.
 
     Raises:
-        SettingsError: conf/ cannot be composed: unknown choice, unknown key, missing value.
+        SettingsFaults: overrides that cannot be used, all of them; `target` is not written.
+        SettingsError: conf/ does not compose without any override.
     """
-    from dvc.utils.hydra import compose_and_dump  # private, pinned with dvc: what `dvc exp run` itself calls
-    from hydra.errors import HydraException
-
-    root = project_root()
-    try:
-        compose_and_dump(target, str(root / "conf"), None, "config", str(root), [quoted(o) for o in overrides])
-    except (HydraException, OmegaConfBaseException) as error:
-        raise SettingsError(explain(error, root / "conf", overrides)) from error
-
-
-def quoted(override: str) -> str:
-    """`override` as Hydra can read it: the arrows of a layer pattern are no part of its grammar unless quoted."""
-    key, _, value = override.partition("=")
-    if "=>" not in value or value[:1] in "'\"":
-        return override
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'{key}="{escaped}"'
+    text, faults = Composition.create(overrides)
+    if faults:
+        raise SettingsFaults(faults)
+    target.write_text(text, "utf-8")
 
 
 def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The composition of conf/ with `overrides` as plain containers."""
-    import tempfile
+    """The composition of conf/ with `overrides` as plain containers.
 
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "params.yaml"
-        compose_to(target, overrides)
-        return load_params(target)
+    Raises:
+        SettingsFaults: overrides that cannot be used, all of them.
+        SettingsError: conf/ does not compose without any override.
+    """
+    values, faults = compose_collecting(overrides)
+    if faults:
+        raise SettingsFaults(faults)
+    return values
+
+
+def compose_collecting(overrides: Sequence[str] = ()) -> tuple[dict[str, Any], list[Fault]]:
+    """The composition of conf/ with those of `overrides` that can be used, and what is wrong with the others.
+
+    Raises:
+        SettingsError: conf/ does not compose without any override.
+    """
+    composition = Composition.create(overrides)
+    return composition.values(), composition.faults
+
+
+def stages_to_run(root: Path) -> tuple[list[str], list[str]]:
+    """The stages that `dvc repro` would run in the checkout `root`, and those that it would not.
+
+    A stage runs where its settings, its inputs or its code are not those it last ran with, where an output is not
+    there, or where a stage before it runs.
+
+    Raises:
+        RetinueError: DVC cannot say.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(root)) as repo:
+            changed, graph = repo.status(), repo.index.graph
+            stages = [stage for stage in repo.index.stages if stage.cmd]
+    except DvcException as error:
+        raise RetinueError(f"what `dvc repro` will run is not known: {first_line(error)}") from error
+
+    def is_stale(stage: Any) -> bool:
+        return stage.addressing in changed or any(is_stale(earlier) for earlier in graph.successors(stage))
+
+    stale = [stage.addressing for stage in stages if is_stale(stage)]
+    return stale, [stage.addressing for stage in stages if stage.addressing not in stale]
+
+
+def _composed(root: Path, overrides: Sequence[str]) -> str | Exception:
+    """The text of a params.yaml, or why there is none."""
+    from dvc.utils.hydra import compose_and_dump  # private, pinned with dvc: what `dvc exp run` itself calls
+    from hydra.errors import HydraException
+
+    with TemporaryDirectory() as folder, _hydra_set_aside():
+        target = Path(folder, "params.yaml")
+        try:
+            compose_and_dump(target, str(root / "conf"), None, "config", str(root), list(overrides))
+        except (HydraException, OmegaConfBaseException) as error:
+            return error
+        return target.read_text("utf-8")
+
+
+@contextmanager
+def _hydra_set_aside() -> Iterator[None]:
+    """A multirun of this process, of which Hydra allows one at a time, waits meanwhile."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
+def _blamed(root: Path, tree: SettingsTree, given: list[str], error: Exception) -> dict[str, Fault]:
+    """Override -> its fault, of one or more of the overrides `given` that do not compose for `error`.
+
+    Raises:
+        SettingsError: conf/ does not compose without them, either.
+    """
+    choices = [each for each in given if tree.is_choice(each)]
+    text = _composed(root, choices)
+    if isinstance(text, Exception):
+        return _culprit(root, choices, text)
+    composed = _sections(OmegaConf.create(text), "conf/")
+    found = {each: tree.key_fault(each, composed) for each in given if each not in choices}
+    wrong = {each: fault for each, fault in found.items() if fault is not None}
+    return wrong or _culprit(root, [*choices, *found], error)
+
+
+def _culprit(root: Path, given: list[str], error: Exception) -> dict[str, Fault]:
+    """The one of `given` without which the rest composes or fails otherwise; else the first that fails after others."""
+    without = {each: _composed(root, [other for other in given if other != each]) for each in given}
+    named = sorted(given, key=lambda each: name_of(each) not in str(error))
+    suspects = [each for each in named if isinstance(without[each], str)]
+    suspects += [each for each in named if str(without[each]) != str(error)]
+    if not suspects:
+        fails = (end for end in range(len(given) + 1) if isinstance(_composed(root, given[:end]), Exception))
+        end = next(fails)
+        if not end:
+            raise SettingsError(f"{root / 'conf'}: it does not compose. {_reason(error)}")
+        suspects = [given[end - 1]]
+    override = suspects[0]
+    fault = Fault(name_of(override), value_of(override), "a value that composes with the others", _reason(error))
+    return {override: fault}
+
+
+def _reason(error: Exception) -> str:
+    """An error of composing as one sentence."""
+    found = re.search(r"Error trying to access ([\w.]+):|Interpolation key '([\w.]+)' not found", str(error))
+    if not found:
+        return first_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+    reference = found[1] or found[2]
+    group = reference.split(".")[0]
+    return f"A setting refers to {reference}, which this choice of {group} does not have; see conf/{group}/."
 
 
 def load_params(path: Path | str = "params.yaml") -> dict[str, Any]:
@@ -70,37 +210,13 @@ def load_params(path: Path | str = "params.yaml") -> dict[str, Any]:
         SettingsError: the file is missing or is not a mapping.
     """
     try:
-        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        return _sections(OmegaConf.load(path), str(path))
     except FileNotFoundError as error:
         raise SettingsError(f"{path}: no such file. `retinue compose` writes it from conf/.") from error
+
+
+def _sections(node: Any, where: str) -> dict[str, Any]:
+    values = OmegaConf.to_container(node, resolve=True)
     if not isinstance(values, dict):
-        raise SettingsError(f"{path}: expected a mapping of sections, got {type(values).__name__}.")
+        raise SettingsError(f"{where}: expected a mapping of sections, got {type(values).__name__}.")
     return {str(key): value for key, value in values.items()}
-
-
-def explain(error: Exception, conf: Path, overrides: Sequence[str]) -> str:
-    """A Hydra or OmegaConf error as one sentence, with the near match for an unknown choice or key."""
-    text = str(error)
-    choice = re.search(r"Could not find '([\w-]+)/([^']+)'", text)
-    if choice:
-        group, name = choice.groups()
-        return unknown(group, name, (p.stem for p in (conf / group).glob("*.yaml")))
-    reference = re.search(r"Error trying to access ([\w.]+):|Interpolation key '([\w.]+)' not found", text)
-    if reference:
-        source = reference[1] or reference[2]
-        group = source.split(".")[0]
-        return f"A setting refers to {source}, which this choice of {group} does not have; see conf/{group}/."
-    override = re.search(r"Could not override '([\w.]+)'", text)
-    if override:
-        choices = [text for text in overrides if (conf / text.partition("=")[0]).is_dir()]
-        return f"{override[1]}: {_unknown_key(str(override[1]).split('.'), compose(choices))}"
-    return first_line(error)
-
-
-def _unknown_key(path: Sequence[str], node: Any) -> str:
-    """The first part of `path` that `node` does not hold, with its near match."""
-    for part in path:
-        if not isinstance(node, dict) or part not in node:
-            return unknown("key", part, map(str, node) if isinstance(node, dict) else ())
-        node = node[part]
-    raise AssertionError(f"{'.'.join(path)} is a key")

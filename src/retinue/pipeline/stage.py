@@ -9,13 +9,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from retinue.pipeline.artifacts import CACHE
 from retinue.pipeline.checked import ensure_checked
 from retinue.pipeline.composition import compose, load_params, project_root
-from retinue.pipeline.errors import RetinueError
+from retinue.pipeline.errors import RetinueError, SettingsError
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.tracker import Tracker, track
 
@@ -31,9 +32,9 @@ _DISK_ERRORS = {
 def main(name: str, run: Callable[[Settings, Tracker], None], sections: Sequence[str]) -> None:
     """Runs the stage `name` as a process: `run(settings, tracker)` inside its lock and its W&B run.
 
-    The settings come from params.yaml when DVC started the process (it sets DVC_STAGE), else from conf/ composed
-    with the command line. All of them are checked before the W&B run begins, the sections of other stages, too. An
-    error that is explained ends the process with its message alone and a non-zero status; RETINUE_TRACEBACK=1 adds the
+    The settings come from params.yaml where the command line has no overrides, inside DVC and by hand, else from conf/
+    composed with them. All of them are checked before the W&B run begins, the sections of other stages, too. An error
+    that is explained ends the process with its message alone and a non-zero status; RETINUE_TRACEBACK=1 adds the
     traceback.
 
     Args:
@@ -45,7 +46,7 @@ def main(name: str, run: Callable[[Settings, Tracker], None], sections: Sequence
         root = project_root()
         os.chdir(root)
         _check_checkout(root)
-        values = load_params() if os.environ.get("DVC_STAGE") else compose(sys.argv[1:])
+        values = _values(sys.argv[1:])
         settings = Settings(values, sections)
         if not is_first_process():  # rank 0 holds lock and W&B run
             run(settings, Tracker(None))
@@ -53,6 +54,25 @@ def main(name: str, run: Callable[[Settings, Tracker], None], sections: Sequence
         ensure_checked(values)
         with lock(name), track(name, settings) as tracker:
             run(settings, tracker)
+
+
+def _values(overrides: Sequence[str]) -> dict[str, Any]:
+    """The settings of this start.
+
+    Raises:
+        SettingsError: they cannot be used, or overrides would make dvc.lock record settings that were not used.
+    """
+    if not overrides:
+        return load_params()
+    if "DVC_STAGE" in os.environ:
+        raise SettingsError(
+            f"{' '.join(overrides)}: inside DVC a stage reads params.yaml, which is what dvc.lock records. Take the "
+            "overrides out of dvc.yaml; `retinue compose` takes them."
+        )
+    values = compose(overrides)
+    if is_first_process():
+        print(f"settings: conf/ with {' '.join(overrides)}; params.yaml is not used", flush=True)
+    return values
 
 
 def is_first_process() -> bool:

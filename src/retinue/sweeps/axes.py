@@ -1,7 +1,7 @@
 """What a sweep varies: Hydra's sweep overrides as axes of a grid or as distributions to draw from."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -77,6 +77,31 @@ def parse(params: Mapping[str, Any], arguments: Sequence[str]) -> Axes:
     Raises:
         SettingsError: an override cannot be read, or the sweep varies nothing.
     """
+    axes = axes_of(params, arguments)
+    if not axes.keys and not axes.seeds:
+        raise SettingsError(
+            "Nothing varies: give values with commas (optimizer.lr=0.001,0.01), an interval, or a recipe (sweep=NAME)."
+        )
+    return axes
+
+
+def points(axes: Axes) -> Iterator[list[str]]:
+    """Overrides of so many trials that each value of each axis is in one of them, of an interval both ends."""
+    choices = {**axes.choices, **({SEED: axes.seeds} if axes.seeds else {})}
+    choices |= {key: [*interval.ends()] for key, interval in axes.intervals.items()}
+    first = {key: values[0] for key, values in choices.items()}
+    yield [*axes.fixed, *(f"{key}={value}" for key, value in first.items())]
+    for key, values in choices.items():
+        for value in values[1:]:
+            yield [*axes.fixed, *(f"{k}={v}" for k, v in {**first, key: value}.items())]
+
+
+def axes_of(params: Mapping[str, Any], arguments: Sequence[str]) -> Axes:
+    """The axes as `parse` has them, or none.
+
+    Raises:
+        SettingsError: an override cannot be read.
+    """
     given = [*(f"{key}={value}" for key, value in params.items()), *arguments]
     try:
         overrides = {each.get_key_element(): each for each in OverridesParser.create().parse_overrides(given)}
@@ -94,10 +119,6 @@ def parse(params: Mapping[str, Any], arguments: Sequence[str]) -> Axes:
             axes.seeds.extend(_values(override))
         else:
             axes.choices[key] = _values(override)
-    if not axes.keys and not axes.seeds:
-        raise SettingsError(
-            "Nothing varies: give values with commas (optimizer.lr=0.001,0.01), an interval, or a recipe (sweep=NAME)."
-        )
     return axes
 
 

@@ -1,6 +1,6 @@
 """`retinue sweep`: a Hydra multirun with the launcher and the sweeper of this project."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
 from hydra import initialize_config_dir
@@ -8,9 +8,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from retinue.pipeline.composition import explain, project_root, quoted
-from retinue.pipeline.errors import SettingsError, unknown
+from retinue.pipeline.composition import compose_collecting, project_root
+from retinue.pipeline.errors import Fault, SettingsError, SettingsFaults, unknown
+from retinue.pipeline.overrides import readable
+from retinue.pipeline.settings import first_line
+from retinue.sweeps.axes import axes_of, points
 from retinue.sweeps.settings import SweepSettings
+from retinue.sweeps.sweep import RECIPE
 from retinue.sweeps.table import Table
 
 PLUGINS = ("hydra/launcher=dvc_experiments", "hydra/sweeper=study")
@@ -25,25 +29,50 @@ def run(overrides: Sequence[str]) -> Table:
     Raises:
         SettingsError: the settings do not compose, or describe no sweep.
     """
-    conf = project_root() / "conf"
-    _check_keys(overrides)
-    given = [quoted(f"+{each}" if each.startswith("sweep=") else each) for each in overrides]
+    wrong = [*_wrong_keys(overrides)]
+    given: list[str] = []
+    for override in overrides:
+        read = readable(f"+{override}" if override.startswith("sweep=") else override, several=True)
+        if isinstance(read, Fault):
+            wrong.append(read)
+        else:
+            given.append(read)
+    if wrong:
+        raise SettingsFaults([*wrong, *_faults(given)])
     if not any(each.startswith("+sweep=") for each in given):
         given.insert(0, "+sweep=default")
     try:
-        with initialize_config_dir(str(conf), version_base="1.3"):
+        with initialize_config_dir(str(project_root() / "conf"), version_base="1.3"):
             hydra = GlobalHydra.instance().hydra
             assert hydra is not None
             return hydra.multirun("config", lambda _: None, [*given, *PLUGINS], with_log_configuration=False)
     except (HydraException, OmegaConfBaseException) as error:
-        plain = [each for each in overrides if "," not in each and not each.startswith("sweep")]
-        raise SettingsError(explain(error, conf, plain)) from error
+        if faults := _faults(given):
+            raise SettingsFaults(faults) from error
+        raise SettingsError(first_line(error)) from error
 
 
-def _check_keys(overrides: Sequence[str]) -> None:
-    """The keys of `sweep` are no part of the composition that `explain` knows, so they are checked here."""
+def _faults(given: Sequence[str]) -> list[Fault]:
+    """What of a command line does not compose; a recipe's own settings are left out."""
+    own = [each for each in given if each.lstrip("+").partition("=")[0].partition(".")[0] not in ("sweep", "hydra")]
+    found = list(_recipe_faults(given))
+    for point in points(axes_of({}, own)):
+        found += compose_collecting(point)[1]
+    return list(dict.fromkeys(found))
+
+
+def _recipe_faults(given: Sequence[str]) -> Iterator[Fault]:
+    available = sorted(path.stem for path in (project_root() / "conf" / "sweep").glob("*.yaml"))
+    for each in given:
+        name = each.removeprefix(RECIPE)
+        if name != each and name not in available:
+            yield Fault("sweep", name, "a file of conf/sweep/", unknown("sweep", name, available))
+
+
+def _wrong_keys(overrides: Sequence[str]) -> Iterator[Fault]:
+    """The keys of `sweep` are no part of params.yaml, so they are checked here."""
     names = [field.name for field in fields(SweepSettings)]
     for each in overrides:
-        key = each.partition("=")[0]
+        key, _, value = each.partition("=")
         if key.startswith("sweep.") and key.split(".")[1] not in names:
-            raise SettingsError(f"sweep: {unknown('key', key.split('.')[1], names)}")
+            yield Fault(key, value, "a setting of conf/sweep/default.yaml", unknown("key", key.split(".")[1], names))

@@ -23,6 +23,7 @@ from retinue.pipeline.git import git
 from retinue.pipeline.record import PIPELINE
 from retinue.pipeline.settings import EXECUTION_SECTIONS, fingerprint
 from retinue.sweeps.checkout import Checkout, Snapshot, reference
+from retinue.sweeps.inputs import link
 from retinue.sweeps.settings import COSTS
 
 UPSTREAM = "augment"
@@ -43,6 +44,7 @@ class Job(NamedTuple):
         name: of the experiment.
         folder: for its files.
         overrides: of conf/.
+        inputs: paths relative to the user's checkout that the experiment reads, whether or not git knows them.
     """
 
     snapshot: Snapshot
@@ -50,6 +52,7 @@ class Job(NamedTuple):
     name: str
     folder: Path
     overrides: list[str]
+    inputs: tuple[str, ...] = ()
 
     @property
     def checkout(self) -> Checkout:
@@ -126,6 +129,7 @@ def _execute(job: Job, run_dvc: Run, log: BinaryIO) -> int:
     for name in ("progress.jsonl", "prune"):
         (job.folder / name).unlink(missing_ok=True)
     Checkout.create(job.checkout.path, job.snapshot)
+    link(job.snapshot.root, job.checkout.path, job.inputs)
     folder, variables = job.checkout.path, environment(job)
     settings = [part for override in job.overrides for part in ("--set-param", override)]
     with _upstream(job) as done:

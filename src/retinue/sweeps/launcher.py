@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from retinue.pipeline.errors import RetinueError
 from retinue.sweeps import job, runners
+from retinue.sweeps.inputs import check
 from retinue.sweeps.job import COMPLETE, Job, Outcome
 from retinue.sweeps.sweep import Sweep
 
@@ -21,10 +22,16 @@ POLL_S = 0.5
 
 
 class Experiments:
-    """Runs jobs of `sweep` as experiments named by their index."""
+    """Runs jobs of `sweep` as experiments named by their index.
+
+    Attributes:
+        sweep: what is tried.
+        inputs: paths relative to the checkout that the jobs read besides what git knows; `inputs.check` finds them.
+    """
 
     def __init__(self, sweep: Sweep):
         self.sweep = sweep
+        self.inputs: tuple[str, ...] = ()
         self._open = ExitStack()
         self._execute: Callable[[Job], Outcome] | None = None
 
@@ -37,7 +44,8 @@ class Experiments:
         """The job number `index`, with the sweep's fixed overrides before its own."""
         name = f"{self.sweep.name}-{index}"
         folder = self.sweep.folder / str(index)
-        return Job(self.sweep.snapshot, self.sweep.name, name, folder, [*self.sweep.axes.fixed, *overrides])
+        settings = [*self.sweep.axes.fixed, *overrides]
+        return Job(self.sweep.snapshot, self.sweep.name, name, folder, settings, self.inputs)
 
     def start(self) -> None:
         """Makes ready to run jobs. Call it in the main thread: a warm process ends with the thread that started it."""
@@ -56,6 +64,15 @@ class Experiments:
         assert self._execute is not None, "start() comes first"
         return self._execute(self.job(index, overrides))
 
+    def check(self, trials: Iterable[Sequence[str]]) -> None:
+        """Looks at the settings of `trials`, all their overrides, and at what they read, before anything runs.
+
+        Raises:
+            SettingsFaults: something cannot be used, or is not there.
+        """
+        elsewhere = self.sweep.settings.cluster is not None
+        self.inputs = check(self.sweep.snapshot.root, trials, elsewhere=elsewhere)
+
     def close(self) -> None:
         """Ends what is still running."""
         self._open.close()
@@ -63,6 +80,7 @@ class Experiments:
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """What Hydra's own sweepers call: runs all jobs, `sweep.workers` at a time."""
+        self.check([*self.sweep.axes.fixed, *each] for each in job_overrides)
         self.sweep.take_place()
         self.start()
         try:

@@ -6,20 +6,16 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import chdir
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
-from hydra import compose
 from optuna.trial import Trial
 
-from retinue.pipeline.checked import ensure_checked
-from retinue.pipeline.errors import Fault, RetinueError, SettingsError, SettingsFaults
-from retinue.sweeps.axes import SEED, parse
+from retinue.pipeline.errors import RetinueError, SettingsError
+from retinue.sweeps.axes import parse, points
 from retinue.sweeps.job import COMPLETE, FAILED, INTERRUPTED, PRUNED, Outcome
 from retinue.sweeps.launcher import Experiments
 from retinue.sweeps.study import Study
-from retinue.sweeps.sweep import Sweep, plain
 from retinue.sweeps.table import WAITING, Table
 
 POLL_S = 0.5
@@ -52,39 +48,13 @@ def sweep(params: Mapping[str, Any], arguments: list[str], launcher: Any) -> Tab
         raise SettingsError("hydra.sweeper and the command line describe another sweep than hydra.launcher has.")
     if len(own.axes.seeds) > 1 and own.settings.prune != "none":
         raise SettingsError("sweep.prune: a trial of several seeds is judged by their mean; choose none.")
-    check_points(own)
+    experiments.check(points(own.axes))
     own.take_place()
     try:
         with FileLock(own.folder / "lock", timeout=0):
             return Search(experiments).run()
     except Timeout as error:
         raise RetinueError(f"the sweep {own.name} is running in another process. Wait for it, or end it.") from error
-
-
-def check_points(own: Sweep) -> None:
-    """Composes and checks conf/ with each value of each axis, so that a wrong one is refused before anything runs.
-
-    Of an interval, both ends are looked at; of the other axes, the first value stands beside.
-
-    Raises:
-        HydraException: conf/ does not compose with one of them.
-        SettingsFaults: with the faults of all of them.
-    """
-    first = {key: values[0] for key, values in own.axes.choices.items()}
-    first |= {key: interval.ends()[0] for key, interval in own.axes.intervals.items()}
-    axes = {**own.axes.choices, **{key: [*each.ends()] for key, each in own.axes.intervals.items()}}
-    axes |= {SEED: own.axes.seeds} if own.axes.seeds else {}
-    points = [first, *({**first, key: value} for key, values in axes.items() for value in values)]
-    faults = dict[Fault, None]()  # a set that keeps its order
-    with chdir(own.snapshot.root):
-        for point in {tuple(point.items()): point for point in points}.values():
-            composed = compose("config", [*own.axes.fixed, *(f"{key}={value}" for key, value in point.items())])
-            try:
-                ensure_checked(plain(composed), elsewhere=own.settings.cluster is not None)
-            except SettingsFaults as error:
-                faults |= dict.fromkeys(error.faults)
-    if faults:
-        raise SettingsFaults(list(faults))
 
 
 class Search:
