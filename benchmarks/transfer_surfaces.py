@@ -14,6 +14,7 @@ from benchmarks import experiments
 from benchmarks.in_process import Pipeline
 from retinue.pipeline import artifacts
 from retinue.pipeline.composition import project_root
+from retinue.pipeline.numbers import figure
 from retinue.pipeline.stage import explained
 from retinue.training.assembly import TrainingImages, prepare_network
 from retinue.training.classifier import TrainSettings
@@ -39,7 +40,7 @@ def main(seeds: int) -> None:
         weights = Path(folder, "source")
         pipeline = Pipeline((*SOURCE, "transfer=scratch"))
         metrics = pipeline.trained("train.max_epochs=15")
-        print(f"source domain: test accuracy {metrics['accuracy_score']:.4f}", flush=True)
+        print(f"source domain: test accuracy {figure(metrics['accuracy_score'])}", flush=True)
         shutil.copytree(pipeline.path / "models", weights)
         cells = {
             (size, domain): _cell(size, domain, ("weights=bundle", f"weights.path={weights}"), seeds)
@@ -93,7 +94,7 @@ def _cell(size: str, domain: str, start: Sequence[str], seeds: int) -> Cell:
         for name in SCENARIOS:
             metrics = pipeline.trained(f"transfer={name}", *(start if name != "scratch" else ("weights=none",)))
             cell.scores[name].append(metrics["accuracy_score"])
-            print(f"{size} {domain} seed {seed} {name}: {metrics['accuracy_score']:.4f}", flush=True)
+            print(f"{size} {domain} seed {seed} {name}: {figure(metrics['accuracy_score'])}", flush=True)
         settings = pipeline.settings("transfer=auto", *start)
         with pipeline.inside():
             own = settings.section("train", TrainSettings)
@@ -116,7 +117,7 @@ def _rows(cells: Mapping[tuple[str, str], Cell]) -> list[Sequence[str]]:
 
 
 def _shown(scores: Sequence[float]) -> str:
-    return f"{experiments.cut_off(statistics.mean(scores), 3)} ± {half_width(scores):.3f}"
+    return f"{figure(statistics.mean(scores))} ± {figure(half_width(scores))}"
 
 
 if __name__ == "__main__":

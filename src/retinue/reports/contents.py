@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from retinue.pipeline import artifacts
+from retinue.pipeline.numbers import figure
 from retinue.reports import data_tables, plots, tables
 from retinue.reports.architecture import architecture
 from retinue.reports.embedding import picture
@@ -67,7 +68,7 @@ def _training(inputs: ReportInputs) -> dict[str, Any]:
     best = training["best_epoch"]
     sentence = (
         f"{count} {'epoch' if count == 1 else 'epochs'}; the weights of epoch {best + 1} are kept, the best by "
-        f"{training['monitor']} ({tables.figure(training['value'])})."
+        f"{training['monitor']} ({figure(training['value'])})."
     )
     return {"sentence": sentence, "charts": plots.training_charts(inputs.history, best)}
 

@@ -9,9 +9,9 @@ from retinue.explainers.localisation import Localisation
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Explanation
 from retinue.pipeline.files import read_json, read_table
+from retinue.pipeline.numbers import figure
 from retinue.reports.embedding import Picture, picture
 from retinue.reports.inputs import ReportInputs
-from retinue.reports.tables import figure
 
 MAX_IMAGES = 40
 """Of each outcome."""
@@ -91,7 +91,7 @@ def _truth() -> str:
     mean = read_json(path)["all"] if path.exists() else {"images": 0}
     if not mean["images"]:
         return ""
-    energy, pointing, area = (figure(mean[key], 3) for key in ("energy_score", "pointing_score", "mask_fraction"))
+    energy, pointing, area = (figure(mean[key]) for key in ("energy_score", "pointing_score", "mask_fraction"))
     return (
         " Outlined in white is what the source itself marks in an image. On the average over the "
         f"{figure(mean['images'])} explained images with an outline, {energy} of a map lies inside it, and {pointing} "
@@ -101,12 +101,12 @@ def _truth() -> str:
 
 def _card(entry: Explanation, classes: Sequence[str], store: ImageStore, found: Localisation | None) -> Card:
     label, predicted, target = (classes[i] for i in (entry.label, entry.predicted, entry.target))
-    outline = f"; {figure(found.energy_score, 3)} of it lies inside the white outline" if found else ""
+    outline = f"; {figure(found.energy_score)} of it lies inside the white outline" if found else ""
     return Card(
         image_id=entry.image_id,
         label=label,
         predicted=predicted,
-        confidence=figure(entry.confidence, 3),
+        confidence=figure(entry.confidence),
         right=entry.label == entry.predicted,
         target="" if entry.target == entry.predicted else target,
         original=picture(store[entry.row]),

@@ -5,9 +5,10 @@ from itertools import groupby
 from typing import Any
 
 from retinue.pipeline.artifacts import CalibrationBin, Epoch, PrecisionRecallPoint, RocPoint
+from retinue.pipeline.numbers import figure, significant
 from retinue.reports.axes import Axis, unit_axis
 from retinue.reports.charts import SQUARE, Chart, Line, line_chart, reliability_chart
-from retinue.reports.tables import MAX_CLASSES, figure
+from retinue.reports.tables import MAX_CLASSES
 
 Points = tuple[Sequence[float], Sequence[float]]
 CORNER_FROM = 0.99
@@ -27,7 +28,7 @@ def training_charts(history: Sequence[Epoch], best_epoch: int) -> list[Chart]:
             for style, (name, column) in zip(("first", "second"), columns.items(), strict=False)
         ]
         y = Axis.around(y_name, [value for line in drawn for value in line.ys], **axis)
-        at_best = ", ".join(f"{line.name} {line.ys[best_epoch]:.4g}" for line in drawn)
+        at_best = ", ".join(f"{line.name} {significant(line.ys[best_epoch])}" for line in drawn)
         alt = f"{title} over {len(history)} epochs. At the best epoch, {best_epoch + 1}: {at_best}."
         return line_chart(title, drawn, x, y, alt=alt, mark=(best_epoch + 1, f"best: {best_epoch + 1}"), dots=True)
 
@@ -46,7 +47,7 @@ def roc_charts(points: Sequence[RocPoint], metrics: Mapping[str, Any]) -> list[C
     lines, note = _lines(curves, metrics, "auc_score")
     if "operating_point" in metrics:
         at = metrics["operating_point"]
-        name = f"threshold {at['threshold']:g}"
+        name = f"threshold {significant(at['threshold'])}"
         lines.append(Line(name, [1 - at["specificity_score"]], [at["sensitivity_score"]], "point"))
     alt = f"ROC curve of the test split, AUC {figure(metrics['auc_score'])}."
     names = ("false positive rate", "true positive rate")

@@ -18,6 +18,7 @@ from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Quarantined, RawImage
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.files import replacing, write_json, write_table
+from retinue.pipeline.numbers import figure, percent
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.stage import main
 from retinue.pipeline.tracker import Tracker
@@ -104,7 +105,10 @@ def run(settings: Settings, tracker: Tracker) -> None:
     tracker.summary({"images": len(images), "classes": classes, "quarantined": len(quarantine)})
     tracker.table("quarantine", ["image_id", "label", "reason"], [list(asdict(entry).values()) for entry in quarantine])
     tracker.artifact(artifacts.RAW, "dataset")
-    print(f"{len(images):,} images of {classes} classes, {len(quarantine)} quarantined -> {artifacts.RAW}")
+    print(
+        f"{figure(len(images))} images of {figure(classes)} classes, {figure(len(quarantine))} quarantined "
+        f"-> {artifacts.RAW}"
+    )
 
 
 def _sort_out(
@@ -131,8 +135,8 @@ def _check(source: Source, images: Sequence[RawImage], quarantine: Sequence[Quar
     total = len(images) + len(quarantine)
     if len(quarantine) > source.max_bad_fraction * total:
         raise DataError(
-            f"{len(quarantine)} of {total} files ({len(quarantine) / total:.1%}) cannot be used; "
-            f"source.max_bad_fraction allows {source.max_bad_fraction:.1%}. Repair or remove them, or raise "
+            f"{figure(len(quarantine))} of {figure(total)} files ({percent(len(quarantine) / total)}) cannot be used; "
+            f"source.max_bad_fraction allows {percent(source.max_bad_fraction)}. Repair or remove them, or raise "
             f"source.max_bad_fraction.{listed}"
         )
     counts = Counter(image.label for image in images)

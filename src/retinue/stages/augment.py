@@ -24,6 +24,7 @@ from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Sample
 from retinue.pipeline.errors import SettingsError
 from retinue.pipeline.files import read_table, replacing, write_table
+from retinue.pipeline.numbers import figure
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.stage import main
 from retinue.pipeline.tracker import Tracker
@@ -146,7 +147,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     tracker.images("augmentation", [artifacts.AUGMENTED / "preview.png"], [f"policy {own.name}"])
     tracker.artifact(artifacts.AUGMENTED, "dataset")
     print(
-        f"policy {own.name} of {len(own.transforms)} transform(s), {draws.copied:,} extra images -> "
+        f"policy {own.name} of {len(own.transforms)} transform(s), {figure(draws.copied)} extra images -> "
         f"{artifacts.AUGMENTED}"
     )
 

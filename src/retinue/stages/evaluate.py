@@ -21,6 +21,7 @@ from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Prediction, Sample
 from retinue.pipeline.errors import ModelError, SettingsError, TrainingError
 from retinue.pipeline.files import read_table, replacing, write_table
+from retinue.pipeline.numbers import figure, interval, percent
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.stage import main
 from retinue.pipeline.tracker import Tracker
@@ -111,10 +112,10 @@ def run(settings: Settings, tracker: Tracker) -> None:
                 write_table(curves / f"{name}.csv", type(rows[0]), rows)
     artifacts.write_metrics(metrics)
     _mirror(tracker, metrics, tables)
-    low, high = metrics["intervals"]["accuracy_score"]
     print(
-        f"test split, {len(samples)} images: accuracy {metrics['accuracy_score']:.4f} "
-        f"({own.confidence_level:.0%} interval {low:.4f} to {high:.4f}), AUC {metrics['auc_score']:.4f}"
+        f"test split, {figure(len(samples))} images: accuracy {figure(metrics['accuracy_score'])} "
+        f"({percent(own.confidence_level)} interval {interval(metrics['intervals']['accuracy_score'])}), "
+        f"AUC {figure(metrics['auc_score'])}"
     )
 
 

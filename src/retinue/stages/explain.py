@@ -23,6 +23,7 @@ from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Explanation, Prediction
 from retinue.pipeline.errors import DataError, SettingsError, unknown
 from retinue.pipeline.files import read_table, replacing, write_json, write_table
+from retinue.pipeline.numbers import figure
 from retinue.pipeline.settings import Settings, build
 from retinue.pipeline.stage import main
 from retinue.pipeline.tracker import Tracker
@@ -263,7 +264,7 @@ def _mirror(tracker: Tracker, gallery: Sequence[Explanation], classes: Sequence[
     """Shows the tracker what was written."""
     captions = [
         f"{entry.outcome.replace('_', ' ')}: {classes[entry.label]}, predicted {classes[entry.predicted]} "
-        f"({entry.confidence:.2f}), shown: evidence for {classes[entry.target]}"
+        f"({figure(entry.confidence)}), shown: evidence for {classes[entry.target]}"
         for entry in gallery
     ]
     tracker.images("explanations", [artifacts.EXPLANATIONS / "overlays" / e.overlay for e in gallery], captions)

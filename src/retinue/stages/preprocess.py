@@ -23,6 +23,7 @@ from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import SPLITS, Dataset, RawImage, Sample
 from retinue.pipeline.errors import DataError, SettingsError, unknown
 from retinue.pipeline.files import read_table, replacing, write_table
+from retinue.pipeline.numbers import figure
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.stage import main
 from retinue.pipeline.tracker import Tracker
@@ -155,7 +156,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     tracker.summary({**counts, "image_size": own.image_size, "channels": own.channels})
     for name in SPLITS:
         tracker.artifact(artifacts.PROCESSED / name, "dataset")
-    listed = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    listed = ", ".join(f"{figure(count)} {name}" for name, count in counts.items())
     print(f"{listed}; {own.image_size} x {own.image_size} x {own.channels} -> {artifacts.PROCESSED}")
 
 

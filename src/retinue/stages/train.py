@@ -16,6 +16,7 @@ from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Epoch, LayerEntry
 from retinue.pipeline.errors import TrainingError
 from retinue.pipeline.files import replacing, write_json, write_table
+from retinue.pipeline.numbers import figure
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.stage import main
 from retinue.pipeline.tracker import Tracker
@@ -74,7 +75,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     tracker.summary({key: description[key] for key in ("parameters", "multiply_adds", "weight_bytes")})
     tracker.table("freeze_ledger", [f.name for f in fields(LayerEntry)], [astuple(row) for row in ledger.layers])
     tracker.artifact(artifacts.MODEL, "model")
-    print(f"best epoch {best['best_epoch'] + 1} of {len(classifier.history)}: {own.monitor} {best['value']:.4f}")
+    print(f"best epoch {best['best_epoch'] + 1} of {len(classifier.history)}: {own.monitor} {figure(best['value'])}")
 
 
 def _transfer(start: PreparedNetwork, cache: str | None, ledger: FreezeLedger) -> dict[str, Any]:
