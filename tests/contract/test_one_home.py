@@ -3,8 +3,13 @@
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import yaml
 
 from import_graph import SRC
+from retinue.pipeline import artifacts
 
 PACKAGE = SRC / "retinue"
 NUMBERS = PACKAGE / "pipeline" / "numbers.py"
@@ -18,6 +23,12 @@ OWN_DIGITS = {
     "training/prefix.py",
 }
 """Files that write digits themselves, and why."""
+
+
+FILES = {path.name: name for name, path in vars(artifacts).items() if isinstance(path, Path) and path.suffix}
+"""Name of a file of the pipeline -> the constant that says where it is."""
+
+FOLDERS = {artifacts.OVERLAYS.name, artifacts.MASKS.name}
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
@@ -37,3 +48,54 @@ def test_numbers_are_written_by_one_module() -> None:
     called = re.compile(r"\.(toFixed|toPrecision|toExponential|toLocaleString)\(")
     scripts = {path.name for path in PACKAGE.glob("*/*.js") if called.search(path.read_text("utf-8"))}
     assert scripts == {"numbers.js", "parallel.js", "roc.js"}, "the last two write pixels and opacity"
+
+
+def texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and value of every string that is no docstring, parts of f-strings included."""
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.lineno, node.value
+
+
+def named_folders(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and name of every folder that is joined to a path by its name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and isinstance(node.right, ast.Constant):
+            yield node.lineno, str(node.right.value)
+
+
+def test_files_of_the_pipeline_are_named_in_artifacts_alone() -> None:
+    assert {"manifest.csv", "bundle.json", "maps.npy", "weights.safetensors", "roc.csv"} <= set(FILES)
+    names = set(FILES) - {artifacts.REPORT.name}  # index.html is the name of any page
+    pattern = re.compile(rf"(?<![\w.])({'|'.join(map(re.escape, names))})(?![\w])")
+    found = []
+    for module, tree in modules():
+        if module != "pipeline/artifacts.py":
+            found += [f"{module}:{line}: {match[0]}" for line, text in texts(tree) for match in pattern.finditer(text)]
+            found += [f"{module}:{line}: {name}" for line, name in named_folders(tree) if name in FOLDERS]
+    assert not found, f"use the constants of pipeline/artifacts.py: {found}"
+
+
+def test_dvc_and_artifacts_name_the_same_files() -> None:
+    declared = {path.as_posix() for path in vars(artifacts).values() if isinstance(path, Path)}
+    declared |= {(artifacts.PROCESSED / split).as_posix() for split in artifacts.SPLITS}
+    pipeline = yaml.safe_load((SRC.parent / "dvc.yaml").read_text("utf-8"))
+    outs = {
+        next(iter(out)) if isinstance(out, dict) else out
+        for stage in pipeline["stages"].values()
+        for out in [*stage.get("outs", []), *stage.get("metrics", [])]
+    }
+    plots = {path: column for plot in pipeline["plots"] for each in plot.values() for path, column in each["y"].items()}
+    folders = {artifacts.REPORT.parent.as_posix()}
+    assert outs - folders <= declared
+    for path, columns in plots.items():
+        row_type = artifacts.ROW_TYPES[Path(path)]
+        assert {columns} if isinstance(columns, str) else set(columns) <= {field.name for field in fields(row_type)}
+        assert any(path == out or path.startswith(f"{out}/") for out in outs)
+
+
+def test_every_table_says_what_its_rows_are() -> None:
+    tables = {path for path in vars(artifacts).values() if isinstance(path, Path) and path.suffix == ".csv"}
+    assert set(artifacts.ROW_TYPES) == tables
+    assert all(artifacts.path_of(row_type) == path for path, row_type in artifacts.ROW_TYPES.items())

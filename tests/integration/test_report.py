@@ -148,8 +148,8 @@ def test_what_was_run_is_told(tmp_path, monkeypatch):
         assert digest == hashlib.sha256(Path(path).read_bytes()).hexdigest()
     assert "dvc repro" in text
     best = read_json(artifacts.MODEL / "bundle.json")["training"]["best_epoch"]
-    assert f"the weights of epoch {best + 1} are kept" in text
-    assert f"best: {best + 1}" in text
+    assert f"the weights of epoch {best} are kept" in text
+    assert f"best: {best}" in text
 
 
 def test_every_section_and_every_image_is_there(tmp_path, monkeypatch):

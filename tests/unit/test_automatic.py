@@ -19,7 +19,7 @@ from retinue.images.preprocessing import Preprocessing
 from retinue.models.network import Network
 from retinue.pipeline.composition import compose
 from retinue.pipeline.errors import SettingsError
-from retinue.pipeline.numbers import figure, percent, significant
+from retinue.pipeline.numbers import figure, percent
 from retinue.pipeline.settings import build
 from retinue.transfer.automatic import SCENARIOS, Auto
 from retinue.transfer.probing import HeadInputs, measure_similarity
@@ -147,7 +147,7 @@ def test_the_table(images_per_class: float, transferred: float, chosen: str, aut
     }
     text = " ".join(decision.reasons)
     for number in (
-        f"{significant(images_per_class)} training images per class",
+        f"{figure(round(images_per_class))} training images per class",
         "150",
         figure(transferred),
         "0.5000",

@@ -28,7 +28,7 @@ def frozen(layer: str, *, kind: str = "Conv2d", batch_norm: str | None = None) -
     return LayerEntry(layer, kind, 1000, True, None, False, batch_norm, None)
 
 
-def trained(layer: str, lr: float, *, start: int = 0, batch_norm: str | None = None) -> LayerEntry:
+def trained(layer: str, lr: float, *, start: int = 1, batch_norm: str | None = None) -> LayerEntry:
     return LayerEntry(layer, "BatchNorm2d" if batch_norm else "Linear", 10, False, start, True, batch_norm, lr)
 
 
@@ -42,7 +42,7 @@ LAYERS = (
 
 def epochs(*held: tuple[int, str], unmoved: int = 0) -> list[LedgerEpoch]:
     """A row for each (number of frozen tensors, their hash)."""
-    return [LedgerEpoch(i, count, digest, 4, unmoved) for i, (count, digest) in enumerate(held)]
+    return [LedgerEpoch(i, count, digest, 4, unmoved) for i, (count, digest) in enumerate(held, start=1)]
 
 
 def section(

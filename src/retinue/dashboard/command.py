@@ -8,6 +8,7 @@ from pathlib import Path
 from retinue.dashboard.collect import chosen_outcomes, collect
 from retinue.dashboard.page import render
 from retinue.dashboard.results import Result
+from retinue.pipeline import artifacts
 from retinue.pipeline.composition import project_root
 from retinue.pipeline.errors import RetinueError
 from retinue.pipeline.numbers import figure, short
@@ -63,8 +64,8 @@ def _measured(result: Result) -> tuple[float, float, float] | None:
 
     try:
         with tempfile.TemporaryDirectory() as folder:
-            for name in ("bundle.json", "weights.safetensors"):
-                Path(folder, name).symlink_to(result.outcome.files(f"models/{name}")[""].resolve())
+            for path in (artifacts.BUNDLE, artifacts.WEIGHTS):
+                Path(folder, path.name).symlink_to(result.outcome.files(path.as_posix())[""].resolve())
             return latency(Bundle.load(folder))
     except RetinueError as error:
         result.note("latency", error)

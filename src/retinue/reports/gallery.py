@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from retinue.engine.store import ImageStore
-from retinue.explainers.localisation import Localisation
 from retinue.pipeline import artifacts
-from retinue.pipeline.artifacts import Explanation
+from retinue.pipeline.artifacts import Explanation, Localisation
 from retinue.pipeline.files import read_json, read_table
 from retinue.pipeline.numbers import figure
 from retinue.reports.embedding import Picture, picture
@@ -81,13 +80,13 @@ def spread(entries: Sequence[Explanation], limit: int) -> list[Explanation]:
 
 def _found() -> dict[int, Localisation]:
     """How well the maps find what the masks mark, by the number of the map; nothing where there are no masks."""
-    path = artifacts.EXPLANATIONS / "localisation.csv"
+    path = artifacts.LOCALISATION
     return {row.map: row for row in read_table(path, Localisation)} if path.exists() else {}
 
 
 def _truth() -> str:
     """What the section says of the outlines, and of all scored maps together."""
-    path = artifacts.EXPLANATIONS / "localisation.json"
+    path = artifacts.LOCALISATION_MEANS
     mean = read_json(path)["all"] if path.exists() else {"images": 0}
     if not mean["images"]:
         return ""
@@ -110,7 +109,7 @@ def _card(entry: Explanation, classes: Sequence[str], store: ImageStore, found: 
         right=entry.label == entry.predicted,
         target="" if entry.target == entry.predicted else target,
         original=picture(store[entry.row]),
-        overlay=picture(artifacts.EXPLANATIONS / "overlays" / entry.overlay),
+        overlay=picture(artifacts.OVERLAYS / entry.overlay),
         original_alt=f"Test image {entry.image_id}, a {label}",
         overlay_alt=f"The same image under the map of what speaks for {target}{outline}",
     )

@@ -18,8 +18,8 @@ MEANS = {"macro": "first", "micro": "second"}
 
 
 def training_charts(history: Sequence[Epoch], best_epoch: int) -> list[Chart]:
-    """Loss, accuracy, AUC and learning rate by epoch; the page counts epochs from 1."""
-    epochs = [row.epoch + 1 for row in history]
+    """Loss, accuracy, AUC and learning rate by epoch, counted from 1."""
+    epochs = [row.epoch for row in history]
     x = Axis.around("epoch", epochs, whole=True)
 
     def chart(title: str, y_name: str, columns: Mapping[str, str], **axis: Any) -> Chart:
@@ -28,9 +28,9 @@ def training_charts(history: Sequence[Epoch], best_epoch: int) -> list[Chart]:
             for style, (name, column) in zip(("first", "second"), columns.items(), strict=False)
         ]
         y = Axis.around(y_name, [value for line in drawn for value in line.ys], **axis)
-        at_best = ", ".join(f"{line.name} {significant(line.ys[best_epoch])}" for line in drawn)
-        alt = f"{title} over {len(history)} epochs. At the best epoch, {best_epoch + 1}: {at_best}."
-        return line_chart(title, drawn, x, y, alt=alt, mark=(best_epoch + 1, f"best: {best_epoch + 1}"), dots=True)
+        at_best = ", ".join(f"{line.name} {significant(line.ys[best_epoch - 1])}" for line in drawn)
+        alt = f"{title} over {len(history)} epochs. At the best epoch, {best_epoch}: {at_best}."
+        return line_chart(title, drawn, x, y, alt=alt, mark=(best_epoch, f"best: {best_epoch}"), dots=True)
 
     share = {"within": (0.0, 1.0)}
     return [

@@ -17,7 +17,7 @@ class Stretch(NamedTuple):
     """Epochs that follow each other, after all of which the frozen tensors had one hash.
 
     Attributes:
-        first, last: epochs, from 0.
+        first, last: epochs, from 1.
         frozen_tensors: how many they are.
         sha256: hash of their names and bits.
     """
@@ -28,7 +28,7 @@ class Stretch(NamedTuple):
     sha256: str
 
     def __str__(self) -> str:
-        return f"{self.first + 1}" if self.first == self.last else f"{self.first + 1} to {self.last + 1}"
+        return f"{self.first}" if self.first == self.last else f"{self.first} to {self.last}"
 
 
 def transfer(document: Mapping[str, Any], choice: str) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def transfer(document: Mapping[str, Any], choice: str) -> dict[str, Any]:
         "layers": None,
         "num_layers": len(layers),
     }
-    if len(rates) == 1 and all(row.trained_from == 0 for row in layers):
+    if len(rates) == 1 and all(row.trained_from == 1 for row in layers):
         opening = "No transfer" if name == "scratch" else f"Scenario {name}"
         return {
             **content,
@@ -177,4 +177,4 @@ def _layer_table(layers: Sequence[LayerEntry]) -> Table:
 def _state(row: LayerEntry) -> str:
     if row.frozen or row.trained_from is None:
         return "frozen"
-    return "trained" if row.trained_from == 0 else f"trained from epoch {row.trained_from + 1}"
+    return "trained" if row.trained_from == 1 else f"trained from epoch {row.trained_from}"

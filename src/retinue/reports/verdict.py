@@ -53,7 +53,7 @@ def points(inputs: ReportInputs) -> list[str]:
             f"Confidence is off by {figure(inputs.metrics['calibration_error'])} on average: do not read it as a "
             "probability."
         )
-    epochs, best = len(inputs.history), inputs.bundle["training"]["best_epoch"] + 1
+    epochs, best = len(inputs.history), inputs.bundle["training"]["best_epoch"]
     if best == epochs > 1:
         found.append(f"The best epoch is the last, {best}: longer training (train.max_epochs) may do better.")
     conflicting = sum(len({entry["label"] for entry in group}) > 1 for group in inputs.card["duplicates"])

@@ -98,9 +98,9 @@ def run(settings: Settings, tracker: Tracker) -> None:
             return
         images, quarantine = _sort_out(take_documents(folder), records)
         _check(source, images, quarantine, labels={record.label for record in records if record.label})
-        write_table(folder / "manifest.csv", RawImage, images)
-        write_json(folder / "quarantine.json", [asdict(entry) for entry in quarantine])
-        write_json(folder / "card.json", card(source, images, quarantine))
+        write_table(folder / artifacts.RAW_MANIFEST.name, RawImage, images)
+        write_json(folder / artifacts.QUARANTINE.name, [asdict(entry) for entry in quarantine])
+        write_json(folder / artifacts.CARD.name, card(source, images, quarantine))
     classes = len({image.label for image in images})
     tracker.summary({"images": len(images), "classes": classes, "quarantined": len(quarantine)})
     tracker.table("quarantine", ["image_id", "label", "reason"], [list(asdict(entry).values()) for entry in quarantine])
@@ -128,7 +128,7 @@ def _check(source: Source, images: Sequence[RawImage], quarantine: Sequence[Quar
     """Refuses a source of which too much is bad, or that has not two classes with images."""
     listed = ""
     if quarantine:
-        path = artifacts.CACHE / "acquire" / "quarantine.json"
+        path = artifacts.CACHE / "acquire" / artifacts.QUARANTINE.name
         write_json(path, [asdict(entry) for entry in quarantine])
         first = "".join(f"\n  {entry.image_id}: {entry.reason}" for entry in quarantine[:_SHOWN])
         listed = f"{first}\n  ({min(_SHOWN, len(quarantine))} of {len(quarantine)}; all are listed in {path})"

@@ -127,7 +127,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     a store in the order of the test split, where the source has masks."""
     own = settings.section("preprocess", PreprocessSettings)
     source: Source = settings.build("source")
-    images = read_table(artifacts.RAW / "manifest.csv", RawImage)
+    images = read_table(artifacts.RAW_MANIFEST, RawImage)
     plan = Plan(images, own, settings.seed)
     hardware = settings.section("trainer", TrainerSettings)
     trainer = make_trainer(hardware, seed=settings.seed, logger=tracker.lightning_logger())
@@ -149,9 +149,9 @@ def run(settings: Settings, tracker: Tracker) -> None:
         if not trainer.is_global_zero:
             return
         for name, samples in plan.samples.items():
-            write_table(folder / name / "manifest.csv", Sample, samples)
+            write_table(folder / name / artifacts.MANIFEST, Sample, samples)
         dataset = _describe(source.name, own, plan, _total(folder / _HISTOGRAMS))
-        artifacts.write_dataset(folder / "dataset.json", dataset)
+        artifacts.write_dataset(folder / artifacts.DATASET.name, dataset)
     counts = {name: len(samples) for name, samples in plan.samples.items()}
     tracker.summary({**counts, "image_size": own.image_size, "channels": own.channels})
     for name in SPLITS:

@@ -69,13 +69,13 @@ def run(settings: Settings, tracker: Tracker) -> None:
             bundle.save(folder)
             write_json(folder / artifacts.ARCHITECTURE.name, description)
             write_json(folder / artifacts.TRANSFER.name, _transfer(start, inputs.cache, ledger))
-            write_table(folder / "history.csv", Epoch, [Epoch(**row) for row in classifier.history])
+            write_table(folder / artifacts.HISTORY.name, Epoch, [Epoch(**row) for row in classifier.history])
         shutil.rmtree(resume)
     tracker.summary({f"best/{key}": value for key, value in best.items()} | {"initial_weights": start.weights})
     tracker.summary({key: description[key] for key in ("parameters", "multiply_adds", "weight_bytes")})
     tracker.table("freeze_ledger", [f.name for f in fields(LayerEntry)], [astuple(row) for row in ledger.layers])
     tracker.artifact(artifacts.MODEL, "model")
-    print(f"best epoch {best['best_epoch'] + 1} of {len(classifier.history)}: {own.monitor} {figure(best['value'])}")
+    print(f"best epoch {best['best_epoch']} of {len(classifier.history)}: {own.monitor} {figure(best['value'])}")
 
 
 def _transfer(start: PreparedNetwork, cache: str | None, ledger: FreezeLedger) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def _take_best(classifier: Classifier, own: TrainSettings, resume: Path) -> dict
             "train.class_weights=balanced. Earlier results are untouched."
         )
     return {
-        "best_epoch": checkpoint["epoch"],
+        "best_epoch": checkpoint["epoch"] + 1,
         "monitor": own.monitor,
         "value": row[own.monitor.replace("/", "_")],
     }

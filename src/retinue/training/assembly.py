@@ -55,7 +55,7 @@ class TrainingImages:
     def read(cls) -> "TrainingImages":
         """From data/processed and data/augmented."""
         folders = [artifacts.PROCESSED / "train"]
-        if (artifacts.AUGMENTED / "manifest.csv").exists():
+        if (artifacts.AUGMENTED / artifacts.MANIFEST).exists():
             folders.append(artifacts.AUGMENTED)
         val = artifacts.PROCESSED / "val"
         return cls(
@@ -63,7 +63,7 @@ class TrainingImages:
             np.concatenate([_labels(folder) for folder in folders]),
             ImageStore(val),
             _labels(val),
-            Policy.load(artifacts.AUGMENTED / "policy.json"),
+            Policy.load(artifacts.POLICY),
         )
 
     def stored(self) -> StoredImages:
@@ -194,7 +194,7 @@ def _untrained(settings: Settings, dataset: Dataset) -> Network:
 
 def _load(network: Network, weights: WeightsSettings, dataset: Dataset) -> dict[str, Any]:
     path = weights.fetch()
-    document = read_json(path.with_name("bundle.json")) if _is_bundle(weights) else None
+    document = read_json(path.with_name(artifacts.BUNDLE.name)) if _is_bundle(weights) else None
     same_classes = document is None or tuple(_of(document, path, "dataset", "classes")) == dataset.classes
     report = load_weights(network, path, with_heads=same_classes)
     rank_zero_only(print)(f"{path}: {report}")
@@ -209,7 +209,9 @@ def _is_bundle(weights: WeightsSettings) -> bool:
 def _of(document: Any, path: Path, *keys: str) -> Any:
     for key in keys:
         if not isinstance(document, dict) or key not in document:
-            raise ModelError(f"{path.with_name('bundle.json')}: no {'.'.join(keys)} in it; it is no model bundle.")
+            raise ModelError(
+                f"{path.with_name(artifacts.BUNDLE.name)}: no {'.'.join(keys)} in it; it is no model bundle."
+            )
         document = document[key]
     return document
 
@@ -236,4 +238,4 @@ def _measure(
 
 
 def _labels(folder: Path) -> np.ndarray:
-    return np.array([s.label for s in iterate_table(folder / "manifest.csv", Sample)], np.int64)
+    return np.array([s.label for s in iterate_table(folder / artifacts.MANIFEST, Sample)], np.int64)

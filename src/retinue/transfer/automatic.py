@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from retinue.pipeline.errors import SettingsError
-from retinue.pipeline.numbers import figure, percent, significant
+from retinue.pipeline.numbers import figure, percent
 from retinue.pipeline.settings import build
 from retinue.transfer.scenario import Scenario
 from retinue.transfer.similarity import Similarity
@@ -88,7 +88,7 @@ class Auto:
         small, similar = images_per_class < self.small_below, found.value >= self.similar_from
         name = f"{'small' if small else 'large'}_{'similar' if similar else 'different'}"
         reasons = [
-            f"{significant(images_per_class)} training images per class: {'few' if small else 'many'} "
+            f"{figure(round(images_per_class))} training images per class: {'few' if small else 'many'} "
             f"(transfer.small_below {self.small_below}).",
             f"A linear probe on the features of the initial weights reaches {figure(found.transferred)} balanced "
             f"accuracy in cross-validation on {found.num_images} training images, on those of an untrained network "

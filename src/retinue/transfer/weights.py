@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from retinue.models.network import Network
+from retinue.pipeline.artifacts import WEIGHTS
 from retinue.pipeline.errors import ModelError, SettingsError
 from retinue.pipeline.files import sha256
 
@@ -84,7 +85,7 @@ class WeightsSettings:
         if self.url is None:
             assert self.path is not None
             path = Path(self.path)
-            path = path / "weights.safetensors" if path.is_dir() else path
+            path = path / WEIGHTS.name if path.is_dir() else path
             _check_name(path)
         else:
             path = _download(self.url, str(self.sha256).lower())
