@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 import torch
 
+from retinue.pipeline.numbers import significant
+
 NAMES = ("decoding", "training_epoch", "gradcam", "dense", "memory", "frozen_prefix")
 
 
@@ -23,7 +25,7 @@ def main(names: tuple[str, ...], photos: Path | None, weights: Path | None) -> N
         module = importlib.import_module(f"benchmarks.{name}")
         given = {"decoding": {"photos": photos}, "frozen_prefix": {"photos": photos, "weights": weights}}
         for row in module.measure(**given.get(name, {})):
-            ratio = f"{row.ratio:.2f} ({row.low:.2f} to {row.high:.2f})"
+            ratio = f"{significant(row.ratio, 3)} ({significant(row.low, 3)} to {significant(row.high, 3)})"
             print(f"| {row.what} | {row.ours} | {row.peer} | {ratio} | {row.goal} |", flush=True)
 
 

@@ -15,6 +15,7 @@ from retinue.dashboard.latency import latency
 from retinue.experiments import Experiment
 from retinue.pipeline.composition import compose, project_root
 from retinue.pipeline.errors import RetinueError, SettingsError
+from retinue.pipeline.numbers import figure, significant
 from retinue.pipeline.stage import explained
 
 LARGEST = 2_500_000
@@ -93,9 +94,9 @@ def _figures(model: str, experiment: Experiment) -> tuple[str, ...]:
         model,
         experiments.with_interval(metrics, "accuracy_score"),
         experiments.with_interval(metrics, "auc_score"),
-        f"{architecture['parameters']:,}",
-        f"{architecture['multiply_adds']:,}",
-        experiments.cut_off(latency(bundle).median, 2),
+        figure(architecture["parameters"]),
+        figure(architecture["multiply_adds"]),
+        significant(latency(bundle).median, 3),
     )
 
 

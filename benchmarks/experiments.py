@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retinue.experiments import Experiment, all_experiments, committed
+from retinue.pipeline import numbers
 from retinue.pipeline.composition import project_root
 from retinue.pipeline.errors import RetinueError
 
@@ -35,7 +36,7 @@ def run(name: str, overrides: Sequence[str]) -> Experiment:
     if finished.returncode:
         reasons = re.findall(r"^error: (.*)|^ERROR: (.*)", finished.stdout + finished.stderr, re.MULTILINE)
         raise RetinueError(next((ours or dvcs for ours, dvcs in reasons), finished.stderr.strip()[-500:]))
-    print(f" {seconds:.0f} s")
+    print(f" {numbers.seconds(seconds)}")
     baseline = committed("HEAD").revision
     for experiment in all_experiments():
         if experiment.name == name and experiment.baseline == baseline:
@@ -43,16 +44,9 @@ def run(name: str, overrides: Sequence[str]) -> Experiment:
     raise RetinueError(f"{name}: DVC ran the experiment and lists none of that name. See `dvc exp list`.")
 
 
-def cut_off(value: float, digits: int) -> str:
-    """`value` with `digits` decimals, not rounded up."""
-    scale = 10**digits
-    return f"{int(value * scale) / scale:.{digits}f}"
-
-
 def with_interval(metrics: dict[str, Any], name: str) -> str:
     """A metric and its interval, of evaluation/metrics.json."""
-    low, high = metrics["intervals"][name]
-    return f"{cut_off(metrics[name], 4)} ({cut_off(low, 3)} to {cut_off(high, 3)})"
+    return f"{numbers.figure(metrics[name])} ({numbers.interval(metrics['intervals'][name])})"
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from benchmarks.in_process import Pipeline
 from benchmarks.pairing import Row, timed
+from retinue.pipeline import numbers
 from retinue.stages import evaluate, train
 
 EPOCHS = 30
@@ -35,5 +36,5 @@ def measure(photos: Path | None = None, weights: Path | None = None) -> list[Row
         right[cache] = round(metrics["accuracy_score"] * metrics["num_images"])
     ratio = seconds["off"] / seconds["float32"]
     what = f"train, squeezenet1_0 frozen, 244 photographs of 224 px, {EPOCHS} epochs"
-    shown = [f"{seconds[cache]:.1f} s, {right[cache]} right" for cache in ("float32", "off")]
+    shown = [f"{numbers.seconds(seconds[cache])}, {right[cache]} right" for cache in ("float32", "off")]
     return [Row(what, *shown, ratio, ratio, ratio, "≥ 10")]

@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.pairing import Row
 from retinue.pipeline.composition import project_root
+from retinue.pipeline.numbers import figure, significant
 
 FEW, MANY, SIZE = 2_000, 20_000, 64
 SETTINGS = [
@@ -25,9 +26,9 @@ def measure() -> list[Row]:
     few, many = _peaks(FEW), _peaks(MANY)
     return [
         Row(
-            f"peak memory of {stage}, {MANY:,} against {FEW:,} images",
-            f"{many[stage]:.0f} MiB",
-            f"{few[stage]:.0f} MiB",
+            f"peak memory of {stage}, {figure(MANY)} against {figure(FEW)} images",
+            f"{significant(many[stage], 3)} MiB",
+            f"{significant(few[stage], 3)} MiB",
             many[stage] / few[stage],
             many[stage] / few[stage],
             many[stage] / few[stage],

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from retinue.pipeline.numbers import seconds, significant
+
 
 class Row(NamedTuple):
     """A line of the table.
@@ -43,12 +45,12 @@ def in_turn(ours: Callable[[], float], peer: Callable[[], float], pairs: int) ->
 def rate_row(what: str, images: int, ours: list[float], peer: list[float], goal: str) -> Row:
     """A row of images per second, ratio ours / peer (higher is better), of seconds for `images` images."""
     ratios = [b / a for a, b in zip(ours, peer, strict=True)]
-    shown = [f"{images / statistics.median(seconds):.0f} images/s" for seconds in (ours, peer)]
+    shown = [f"{significant(images / statistics.median(durations), 3)} images/s" for durations in (ours, peer)]
     return Row(what, *shown, statistics.median(ratios), min(ratios), max(ratios), goal)
 
 
 def time_row(what: str, ours: list[float], peer: list[float], goal: str) -> Row:
     """A row of milliseconds, ratio ours / peer (lower is better)."""
     ratios = [a / b for a, b in zip(ours, peer, strict=True)]
-    shown = [f"{statistics.median(seconds) * 1e3:.1f} ms" for seconds in (ours, peer)]
+    shown = [seconds(statistics.median(durations)) for durations in (ours, peer)]
     return Row(what, *shown, statistics.median(ratios), min(ratios), max(ratios), goal)

@@ -25,6 +25,7 @@ from hydra.types import RunMode
 from benchmarks import experiments
 from benchmarks.in_process import Pipeline
 from benchmarks.pairing import timed
+from retinue.pipeline import numbers
 from retinue.pipeline.composition import project_root
 from retinue.pipeline.stage import explained
 from retinue.stages import train
@@ -72,7 +73,7 @@ def trained(pipeline: Pipeline, *overrides: str) -> float:
     settings = pipeline.settings(*overrides)
     shutil.rmtree(pipeline.path / ".cache", ignore_errors=True)
     seconds = timed(partial(pipeline.run, train, settings))
-    print(f"{' '.join(overrides)}: {seconds:.1f} s", flush=True)
+    print(f"{' '.join(overrides)}: {numbers.seconds(seconds)}", flush=True)
     return seconds
 
 
@@ -85,9 +86,9 @@ def against_a_loop(root: Path) -> str:
     pipeline = Pipeline(())
     loop = sum(trained(pipeline, *point) for point in POINTS)
     rows = [
-        ("6 trials, 2 workers: the whole command", f"{seconds:.1f} s"),
-        ("the same 6 trainings in a loop in one process", f"{loop:.1f} s"),
-        ("ratio", f"{seconds / loop:.2f}"),
+        ("6 trials, 2 workers: the whole command", numbers.seconds(seconds)),
+        ("the same 6 trainings in a loop in one process", numbers.seconds(loop)),
+        ("ratio", numbers.significant(seconds / loop, 3)),
         ("data stages executed by the 6 trials", str(data)),
     ]
     return experiments.markdown(("what", "measured"), rows)
@@ -108,7 +109,7 @@ def beyond_training(root: Path) -> str:
         for number, rate in enumerate(rates):
             trial = launcher.run(number, [f"optimizer.lr={rate}"]).seconds
             pairs.append((trial, trained(pipeline, *SMALL, f"optimizer.lr={rate}")))
-            print(f"a trial: {trial:.1f} s", flush=True)
+            print(f"a trial: {numbers.seconds(trial)}", flush=True)
     finally:
         launcher.close()
     del pairs[0]  # the first trial also finds out that the data stages are done
@@ -117,7 +118,10 @@ def beyond_training(root: Path) -> str:
         ("its training alone, in one process", [alone for _, alone in pairs]),
         ("difference", [trial - alone for trial, alone in pairs]),
     ]
-    rows = [(what, f"{statistics.median(s):.1f} s", f"{min(s):.1f} to {max(s):.1f} s") for what, s in columns]
+    rows = [
+        (what, numbers.seconds(statistics.median(s)), f"{numbers.seconds(min(s))} to {numbers.seconds(max(s))}")
+        for what, s in columns
+    ]
     return experiments.markdown(("what", f"median of {PAIRS}", "smallest to largest"), rows)
 
 
@@ -128,7 +132,7 @@ def against_the_grid(root: Path) -> str:
         sweep(root, f"sweep=digits_{name}", f"sweep.name={name}")
         table = _document(root / ".cache" / "sweeps" / name / "table.json")
         best = table["trials"][0]
-        value = f"{best['values']['val/log_loss']:.6f}"
+        value = numbers.figure(best["values"]["val/log_loss"])
         rows.append((name, str(len(table["trials"])), " ".join(best["overrides"]), value))
     return experiments.markdown(("search", "trials", "best setting", "val/log_loss"), rows)
 

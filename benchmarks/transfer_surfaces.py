@@ -13,6 +13,7 @@ from scipy import stats
 from benchmarks import experiments
 from benchmarks.in_process import Pipeline
 from retinue.pipeline.composition import project_root
+from retinue.pipeline.numbers import figure
 from retinue.pipeline.plan import load_plan
 from retinue.pipeline.stage import explained
 from retinue.training.images import TrainingImages
@@ -40,7 +41,7 @@ def main(seeds: int) -> None:
         weights = Path(folder, "source")
         pipeline = Pipeline((*SOURCE, "transfer=scratch"))
         metrics = pipeline.trained("train.max_epochs=15")
-        print(f"source domain: test accuracy {metrics['accuracy_score']:.4f}", flush=True)
+        print(f"source domain: test accuracy {figure(metrics['accuracy_score'])}", flush=True)
         shutil.copytree(pipeline.path / "models", weights)
         cells = {
             (size, domain): _cell(size, domain, ("weights=bundle", f"weights.path={weights}"), seeds)
@@ -94,7 +95,7 @@ def _cell(size: str, domain: str, start: Sequence[str], seeds: int) -> Cell:
         for name in SCENARIOS:
             metrics = pipeline.trained(f"transfer={name}", *(start if name != "scratch" else ("weights=none",)))
             cell.scores[name].append(metrics["accuracy_score"])
-            print(f"{size} {domain} seed {seed} {name}: {metrics['accuracy_score']:.4f}", flush=True)
+            print(f"{size} {domain} seed {seed} {name}: {figure(metrics['accuracy_score'])}", flush=True)
         settings = pipeline.settings("transfer=auto", *start)
         with pipeline.inside():
             decision = prepare_network(load_plan(TrainPlan, settings), TrainingImages.read()).decision
@@ -116,7 +117,7 @@ def _rows(cells: Mapping[tuple[str, str], Cell]) -> list[Sequence[str]]:
 
 
 def _shown(scores: Sequence[float]) -> str:
-    return f"{experiments.cut_off(statistics.mean(scores), 3)} ± {half_width(scores):.3f}"
+    return f"{figure(statistics.mean(scores))} ± {figure(half_width(scores))}"
 
 
 if __name__ == "__main__":

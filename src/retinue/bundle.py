@@ -25,7 +25,7 @@ from safetensors.torch import save as serialize
 from retinue.images.preprocessing import Preprocessing
 from retinue.metrics.probabilities import decide, to_probs
 from retinue.models.network import Network
-from retinue.pipeline.artifacts import MODEL, Dataset
+from retinue.pipeline.artifacts import BUNDLE, MODEL, WEIGHTS, Dataset
 from retinue.pipeline.errors import ModelError, SettingsError
 from retinue.pipeline.files import read_json, write_json
 from retinue.pipeline.settings import build
@@ -58,7 +58,7 @@ class Bundle:
         network: in eval mode, on the CPU after loading.
         model: section `model` of the settings: name, module, _target_ and the arguments.
         dataset: class names, preprocessing and counts of the data it was trained on.
-        training: what the training says of itself: best_epoch, monitor, value, initial_weights.
+        training: what the training says of itself: best_epoch (from 1), monitor, value, initial_weights.
     """
 
     network: Network
@@ -80,14 +80,14 @@ class Bundle:
         """Writes bundle.json and weights.safetensors into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
-        (folder / "weights.safetensors").write_bytes(serialize(state))  # save_file hides which disk error it met
+        (folder / WEIGHTS.name).write_bytes(serialize(state))  # save_file hides which disk error it met
         document = {
             "format": FORMAT,
             "model": dict(self.model),
             "dataset": asdict(self.dataset),
             "training": dict(self.training),
         }
-        write_json(folder / "bundle.json", document)
+        write_json(folder / BUNDLE.name, document)
 
     @classmethod
     def load(cls, folder: Path | str = MODEL) -> "Bundle":
@@ -98,16 +98,16 @@ class Bundle:
             ModelError: the bundle is of another format, names a foreign architecture, or its weights do not fit.
         """
         folder = Path(folder)
-        document = read_json(folder / "bundle.json")
+        document = read_json(folder / BUNDLE.name)
         try:
             if document["format"] != FORMAT:
                 raise ModelError(f"{folder}: bundle format {document['format']}, this version reads {FORMAT}.")
             dataset = Dataset.from_document(document["dataset"])
             model, training = document["model"], document["training"]
         except (KeyError, TypeError) as error:
-            raise ModelError(f"{folder / 'bundle.json'}: not a model bundle ({error}). Train it again.") from error
+            raise ModelError(f"{folder / BUNDLE.name}: not a model bundle ({error}). Train it again.") from error
         network = build_network(model, dataset)
-        _load_state(network, folder / "weights.safetensors")
+        _load_state(network, folder / WEIGHTS.name)
         return cls(network.eval(), model, dataset, training)
 
     def predict(
@@ -184,4 +184,4 @@ def _load_state(network: Network, path: Path) -> None:
             f"{path}: not a whole safetensors file ({error}). Run `dvc checkout` or train again."
         ) from error
     except RuntimeError as error:
-        raise ModelError(f"{path}: the weights do not fit the architecture in bundle.json: {error}") from error
+        raise ModelError(f"{path}: the weights do not fit the architecture in {BUNDLE.name}: {error}") from error

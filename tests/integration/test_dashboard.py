@@ -272,7 +272,7 @@ def test_a_large_page_is_warned_of(
 
     monkeypatch.setattr(command, "LARGE_BYTES", 1000)
     command.run(["twin"], output=inside.path / "large", baseline=None, images=0, with_latency=False)
-    assert "warning: more than 0 MB; fewer images (--images)" in capsys.readouterr().out
+    assert "warning: more than 1.00 kB; fewer images (--images)" in capsys.readouterr().out
     assert (inside.path / "large" / "index.html").is_file()
 
 

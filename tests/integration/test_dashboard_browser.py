@@ -14,6 +14,7 @@ from browser import CONTRAST
 from dashboard_outcomes import MadeUp, made_board
 from retinue.dashboard.collect import Dashboard
 from retinue.dashboard.page import render
+from retinue.pipeline.numbers import figure
 
 EVIL = "</script><script>document.title = 'taken'</script>" + "a_name_without_any_place_to_break_" * 4
 OUTCOMES = [
@@ -196,9 +197,9 @@ def test_two_chosen_are_compared(visit: Page, board: Dashboard) -> None:
     rows = {row.split("\t")[0]: row.split("\t")[1:] for row in visit.locator("#scores tbody tr").all_inner_texts()}
     left, right, difference, interval, _ = rows["accuracy"]
     assert (left, right) == tuple(
-        f"{board.results[index(board, n)].metrics['accuracy_score']:.9f}"[:6] for n in ("small", "poor")
+        figure(board.results[index(board, n)].metrics["accuracy_score"]) for n in ("small", "poor")
     )
-    assert difference == f"+{(only_a - only_b) / 120:.9f}"[:7]
+    assert difference == f"+{figure((only_a - only_b) / 120)}"
     low, high = (float(end.replace("−", "-")) for end in interval.split(" to "))
     assert low < (only_a - only_b) / 120 < high
     exact = stats.binomtest(only_a, only_a + only_b).pvalue

@@ -207,7 +207,7 @@ def test_too_many_bad_files_fail_and_leave_earlier_results(checkout: Path) -> No
     with pytest.raises(DataError) as caught:
         run(acquire)
     message = str(caught.value)
-    assert "2 of 26 files (7.7%) cannot be used; source.max_bad_fraction allows 5.0%" in message
+    assert "2 of 26 files (7.7 %) cannot be used; source.max_bad_fraction allows 5 %" in message
     assert "a/note.txt: not an image" in message
     assert "b/cut.jpg: cannot be decoded" in message
     assert ".cache/acquire/quarantine.json" in message

@@ -70,7 +70,7 @@ def write_results(seed: int) -> None:
     for name, rows in curve_tables(labels, probs, classes, EVALUATE).items():
         write_table(artifacts.CURVES / f"{name}.csv", type(rows[0]), rows)
     artifacts.write_metrics(metrics_document(labels, probs, classes, EVALUATE, seed=0))
-    epochs = [Epoch(i, 0.1, 1 / (i + 1), 0.5, 1.1 / (i + 1), 0.5, 0.8, 3) for i in range(5)]
+    epochs = [Epoch(i, 0.1, 1 / (i + 1), 0.5, 1.1 / (i + 1), 0.5, 0.8, 3) for i in range(1, 6)]
     write_table(artifacts.MODEL / "history.csv", Epoch, epochs)
 
 

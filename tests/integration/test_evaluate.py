@@ -28,6 +28,7 @@ from retinue.pipeline.artifacts import (
 from retinue.pipeline.composition import load_params
 from retinue.pipeline.errors import DataError, ModelError, SettingsError, TrainingError
 from retinue.pipeline.files import read_table, write_table
+from retinue.pipeline.numbers import figure
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.tracker import Tracker
 from retinue.stages.evaluate import SECTIONS, EvaluateSettings, run
@@ -138,7 +139,7 @@ def test_ten_classes(evaluate: Callable[..., None], here: Path, capsys: pytest.C
     np.testing.assert_array_equal([row.label for row in rows], labels)
     np.testing.assert_array_equal([row.predicted for row in rows], predicted)
     np.testing.assert_allclose([row.confidence for row in rows], probs.max(1), rtol=1e-12)
-    assert f"300 images: accuracy {metrics['accuracy_score']:.4f}" in capsys.readouterr().out
+    assert f"300 images: accuracy {figure(metrics['accuracy_score'])}" in capsys.readouterr().out
 
 
 def test_curves_have_the_areas_of_the_metrics(evaluate: Callable[..., None], here: Path) -> None:

@@ -25,6 +25,7 @@ from retinue.pipeline.artifacts import Dataset, Explanation, Prediction
 from retinue.pipeline.composition import load_params
 from retinue.pipeline.errors import DataError, ModelError, SettingsError
 from retinue.pipeline.files import read_json, read_table, write_table
+from retinue.pipeline.numbers import figure
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.tracker import Tracker
 from retinue.stages.explain import SECTIONS, ExplainSettings, choose, run
@@ -205,7 +206,7 @@ def test_the_tracker_sees_what_was_written(explain: Callable[..., dict[str, Any]
     entries = [Explanation(**entry) for entry in explain(tracker)["images"]]
     assert len(tracker.seen) == len(entries)
     for entry, (caption, exists) in zip(entries, tracker.seen, strict=True):
-        assert f"digit {entry.label}, predicted digit {entry.predicted} ({entry.confidence:.2f})" in caption
+        assert f"digit {entry.label}, predicted digit {entry.predicted} ({figure(entry.confidence)})" in caption
         assert exists
 
 

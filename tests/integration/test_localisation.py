@@ -19,13 +19,13 @@ from compositions import compose
 from report_artifacts import Scene, write_artifacts
 from retinue.bundle import Bundle
 from retinue.engine.store import ImageStore
-from retinue.explainers.localisation import Localisation, energy_score, mean_scores, pointing_score
+from retinue.explainers.localisation import energy_score, mean_scores, pointing_score
 from retinue.images.outline import outlined
 from retinue.images.overlay import overlay
 from retinue.images.preprocessing import Preprocessing
 from retinue.models.lenet5 import LeNet5
 from retinue.pipeline import artifacts
-from retinue.pipeline.artifacts import SPLITS, Explanation, Prediction, RawImage, Sample
+from retinue.pipeline.artifacts import SPLITS, Explanation, Localisation, Prediction, RawImage, Sample
 from retinue.pipeline.files import read_json, read_table, write_json, write_table
 from retinue.pipeline.settings import Settings, build
 from retinue.pipeline.tracker import Tracker

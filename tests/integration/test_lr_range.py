@@ -28,6 +28,7 @@ from retinue.models.lenet5 import LeNet5
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Dataset, Sample
 from retinue.pipeline.files import write_table
+from retinue.pipeline.numbers import figure, significant
 
 CLASSES = ("left", "right", "above")
 COUNT, SIZE = 72, 32
@@ -178,7 +179,8 @@ def test_the_test_ends_where_the_training_diverges(high: str, capsys: pytest.Cap
     assert all(value <= 4 * best for value, best in zip(smoothed[:-1], lowest[:-1], strict=True))
     if smoothed[-1] > 4 * lowest[-1]:
         assert document["ended"] == (
-            f"optimizer.lr={document['steps'][-1]['lr']:.2g}, where the smoothed loss exceeded 4 times its lowest value"
+            f"optimizer.lr={significant(document['steps'][-1]['lr'], 2)}, "
+            "where the smoothed loss exceeded 4 times its lowest value"
         )
     else:
         assert "where the loss was not finite" in document["ended"]
@@ -191,9 +193,11 @@ def test_what_is_printed_is_what_was_found(capsys: pytest.CaptureFixture[str]) -
     assert document["recommended_lr"] == document["minimum_lr"] / 10
     run(*settings)
     text = capsys.readouterr().out
-    assert f"Recommended: optimizer.lr={document['recommended_lr']:.2g}, the lowest loss's rate / 10." in text
-    rows = re.findall(r"^ +(\S+e\S+) +(\d+\.\d+)(?:  █+…?)?$", text, re.MULTILINE)
-    steps = {(f"{step['lr']:.2e}", f"{step['smoothed']:.4f}") for step in document["steps"]}
+    assert (
+        f"Recommended: optimizer.lr={significant(document['recommended_lr'], 2)}, the lowest loss's rate / 10." in text
+    )
+    rows = re.findall(r"^ +([\d.e-]+) +(\d+\.\d+)(?:  █+…?)?$", text, re.MULTILINE)
+    steps = {(significant(step["lr"], 3), figure(step["smoothed"])) for step in document["steps"]}
     assert set(rows) <= steps
     assert (len(rows), rows[0][0]) == (20, "1.00e-05")
 

@@ -20,6 +20,7 @@ from retinue.pipeline.checked import ensure_checked
 from retinue.pipeline.composition import load_params
 from retinue.pipeline.errors import DataError, SettingsError
 from retinue.pipeline.files import read_json, read_table, write_json
+from retinue.pipeline.numbers import figure
 from retinue.pipeline.settings import EXECUTION_SECTIONS, Settings
 from retinue.pipeline.tracker import Tracker
 from retinue.reports.gallery import spread
@@ -95,23 +96,23 @@ def test_the_figures_are_those_of_the_artifacts(tmp_path, monkeypatch, scene):
     names = [name for name in metrics if name.endswith(("_score", "_loss", "_error"))]
     assert len(names) >= 8
     for name in names:
-        assert rows[name][0] == f"{metrics[name]:.4f}"
+        assert rows[name][0] == figure(metrics[name])
     for name, (low, high) in metrics["intervals"].items():
-        assert rows[name][1] == f"{low:.4f} to {high:.4f}"
+        assert rows[name][1] == f"{figure(low)} to {figure(high)}"
     by_class = _rows(page, "Metrics of each class")
     heads = _heads(page, "Metrics of each class")
     assert [row[0] for row in by_class] == list(scene.classes)
     for row in by_class:
         of_class = metrics["per_class"][row[0]]
         assert row[1] == str(of_class["support"])
-        assert row[2:] == [f"{of_class[name]:.4f}" for name in heads[2:]]
+        assert row[2:] == [figure(of_class[name]) for name in heads[2:]]
     verdict = next(text for values, text in page.all("p") if values.get("id") == "verdict")
     right = round(metrics["accuracy_score"] * metrics["num_images"])
     assert (
         f"classifies {right} of {metrics['num_images']} test images ({len(scene.classes)} classes) correctly" in verdict
     )
-    assert f"{metrics['accuracy_score']:.4f}" in verdict
-    assert f"{metrics['auc_score']:.4f}" in verdict
+    assert figure(metrics["accuracy_score"]) in verdict
+    assert figure(metrics["auc_score"]) in verdict
     assert ("macro AUC" in verdict) == (len(scene.classes) > 2)
     assert "lenet5" in verdict
     assert "scratch" in verdict
@@ -148,8 +149,8 @@ def test_what_was_run_is_told(tmp_path, monkeypatch):
         assert digest == hashlib.sha256(Path(path).read_bytes()).hexdigest()
     assert "dvc repro" in text
     best = read_json(artifacts.MODEL / "bundle.json")["training"]["best_epoch"]
-    assert f"the weights of epoch {best + 1} are kept" in text
-    assert f"best: {best + 1}" in text
+    assert f"the weights of epoch {best} are kept" in text
+    assert f"best: {best}" in text
 
 
 def test_every_section_and_every_image_is_there(tmp_path, monkeypatch):
@@ -164,7 +165,7 @@ def test_every_section_and_every_image_is_there(tmp_path, monkeypatch):
     assert {entry["outcome"] for entry in gallery} == {"right", "wrong", "confident_error"}
     for entry in gallery:
         assert any(entry["image_id"] in alt for alt in alts)
-        assert f"{entry['confidence']:.3f}" in page.text()
+        assert figure(entry["confidence"]) in page.text()
     assert _rows(page, "Augmentation policy")[0][:2] == ["Affine", "0.90"]
     facts = dict(_rows(page, "Data card"))
     assert facts["licence"] == "MIT"

@@ -11,6 +11,7 @@ from report_artifacts import BINARY, TRANSFERRED, Scene, settings_values, write_
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Quarantined
 from retinue.pipeline.files import read_json
+from retinue.pipeline.numbers import figure
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.tracker import Tracker
 from retinue.stages import report
@@ -145,7 +146,7 @@ def test_the_figures_that_are_seen_are_those_of_the_metrics(browser, pages, name
         for key in ("accuracy_score", "auc_score", "calibration_error"):
             tile = visit.page.locator(f"[data-figure={key}]")
             assert tile.is_visible()
-            assert tile.inner_text() == f"{metrics[key]:.4f}"
+            assert tile.inner_text() == figure(metrics[key])
         assert visit.page.locator("[data-figure=num_images]").inner_text() == str(metrics["num_images"])
 
 
@@ -165,7 +166,7 @@ def test_a_click_on_a_heading_sorts(browser, pages):
         heading.get_by_role("button").press("Enter")
         assert heading.get_attribute("aria-sort") == "ascending"
         assert column(recall + 1) == sorted(column(recall + 1))
-        assert {c: f"{metrics[c]['recall_score']:.4f}" for c in first()} == dict(
+        assert {c: figure(metrics[c]["recall_score"]) for c in first()} == dict(
             zip(first(), table.locator(f"tbody td:nth-child({recall + 1})").all_inner_texts(), strict=True)
         )
         table.locator("thead th").first.get_by_role("button").click()

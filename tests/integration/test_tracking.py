@@ -564,14 +564,14 @@ def test_lightning_logs_against_epochs_and_leaves_no_files(checkout: Path):
     rows = offline_run().history
     # loss = (slope - 1)², d loss / d slope = 2 (slope - 1): a step of 0.25 halves slope - 1
     assert [(row["epoch"], row["train/loss"]) for row in rows if "train/loss" in row] == [
-        (0, 1),
-        (1, 1 / 4),
-        (2, 1 / 16),
+        (1, 1),
+        (2, 1 / 4),
+        (3, 1 / 16),
     ]
     assert [(row["epoch"], row["val/error"]) for row in rows if "val/error" in row] == [
-        (0, 1 / 2),
-        (1, 1 / 4),
-        (2, 1 / 8),
+        (1, 1 / 2),
+        (2, 1 / 4),
+        (3, 1 / 8),
     ]
     assert {name for name in files_below(checkout) if not name.startswith(".cache/wandb/")} == before
 

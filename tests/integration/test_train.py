@@ -130,6 +130,13 @@ def test_variants_learn(overrides: list[str], prepared: Project) -> None:
     rows = (prepared.path / "models/history.csv").read_text().splitlines()
     header, last = rows[0].split(","), rows[-1].split(",")
     assert float(last[header.index("val_accuracy_score")]) > 0.8
+    assert [row.split(",")[header.index("epoch")] for row in rows[1:]] == [str(n) for n in range(1, len(rows))]
+    losses = [float(row.split(",")[header.index("val_log_loss")]) for row in rows[1:]]
+    training = json.loads((prepared.path / "models/bundle.json").read_text())["training"]
+    assert (training["best_epoch"], training["value"]) == (losses.index(min(losses)) + 1, min(losses))
+    ledger = json.loads((prepared.path / "models/transfer.json").read_text())
+    assert [row["epoch"] for row in ledger["epochs"]] == list(range(1, len(rows)))
+    assert {row["trained_from"] for row in ledger["layers"]} == {1}
     assert all(np.isfinite(v).all() for v in load_file(prepared.path / "models/weights.safetensors").values())
 
 

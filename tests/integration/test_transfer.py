@@ -133,7 +133,7 @@ def test_auto_says_why_and_never_opens_the_test_split(prepared: Project) -> None
 def test_gradual_unfreezing_is_in_the_ledger(prepared: Project) -> None:
     prepared.stage("train", *SETTINGS, "transfer=small_similar", "transfer.unfreeze_every=1")
     document = transfer(prepared)
-    assert [row["trained_from"] for row in document["layers"]] == [None, 3, 2, 1, 0]
+    assert [row["trained_from"] for row in document["layers"]] == [None, 4, 3, 2, 1]
     assert [row["in_optimizer"] for row in document["layers"]] == [False, True, True, True, True]
     assert [row["frozen_tensors"] for row in document["epochs"]] == [8, 6, 4, 2]
 

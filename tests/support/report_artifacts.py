@@ -199,7 +199,7 @@ def _model(rng: np.random.Generator, scene: Scene) -> None:
         val = 0.06 + 1.9 * left + 0.02 * max(0, epoch - 9) + rng.uniform(0, 0.01)
         history.append(
             Epoch(
-                epoch=epoch,
+                epoch=epoch + 1,
                 lr=0.002 * np.cos(epoch / scene.epochs * np.pi / 2) ** 2,
                 train_loss=0.02 + 2.2 * left,
                 train_accuracy_score=1 - 0.8 * left,
@@ -239,7 +239,7 @@ def _transfer(network: LeNet5, scene: Scene) -> dict[str, Any]:
                     type=type(module).__name__,
                     parameters=sum(p.numel() for p in parameters),
                     frozen=frozen,
-                    trained_from=None if frozen else 0,
+                    trained_from=None if frozen else 1,
                     in_optimizer=not frozen,
                     batch_norm=None,
                     lr=None if frozen else lr,
@@ -266,7 +266,7 @@ def _transfer(network: LeNet5, scene: Scene) -> dict[str, Any]:
         },
         "prefix_cache": "float32" if transfers else None,
         "layers": [asdict(row) for row in layers],
-        "epochs": [asdict(LedgerEpoch(epoch, tensors, digest, 10 - tensors, 0)) for epoch in range(scene.epochs)],
+        "epochs": [asdict(LedgerEpoch(1 + n, tensors, digest, 10 - tensors, 0)) for n in range(scene.epochs)],
     }
 
 

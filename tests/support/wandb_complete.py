@@ -118,13 +118,13 @@ def _check_run(run: wandb_server.Run, each: Expected, stage: str, sweep: str | N
 def _check_training(run: wandb_server.Run, each: Expected) -> None:
     """The history on the server is models/history.csv in Lightning's float32, the summary says which was the best."""
     rows = [row for row in run.history if "val/log_loss" in row]
-    assert [row["epoch"] for row in rows] == list(range(len(each.history)))
+    assert [row["epoch"] for row in rows] == list(range(1, len(each.history) + 1))
     for row, written in zip(rows, each.history, strict=True):
         values = {key: float(np.float32(written[key.replace("/", "_")])) for key in PER_EPOCH}
         assert {key: row[key] for key in PER_EPOCH} == values
     losses = [float(row["val_log_loss"]) for row in each.history]
     assert run.summary["best/value"] == min(losses)
-    assert run.summary["best/best_epoch"] == losses.index(min(losses))
+    assert run.summary["best/best_epoch"] == losses.index(min(losses)) + 1
     assert run.summary["parameters"] > 0
 
 

@@ -19,6 +19,7 @@ from retinue.images.preprocessing import Preprocessing
 from retinue.models.network import Network
 from retinue.pipeline.composition import compose
 from retinue.pipeline.errors import SettingsError
+from retinue.pipeline.numbers import figure, percent
 from retinue.pipeline.settings import build
 from retinue.transfer.automatic import SCENARIOS, Auto
 from retinue.transfer.probing import HeadInputs, measure_similarity
@@ -145,9 +146,15 @@ def test_the_table(images_per_class: float, transferred: float, chosen: str, aut
         "similarity": 2 * transferred - 1,
     }
     text = " ".join(decision.reasons)
-    for number in (f"{images_per_class:.0f} training images per class", "150", f"{transferred:.3f}", "0.500", "321"):
+    for number in (
+        f"{figure(round(images_per_class))} training images per class",
+        "150",
+        figure(transferred),
+        "0.5000",
+        "321",
+    ):
         assert number in text
-    assert f"save {2 * transferred - 1:.0%} of the errors" in text
+    assert f"save {percent(2 * transferred - 1)} of the errors" in text
     assert (": few " in text, ": many " in text) == (images_per_class < 150, images_per_class >= 150)
     assert ("similar to" in text, "different from" in text) == (transferred >= 0.75, transferred < 0.75)
     assert decision.reasons[-1] == f"Chosen: {chosen}."

@@ -1,7 +1,6 @@
-"""The parts of the dashboard: which settings differ, who may be compared, what is cut off, what is escaped."""
+"""The parts of the dashboard: which settings differ, who may be compared, what is escaped."""
 
 import json
-import math
 import re
 from pathlib import Path
 
@@ -13,26 +12,10 @@ from hypothesis import strategies as st
 from dashboard_outcomes import MadeUp, made_board
 from retinue.dashboard.changes import columns, differing
 from retinue.dashboard.document import document, embedded
-from retinue.dashboard.figures import cut
 from retinue.dashboard.leaderboard import cells, headings
 from retinue.dashboard.page import render
 from retinue.metrics.intervals import accuracy_interval
 from retinue.pipeline import artifacts
-
-
-@given(st.floats(-2, 2), st.integers(1, 6))
-def test_a_number_is_cut_off_never_rounded(value: float, decimals: int) -> None:
-    shown = float(cut(value, decimals).replace("−", "-"))
-    assert abs(shown) <= abs(value)
-    assert abs(value) - abs(shown) <= 10**-decimals * (1 + 1e-9)
-    assert math.copysign(1, shown) == math.copysign(1, value) or shown == 0
-
-
-def test_cutting_off_is_of_the_digits_that_are_written() -> None:
-    assert cut(0.0575) == "0.0575"  # as a binary fraction a little less
-    assert cut(0.99999999) == "0.9999"
-    assert cut(1.0) == "1.0000"
-
 
 LENET = {"model.name": "lenet5", "model._target_": "a.LeNet5", "optimizer.name": "sgd", "optimizer.momentum": "0.9"}
 MLP = {"model.name": "mlp", "model._target_": "a.MLP", "optimizer.name": "adamw", "optimizer.betas": "[0.9, 0.99]"}

@@ -14,10 +14,11 @@ from retinue.bundle import build_sized
 from retinue.describe.describe import describe, meta_copy
 from retinue.describe.layers import find_layers
 from retinue.describe.table import WIDTH, as_text
-from retinue.describe.wording import receptive_field_px, short, window
+from retinue.describe.wording import receptive_field_px, window
 from retinue.models.lenet5 import LeNet5
 from retinue.models.resnet import ResNet
 from retinue.pipeline.errors import SettingsError
+from retinue.pipeline.numbers import short
 from retinue.transfer.freezing import freeze
 from scenarios import scenario
 from small_networks import ADAMW, MOMENTUM, SGD, Net, WithAuxiliaryHead, on_meta

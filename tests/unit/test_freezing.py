@@ -65,7 +65,7 @@ def test_of_two_equally_close_boundaries_the_one_that_freezes_less_is_taken() ->
 
 def test_what_is_frozen_is_said() -> None:
     network = on_meta("resnet18")
-    assert str(freeze(network, scenario(0.4))) == "16 of 40 layers before the head frozen (40%), up to layer2.0"
+    assert str(freeze(network, scenario(0.4))) == "16 of 40 layers before the head frozen (40 %), up to layer2.0"
     assert str(freeze_blocks(network, blocks_of(network), 0)) == "nothing frozen of 40 layers before the head"
     assert freeze(network, scenario(0.0)).end is None
 

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from retinue.explainers.localisation import Localisation, energy_score, mean_scores, pointing_score
+from retinue.explainers.localisation import energy_score, mean_scores, pointing_score
 from retinue.images.outline import outlined
+from retinue.pipeline.artifacts import Localisation
 
 SHAPE = (5, 7)
 # On a grid of 1/256, so that sums are exact and a tie is a tie.

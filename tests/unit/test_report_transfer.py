@@ -22,14 +22,13 @@ from retinue.stages import report
 HASHES = ("a" * 64, "b" * 64, "c" * 64)
 SCRATCH = {"name": "scratch", "frozen_fraction": 0.0, "lr_factor": 1.0, "block_decay": 1.0, "unfreeze_every": None}
 SIMILAR = {**SCRATCH, "name": "large_similar", "frozen_fraction": 0.7, "lr_factor": 0.1}
-THIN = "\u202f"
 
 
 def frozen(layer: str, *, kind: str = "Conv2d", batch_norm: str | None = None) -> LayerEntry:
     return LayerEntry(layer, kind, 1000, True, None, False, batch_norm, None)
 
 
-def trained(layer: str, lr: float, *, start: int = 0, batch_norm: str | None = None) -> LayerEntry:
+def trained(layer: str, lr: float, *, start: int = 1, batch_norm: str | None = None) -> LayerEntry:
     return LayerEntry(layer, "BatchNorm2d" if batch_norm else "Linear", 10, False, start, True, batch_norm, lr)
 
 
@@ -43,7 +42,7 @@ LAYERS = (
 
 def epochs(*held: tuple[int, str], unmoved: int = 0) -> list[LedgerEpoch]:
     """A row for each (number of frozen tensors, their hash)."""
-    return [LedgerEpoch(i, count, digest, 4, unmoved) for i, (count, digest) in enumerate(held)]
+    return [LedgerEpoch(i, count, digest, 4, unmoved) for i, (count, digest) in enumerate(held, start=1)]
 
 
 def section(
@@ -85,7 +84,7 @@ def test_scratch_is_one_sentence() -> None:
 
 def test_what_is_frozen_is_said() -> None:
     assert section()["sentence"] == (
-        f"Scenario large_similar: 2 of 3 layers before the head are frozen (66.7{THIN}%), up to layer1. "
+        "Scenario large_similar: 2 of 3 layers before the head are frozen (66.7 %), up to layer1. "
         "Learning rate before the schedule: 0.002 for the head, 0.0002 for the trained layers before it. "
         "What the frozen layers give was computed once and kept as float32."
     )
@@ -133,7 +132,7 @@ def test_the_table_is_the_ledger() -> None:
     assert table["features.0"] == {
         "layer": "features.0",
         "type": "Conv2d",
-        "parameters": f"1{THIN}000",
+        "parameters": "1,000",
         "state": "frozen",
         "in optimizer": "no",
         "batch norm": "",
@@ -218,7 +217,7 @@ def page(scene: Scene, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_the_page_shows_scenario_reasons_proof_and_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     html = page(TRANSFERRED, tmp_path, monkeypatch)
-    assert "2 of 4 layers before the head are frozen (50\u202f%), up to features.c3." in html
+    assert "2 of 4 layers before the head are frozen (50 %), up to features.c3." in html
     assert "<p>It was chosen by transfer=auto:</p>" in html
     assert [f"<li>{reason}</li>" in html for reason in TRANSFERRED.reasons] == [True, True]
     assert "The hash of the 4 frozen tensors was the same after each of the 18 epochs." in html

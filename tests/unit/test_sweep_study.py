@@ -101,13 +101,13 @@ def test_a_trial_that_falls_behind_is_pruned(tmp_path: Path) -> None:
     for _ in range(4):
         trial = own.ask()
         assert trial is not None
-        assert not own.should_prune(trial, {epoch: 1.0 / (epoch + 1) for epoch in range(5)})
+        assert not own.should_prune(trial, {epoch: 1.0 / (epoch + 1) for epoch in range(1, 6)})
         own.complete(trial, [0.2])
     behind, ahead = own.ask(), own.ask()
     assert behind is not None
     assert ahead is not None
-    assert own.should_prune(behind, dict.fromkeys(range(5), 5.0))
-    assert not own.should_prune(ahead, {epoch: 0.1 / (epoch + 1) for epoch in range(5)})
+    assert own.should_prune(behind, dict.fromkeys(range(1, 6), 5.0))
+    assert not own.should_prune(ahead, {epoch: 0.1 / (epoch + 1) for epoch in range(1, 6)})
 
 
 def test_several_objectives_make_a_front(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 from retinue.dashboard.collect import chosen_outcomes, collect
 from retinue.dashboard.page import render
 from retinue.dashboard.results import Result
+from retinue.pipeline import artifacts
 from retinue.pipeline.composition import project_root
 from retinue.pipeline.errors import RetinueError
+from retinue.pipeline.numbers import figure, short
 
 LARGE_BYTES = 25_000_000
 """A page above this size opens slowly, and few mail servers take it."""
@@ -48,9 +50,9 @@ def run(names: Sequence[str], *, output: Path, baseline: str | None, images: int
     partial.replace(target)
     size = len(text.encode())
     left_out = f", {len(board.left_out)} left out, with the reason" if board.left_out else ""
-    print(f"{len(board.results)} experiments{left_out}; {size / 1e6:.1f} MB")
+    print(f"{figure(len(board.results))} experiments{left_out}; {short(size, 'B')}")
     if size > LARGE_BYTES:
-        print(f"warning: more than {LARGE_BYTES / 1e6:.0f} MB; fewer images (--images) or names make it smaller")
+        print(f"warning: more than {short(LARGE_BYTES, 'B')}; fewer images (--images) or names make it smaller")
     print(f"dashboard {target.resolve().as_uri()}")
     return target
 
@@ -62,8 +64,8 @@ def _measured(result: Result) -> tuple[float, float, float] | None:
 
     try:
         with tempfile.TemporaryDirectory() as folder:
-            for name in ("bundle.json", "weights.safetensors"):
-                Path(folder, name).symlink_to(result.outcome.files(f"models/{name}")[""].resolve())
+            for path in (artifacts.BUNDLE, artifacts.WEIGHTS):
+                Path(folder, path.name).symlink_to(result.outcome.files(path.as_posix())[""].resolve())
             return latency(Bundle.load(folder))
     except RetinueError as error:
         result.note("latency", error)

@@ -27,42 +27,43 @@ function sentence(a, b, differences) {
   const { value, low, high, p } = differences.accuracy_score;
   const apart = p <= 1 - data.level + 1e-12;
   const words = apart ? `${value > 0 ? a.name : b.name} is better, beyond chance` : "they cannot be told apart";
-  const numbers = `: the difference is ${signed(value)} (${signed(low)} to ${signed(high)}), p ${pText(p)}.`;
+  const gap = (number) => differenceText(number, "score");
+  const numbers = `: the difference is ${gap(value)} (${gap(low)} to ${gap(high)}), p ${pText(p)}.`;
   return element("p", place, "By accuracy ", element("strong", {}, words), numbers);
 }
 
 function scoreTable(a, b, differences) {
   const lines = [...data.metrics, ...data.costs].filter(({ name }) => [a, b].some((row) => valueOf(row, name) !== undefined));
-  const body = lines.map(({ name, text }) => {
+  const body = lines.map(({ name, text, kind }) => {
     const [left, right] = [valueOf(a, name), valueOf(b, name)];
     const difference = differences?.[name];
     const isCounted = metricNamed.has(name) && !/_(score|error|loss)$/.test(name);
     const plain = a.set === b.set && !isCounted && left !== undefined && right !== undefined ? left - right : undefined;
     const shown = difference?.value ?? plain;
     const full = difference ? `${difference.low} to ${difference.high}` : "";
-    const interval = difference ? `${signed(difference.low)} to ${signed(difference.high)}` : "";
+    const interval = difference ? `${differenceText(difference.low, kind)} to ${differenceText(difference.high, kind)}` : "";
     return element(
       "tr",
       {},
       element("th", { scope: "row" }, text),
-      numberCell(left),
-      numberCell(right),
-      element("td", { class: "number", title: shown ?? "" }, shown === undefined ? "–" : signed(shown)),
+      numberCell(left, kind),
+      numberCell(right, kind),
+      element("td", { class: "number", title: shown ?? "" }, shown === undefined ? MISSING : differenceText(shown, kind)),
       element("td", { class: "number", title: full }, interval),
       element("td", { class: "number", title: difference?.p ?? "" }, difference ? pText(difference.p) : ""),
     );
   });
-  return tableOf("Scores and costs", ["", a.name, b.name, "difference", `${100 * data.level} % interval`, "p, paired"], body, "scores");
+  return tableOf("Scores and costs", ["", a.name, b.name, "difference", `${data.level_text} interval`, "p, paired"], body, "scores");
 }
 
-function numberCell(value) {
-  return element("td", { class: "number", title: value ?? "" }, cut(value));
+function numberCell(value, kind) {
+  return element("td", { class: "number", title: value ?? "" }, TEXTS[kind](value));
 }
 
 function settingsTable(a, b) {
   const keys = [...new Set([...Object.keys(a.settings), ...Object.keys(b.settings)])].filter((key) => a.settings[key] !== b.settings[key]);
   if (!keys.length) return paragraph("All settings are the same.");
-  const value = (row, key) => element("td", {}, element("code", {}, row.settings[key] ?? "–"));
+  const value = (row, key) => element("td", {}, element("code", {}, row.settings[key] ?? MISSING));
   const head = (key) => element("th", { scope: "row" }, element("code", {}, key));
   const body = keys.map((key) => element("tr", {}, head(key), value(a, key), value(b, key)));
   return tableOf("Settings that differ", ["", a.name, b.name], body, "settings-difference");

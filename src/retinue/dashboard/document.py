@@ -12,6 +12,7 @@ from retinue.dashboard.comparing import LEVEL, TESTED, Comparable
 from retinue.dashboard.leaderboard import COSTS, headings
 from retinue.dashboard.pictures import Shown
 from retinue.dashboard.results import Result, Scored
+from retinue.pipeline.numbers import percent
 
 
 def document(board: Dashboard) -> dict[str, Any]:
@@ -22,9 +23,16 @@ def document(board: Dashboard) -> dict[str, Any]:
     costs = dict(COSTS) | ({"latency": "ms per image"} if board.latencies else {})
     return {
         "level": LEVEL,
-        "metrics": [{"name": name, "text": columns[name], "lower": _lower(name)} for name in board.metrics],
+        "level_text": percent(LEVEL),
+        "metrics": [
+            {"name": name, "text": columns[name], "lower": _lower(name), "kind": _kind(board, name)}
+            for name in board.metrics
+        ],
         "tested": list(TESTED),
-        "costs": [{"name": name, "text": text} for name, text in costs.items()],
+        "costs": [
+            {"name": name, "text": text, "kind": "count" if name in COSTS else "measure"}
+            for name, text in costs.items()
+        ],
         "changed": [{"name": name, "text": columns[name]} for name in board.changed],
         "common": {key: value for key, value in first.items() if key not in differing},
         "sets": [_set(group) for group in board.groups],
@@ -44,6 +52,12 @@ def embedded(value: Any) -> Markup:
 
 def _lower(name: str) -> bool:
     return name.endswith(("_error", "_loss"))
+
+
+def _kind(board: Dashboard, name: str) -> str:
+    """The text of a metric: a "count" where all its values are integers, else a "score"."""
+    values = [result.metrics[name] for result in board.results if name in result.metrics]
+    return "count" if all(isinstance(value, int) for value in values) else "score"
 
 
 def _set(group: Comparable) -> dict[str, Any]:

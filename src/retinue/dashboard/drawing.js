@@ -34,14 +34,6 @@ function roundStep(width) {
   return [1, 2, 2.5, 5, 10].map((part) => part * decade).find((step) => step >= width * (1 - 1e-9));
 }
 
-/** A tick as text: 0.3, 2 M, 1e-05. */
-function tickText(value) {
-  const size = Math.abs(value);
-  const [, unit, sign] = [[1e9, 1e9, "G"], [1e6, 1e6, "M"], [1e4, 1e3, "k"]].find(([least]) => size >= least) || [];
-  if (unit) return `${Number((value / unit).toPrecision(4))}\u202f${sign}`;
-  return size >= 1e-4 || value === 0 ? String(Number(value.toPrecision(6))) : value.toExponential(0);
-}
-
 /** A drawing with a grid; `at` gives the pixel of a point, `area` takes what is clipped to the plot. */
 function framed(x, y, width, height, label) {
   const [right, bottom] = [width - MARGIN.right, height - MARGIN.bottom];

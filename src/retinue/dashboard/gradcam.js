@@ -35,7 +35,7 @@ function explainedBy(row, image, classes) {
   }
   const [predicted, target] = [classes[overlay.predicted], classes[overlay.target]];
   const said = overlay.right ? ["right", `✓ ${predicted}`] : ["wrong", `✗ ${predicted}`];
-  const rest = ` ${cut(overlay.confidence, 3)}${target === predicted ? "" : `, shown: ${target}`}`;
+  const rest = ` ${scoreText(overlay.confidence)}${target === predicted ? "" : `, shown: ${target}`}`;
   const caption = element("figcaption", {}, nameTag(row), element("br"), element("span", { class: said[0] }, said[1]), rest);
   const alt = `The same image under the map of ${row.name}: what speaks for ${target}`;
   return element("figure", {}, element("img", { src: overlay.uri, alt }), caption);

@@ -5,10 +5,9 @@ from typing import Any, NamedTuple
 
 from retinue.dashboard.collect import Dashboard
 from retinue.dashboard.comparing import LEVEL, TESTED, Seeds, Standing
-from retinue.dashboard.figures import cut, p_text
 from retinue.dashboard.results import Result
 from retinue.metrics.intervals import Interval
-from retinue.reports.tables import MISSING
+from retinue.pipeline.numbers import MISSING, figure, interval, p_value, percent, significant
 
 COSTS = {"parameters": "parameters", "multiply_adds": "multiply-adds"}
 HEADLINES = {"accuracy_score": "accuracy", "auc_score": "AUC", "log_loss": "log loss"}
@@ -67,7 +66,7 @@ def headings(board: Dashboard) -> list[Heading]:
         if name in TESTED:
             text = f"{HEADLINES[name]} against the leader"
             columns.append(
-                Heading(f"{name}.leader", text, title=f"paired test, corrected for their number ({_percent()})")
+                Heading(f"{name}.leader", text, title=f"paired test, corrected for their number ({percent(LEVEL)})")
             )
     columns += [
         Heading(key, _short_key(key, board.changed), _is_number(board, key), title=key) for key in board.changed
@@ -96,7 +95,7 @@ def _cell(board: Dashboard, result: Result, index: int, key: str) -> Cell:
         return _latency(board, index)
     if key in COSTS:
         cost = result.cost.get(key)
-        return NOTHING if cost is None else Cell(cut(cost), str(cost), title=str(cost))
+        return NOTHING if cost is None else Cell(figure(cost), str(cost), title=str(cost))
     if key.endswith(".leader"):
         return _standing(board, index, key.removesuffix(".leader"))
     if key in board.metrics:
@@ -105,14 +104,14 @@ def _cell(board: Dashboard, result: Result, index: int, key: str) -> Cell:
     return NOTHING if value is None else Cell(_shortened(value), value, title=value)
 
 
-def _metric(value: float | None, interval: Sequence[float] | None) -> Cell:
+def _metric(value: float | None, bounds: Sequence[float] | None) -> Cell:
     if value is None:
         return NOTHING
     full = repr(value)
-    if interval is None:
-        return Cell(cut(value), full, title=full)
-    low, high = interval
-    return Cell(cut(value), full, small=f"{cut(low)} to {cut(high)}", title=f"{full}, {_percent()} {low!r} to {high!r}")
+    if bounds is None:
+        return Cell(figure(value), full, title=full)
+    title = f"{full}, {percent(LEVEL)} {bounds[0]!r} to {bounds[1]!r}"
+    return Cell(figure(value), full, small=interval(bounds), title=title)
 
 
 def _standing(board: Dashboard, index: int, metric: str) -> Cell:
@@ -130,14 +129,19 @@ def _apart(standing: Standing) -> Cell:
     assert standing.corrected is not None
     title = f"p {standing.corrected!r} corrected, {standing.p!r} alone"
     text, mark = ("lower", "apart") if standing.apart else ("cannot be told apart", "together")
-    return Cell(text, repr(1 - standing.corrected), small=f"p {p_text(standing.corrected)}", title=title, mark=mark)
+    return Cell(text, repr(1 - standing.corrected), small=f"p {p_value(standing.corrected)}", title=title, mark=mark)
 
 
 def _latency(board: Dashboard, index: int) -> Cell:
     if index not in board.latencies:
         return NOTHING
     median, low, high = board.latencies[index]
-    return Cell(cut(median, 3), repr(median), small=f"{cut(low, 3)} to {cut(high, 3)}", title=f"median {median!r}")
+    return Cell(
+        significant(median, 3),
+        repr(median),
+        small=f"{significant(low, 3)} to {significant(high, 3)}",
+        title=f"median {median!r}",
+    )
 
 
 def seed_headings(board: Dashboard) -> list[Heading]:
@@ -176,12 +180,12 @@ def single_cells(board: Dashboard, index: int) -> list[Cell]:
     ]
 
 
-def _mean(value: float | None, interval: Interval | None) -> Cell:
-    if value is None or interval is None:
+def _mean(value: float | None, bounds: Interval | None) -> Cell:
+    if value is None or bounds is None:
         return NOTHING
-    half = (interval.high - interval.low) / 2
-    title = f"mean {value!r}, {_percent()} {interval.low!r} to {interval.high!r}"
-    return Cell(cut(value), repr(value), small=f"± {cut(half)}", title=title)
+    half = (bounds.high - bounds.low) / 2
+    title = f"mean {value!r}, {percent(LEVEL)} {bounds.low!r} to {bounds.high!r}"
+    return Cell(figure(value), repr(value), small=f"± {figure(half)}", title=title)
 
 
 def notes(board: Dashboard) -> list[dict[str, Any]]:
@@ -218,7 +222,3 @@ def _parses(value: str) -> bool:
 
 def _shortened(text: str) -> str:
     return text if len(text) <= SHOWN_TEXT else text[: SHOWN_TEXT - 1] + "…"
-
-
-def _percent() -> str:
-    return f"{100 * LEVEL:g} %"

@@ -10,12 +10,12 @@ from retinue.dashboard import leaderboard
 from retinue.dashboard.collect import Dashboard
 from retinue.dashboard.comparing import LEVEL, TESTED, Comparable
 from retinue.dashboard.document import document, embedded
-from retinue.dashboard.figures import cut
 from retinue.dashboard.leaderboard import HEADLINES
+from retinue.pipeline.numbers import figure, interval, percent
 from retinue.reports import page as report
 
 FOLDER = Path(__file__).parent
-SCRIPTS = ("state", "table", "drawing", "cost", "parallel", "compare", "roc", "gradcam", "start")
+SCRIPTS = ("numbers", "state", "table", "drawing", "cost", "parallel", "compare", "roc", "gradcam", "start")
 """Files of the page's script, in their order."""
 MAX_NAMED = 8
 
@@ -41,8 +41,8 @@ def render(board: Dashboard, title: str) -> str:
         counted=_counted(board),
         notes=leaderboard.notes(board),
         filters=_filters(board),
-        level=f"{100 * LEVEL:g} %",
-        alpha=f"{100 * (1 - LEVEL):.3g} %",
+        level=percent(LEVEL),
+        alpha=percent(1 - LEVEL),
         data=embedded(document(board)),
         style=Markup(style),
         script=Markup(script),
@@ -89,7 +89,7 @@ def _verdict(board: Dashboard, group: Comparable) -> dict[str, Any]:
     """What there is to say of a group in a few sentences: its size, and of each tested metric the leader."""
     scored = group.scored
     source = board.results[group.members[0]].settings.get("source.name", "")
-    size = f"{cut(len(scored.image_ids))} images, {len(scored.classes)} classes" if scored else "not readable"
+    size = f"{figure(len(scored.image_ids))} images, {len(scored.classes)} classes" if scored else "not readable"
     return {
         "label": group.label,
         "title": f"{source}, {size}" if source else size,
@@ -104,12 +104,11 @@ def _lead(board: Dashboard, group: Comparable, metric: str) -> dict[str, Any]:
     near = [i for i, standing in standings.items() if i != leader and not standing.apart]
     together = [board.results[i].name for i in sorted(near, key=lambda i: -board.results[i].metrics[metric])]
     result = board.results[leader]
-    low, high = result.intervals.get(metric, (None, None))
     return {
         "metric": HEADLINES[metric],
         "leader": result.name,
-        "value": cut(result.metrics[metric]),
-        "interval": "" if low is None or high is None else f"{cut(low)} to {cut(high)}",
+        "value": figure(result.metrics[metric]),
+        "interval": interval(result.intervals[metric]) if metric in result.intervals else "",
         "together": together[:MAX_NAMED],
         "more": max(0, len(together) - MAX_NAMED),
         "count": len(together),

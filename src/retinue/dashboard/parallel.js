@@ -27,14 +27,14 @@ function parallelAxes(rows) {
 }
 
 function parallelAxis(name, text, values) {
-  const distinct = [...new Set(values.map((value) => (value === undefined ? "–" : String(value))))];
+  const distinct = [...new Set(values.map((value) => (value === undefined ? MISSING : String(value))))];
   if (distinct.length < 2) return null;
   const length = AXIS_BOTTOM - AXIS_TOP;
-  const known = distinct.filter((value) => value !== "–");
+  const known = distinct.filter((value) => value !== MISSING);
   const isNumeric = known.every((value) => Number.isFinite(Number(value)));
   if (isNumeric) return numericAxis(name, text, known.map(Number), known.length < distinct.length);
   distinct.sort((a, b) => b.localeCompare(a, "en", { numeric: true }));
-  const place = (value) => AXIS_BOTTOM - ((distinct.indexOf(value === undefined ? "–" : String(value)) + 0.5) / distinct.length) * length;
+  const place = (value) => AXIS_BOTTOM - ((distinct.indexOf(value === undefined ? MISSING : String(value)) + 0.5) / distinct.length) * length;
   const short = (value) => (value.length > MAX_VALUE ? `${value.slice(0, MAX_VALUE - 1)}…` : value);
   return { name, text, numeric: false, y: place, values: distinct, ticks: distinct.map((value) => [place(value), short(value)]) };
 }
@@ -46,7 +46,7 @@ function numericAxis(name, text, known, hasMissing) {
   const y = (value) => (value === undefined ? AXIS_BOTTOM : bottom - scale.place(Number(value)) * (bottom - AXIS_TOP));
   const apart = known.length <= 5 && known.every((a) => known.every((b) => a === b || Math.abs(y(a) - y(b)) > 13));
   const ticks = (apart ? known : scale.ticks).map((value) => [y(value), tickText(value)]);
-  if (hasMissing) ticks.push([AXIS_BOTTOM, "–"]);
+  if (hasMissing) ticks.push([AXIS_BOTTOM, MISSING]);
   const at = (pixel) => scale.at((bottom - pixel) / (bottom - AXIS_TOP));
   return { name, text, numeric: true, y, at, ticks, low: Math.min(...known), high: Math.max(...known) };
 }

@@ -125,7 +125,7 @@ def read_result(outcome: Outcome, kind: str) -> Result:
     metrics, intervals = part("metrics", lambda: _metrics(outcome.metrics()), nothing)
     scored = part("predictions", lambda: _scored(outcome), None) if metrics else None
     if scored is not None and abs(float(scored.right.mean()) - metrics.get("accuracy_score", -1.0)) > 1e-9:
-        notes.append("predictions: they are not those of evaluation/metrics.json. `dvc repro` makes both anew.")
+        notes.append(f"predictions: they are not those of {artifacts.METRICS}. `dvc repro` makes both anew.")
         scored = None
     return Result(
         outcome,
@@ -169,7 +169,7 @@ def _metrics(document: Any) -> tuple[dict[str, float], dict[str, tuple[float, fl
     intervals = {name: (float(low), float(high)) for name, (low, high) in document.get("intervals", {}).items()}
     values = {name: value for name, value in _numbers(document) if not name.startswith("intervals.")}
     if "accuracy_score" not in values:
-        raise DataError("evaluation/metrics.json has no accuracy_score: it is of another version. Run it again.")
+        raise DataError(f"{artifacts.METRICS} has no accuracy_score: it is of another version. Run it again.")
     return values, intervals
 
 
@@ -186,12 +186,12 @@ def _cost(architecture: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _scored(outcome: Outcome) -> Scored:
-    rows = read_table(_file(outcome, "evaluation/predictions/predictions.csv"), Prediction)
-    logits = np.load(_file(outcome, "evaluation/predictions/logits.npy"), allow_pickle=False)
-    classes = _json(outcome, "models/bundle.json")["dataset"]["classes"]
+    rows = read_table(_file(outcome, artifacts.PREDICTED.as_posix()), Prediction)
+    logits = np.load(_file(outcome, artifacts.LOGITS.as_posix()), allow_pickle=False)
+    classes = _json(outcome, artifacts.BUNDLE.as_posix())["dataset"]["classes"]
     if len(logits) != len(rows):
         raise DataError(f"{len(rows)} predictions, logits of {len(logits)} images. Run it again.")
-    content = _contents(_file(outcome, "data/raw/manifest.csv"))
+    content = _contents(_file(outcome, artifacts.RAW_MANIFEST.as_posix()))
     labels = np.array([row.label for row in rows], np.int64)
     named = [(row.image_id, classes[row.label], content[row.image_id]) for row in rows]
     return Scored(
@@ -211,7 +211,7 @@ def _contents(manifest: Path) -> Mapping[str, str]:
 
 
 def _curves(outcome: Outcome) -> dict[str, RocCurve]:
-    points = read_table(_file(outcome, "evaluation/curves/roc.csv"), RocPoint)
+    points = read_table(_file(outcome, artifacts.ROC.as_posix()), RocPoint)
     grouped = {name: list(rows) for name, rows in groupby(points, key=lambda point: point.curve)}
     kept = list(grouped) if len(grouped) <= MAX_CURVES else [name for name in _AVERAGES if name in grouped]
     return {name: thin_roc(_roc(grouped[name]), CURVE_POINTS) for name in kept}
@@ -221,11 +221,11 @@ def _roc(points: Sequence[RocPoint]) -> RocCurve:
     columns = zip(*((p.false_positive_rate, p.true_positive_rate, p.threshold) for p in points), strict=True)
     curve = RocCurve(*(np.array(column, np.float64) for column in columns))
     if not np.isfinite([curve.false_positive_rate, curve.true_positive_rate]).all():
-        raise DataError(f"evaluation/curves/roc.csv: curve {points[0].curve!r} has points that are not finite.")
+        raise DataError(f"{artifacts.ROC}: curve {points[0].curve!r} has points that are not finite.")
     return curve
 
 
 def _gallery(outcome: Outcome) -> list[Explanation]:
     """Its explained images; none where the explainer has nothing to show for the network."""
-    document = _json(outcome, "explanations/gallery.json")
+    document = _json(outcome, artifacts.GALLERY.as_posix())
     return [Explanation(**entry) for entry in document["images"]] if document["applicable"] else []

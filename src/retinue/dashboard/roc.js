@@ -32,7 +32,7 @@ function rocFigure(place, rows, curve) {
   const side = Math.max(290, Math.min(room < 700 ? room : (room - 24) / 2, 520));
   const regions = rows.some((row) => row.metrics.auc_score >= CORNER_FROM) ? [[0, 1], [0.9, 1]] : [[0, 1]];
   const drawings = regions.map(([low, high]) => rocDrawing(rows, curve, side, [low, high]));
-  const entry = (row) => `${row.name}, AUC ${cut(row.metrics.auc_score)}`;
+  const entry = (row) => `${row.name}, AUC ${scoreText(row.metrics.auc_score)}`;
   const item = (row) => element("li", { class: seriesOf(row.index) }, element("span", { class: "swatch" }), entry(row));
   const corner = regions.length > 1 ? "Last, the upper left corner ten times enlarged. " : "";
   const note = paragraph(`${corner}The dotted diagonal is chance.`, { class: "quiet small" });

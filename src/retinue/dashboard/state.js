@@ -43,7 +43,7 @@ function valueOf(row, key) {
 
 /** A range is {low, high} of numbers or {values} of texts. */
 function isWithin(value, range) {
-  if (range.values) return range.values.includes(value === undefined ? "–" : String(value));
+  if (range.values) return range.values.includes(value === undefined ? MISSING : String(value));
   return value !== undefined && Number(value) >= range.low && Number(value) <= range.high;
 }
 
@@ -98,26 +98,6 @@ function differenceOf(a, b) {
 function unpacked(text, classes) {
   const bytes = Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
   return classes.length > 256 ? new Uint16Array(bytes.buffer) : bytes;
-}
-
-/** A number as the tables show it: cut off, not rounded; whole numbers with their digits in threes. */
-function cut(value, decimals = 4) {
-  if (value === undefined || value === null) return "–";
-  if (Number.isInteger(value) && Math.abs(value) > 1) return String(value).replace(/\B(?=(\d{3})+$)/g, "\u202f").replace("-", "−");
-  const text = /e/.test(String(value)) ? value.toFixed(20) : String(value);
-  const [, sign, whole, fraction] = /^(-?)(\d+)\.?(\d*)$/.exec(text);
-  const shown = `${whole}.${fraction.padEnd(decimals, "0").slice(0, decimals)}`;
-  return (sign && Number(shown) !== 0 ? "−" : "") + shown;
-}
-
-/** A difference, its sign shown even where all its digits are cut off. */
-function signed(value) {
-  if (value === 0) return cut(0);
-  return (value > 0 ? "+" : "−") + cut(Math.abs(value));
-}
-
-function pText(p) {
-  return p >= 1e-4 ? cut(p) : "<\u202f0.0001";
 }
 
 function seriesOf(index) {

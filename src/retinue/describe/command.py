@@ -13,7 +13,8 @@ import torch
 from retinue.describe.describe import describe
 from retinue.describe.measurement import Measured, measure
 from retinue.describe.request import DescribeRequest
-from retinue.describe.table import as_text, short
+from retinue.describe.table import as_text
+from retinue.pipeline.numbers import figure, seconds, short
 from retinue.pipeline.settings import Settings
 
 SLOW_S = 5.0
@@ -51,8 +52,8 @@ def run(composition: Mapping[str, Any], sizes: Mapping[str, Any], *, with_measur
 def _measured(measured: Measured) -> str:
     size = measured.peak_growth_bytes
     return (
-        f"{'measured':<20}  {size:>15,}  {short(size, 'B'):>8}  growth of a process, CPU\n"
-        f"{'time of a step':<20}  {measured.step_s:>13.3f} s{'':10}  {measured.threads} threads"
+        f"{'measured':<20}  {figure(size):>15}  {short(size, 'B'):>8}  growth of a process, CPU\n"
+        f"{'time of a step':<20}  {seconds(measured.step_s):>15}{'':10}  {measured.threads} threads"
     )
 
 

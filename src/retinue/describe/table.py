@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from retinue.describe.describe import Description
 from retinue.describe.layers import Layer
-from retinue.describe.wording import by, joined, receptive_field_px, short, window
+from retinue.describe.wording import by, joined, receptive_field_px, window
+from retinue.pipeline.numbers import figure, short
 
 WIDTH = 100
 COLUMNS = ("layer", "type", "output", "window", "parameters", "mult-adds", "field px")
@@ -39,7 +40,7 @@ def _row(layer: Layer) -> tuple[str, ...]:
         layer.type,
         by(layer.output_shape or ()),
         window(layer),
-        f"{layer.parameters:,}" if layer.parameters else "",
+        figure(layer.parameters) if layer.parameters else "",
         short(layer.multiply_adds) if layer.multiply_adds else "",
         receptive_field_px(layer),
     )
@@ -69,7 +70,7 @@ def _totals(description: Description) -> list[str]:
         ("  trainable", description.trainable_parameters, "", ""),
         ("  of auxiliary heads", description.auxiliary_parameters, "", "in training only"),
         ("multiply-adds", description.multiply_adds, "", "per image, of convolutions and matrix products"),
-        ("weights", description.weight_bytes, "B", f"with {description.buffers:,} numbers in buffers"),
+        ("weights", description.weight_bytes, "B", f"with {figure(description.buffers)} numbers in buffers"),
     ]
     lines = [_total(*row) for row in rows if row[1] or not row[0].startswith(" ")]
     return [*lines, *_last_map(description)]
@@ -105,4 +106,4 @@ def _memory(description: Description) -> list[str]:
 
 
 def _total(name: str, number: int, unit: str, comment: str) -> str:
-    return f"{name:<20}  {number:>15,}  {short(number, unit):>8}  {comment}".rstrip()
+    return f"{name:<20}  {figure(number):>15}  {short(number, unit):>8}  {comment}".rstrip()

@@ -1,4 +1,4 @@
-"""Numbers, sides and windows in few characters, for the terminal and the report.
+"""Sides and windows in few characters, for the terminal and the report.
 
 This file imports no torch: the report is made without it, from layers that were read back from JSON. A `layer` is
 therefore anything with the attributes of `retinue.describe.layers.Layer`.
@@ -6,21 +6,6 @@ therefore anything with the attributes of `retinue.describe.layers.Layer`.
 
 from collections.abc import Sequence
 from typing import Any
-
-UNITS = ("", "k", "M", "G", "T")
-
-
-def short(number: float, unit: str = "") -> str:
-    """`number` with three digits and a decimal prefix.
-
-    >>> short(25_557_032), short(102_228_128, "B"), short(512)
-    ('25.6 M', '102 MB', '512')
-    """
-    power = 0
-    while abs(number) >= 999.5 and power < len(UNITS) - 1:
-        number, power = number / 1000, power + 1
-    digits = 0 if power == 0 or number >= 99.95 else 1 if number >= 9.995 else 2
-    return f"{number:.{digits}f} {UNITS[power]}{unit}".rstrip()
 
 
 def window(layer: Any) -> str:

@@ -6,6 +6,8 @@ from typing import Any
 import pytorch_lightning as L
 from pytorch_lightning.callbacks import TQDMProgressBar
 
+from retinue.pipeline.numbers import figure, significant
+
 
 class RateBar(TQDMProgressBar):
     """Lightning's bar, with images per second."""
@@ -27,7 +29,7 @@ class RateBar(TQDMProgressBar):
     def get_metrics(self, trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, module)
         metrics.pop("v_num", None)
-        return {**metrics, "images/s": f"{self._clock.rate():.0f}"}
+        return {**metrics, "images/s": significant(self._clock.rate(), 3)}
 
 
 class EpochLines(L.Callback):
@@ -46,10 +48,9 @@ class EpochLines(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         metrics = sorted(trainer.callback_metrics.items())
-        shown = "  ".join(f"{name} {float(value):.4f}" for name, value in metrics)
-        module.print(
-            f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}  {shown}  {self._clock.rate():.0f} images/s"
-        )
+        shown = "  ".join(f"{name} {figure(float(value))}" for name, value in metrics)
+        rate = significant(self._clock.rate(), 3)
+        module.print(f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}  {shown}  {rate} images/s")
 
 
 class _Clock:

@@ -5,30 +5,12 @@ mask's fraction of the area.
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-
-@dataclass(frozen=True)
-class Localisation:
-    """A row of explanations/localisation.csv: an explained image whose mask marks at least one px.
-
-    Attributes:
-        image_id: as in the manifest of the test split.
-        map: index of its map in explanations/maps.npy.
-        outcome: as in explanations/gallery.json.
-        energy_score, pointing_score: of the map, in [0, 1].
-        mask_fraction: what a uniform map would get, in (0, 1].
-    """
-
-    image_id: str
-    map: int
-    outcome: str
-    energy_score: float
-    pointing_score: float
-    mask_fraction: float
+from retinue.pipeline.artifacts import Localisation
 
 
 def energy_score(heat: np.ndarray, mask: np.ndarray) -> float:

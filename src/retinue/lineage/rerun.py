@@ -17,6 +17,7 @@ from retinue.pipeline.composition import project_root
 from retinue.pipeline.errors import RetinueError
 from retinue.pipeline.files import read_json
 from retinue.pipeline.git import ask, clone, git
+from retinue.pipeline.numbers import significant
 from retinue.pipeline.record import SETTINGS, declared, dvc_md5
 
 PACKAGES = "requirements.lock"
@@ -235,7 +236,7 @@ def _print(rows: list[Comparison], tolerance: float) -> None:
         verdict = "equal" if row.equal(tolerance) else "missing"
         if row.recorded is not None and row.reproduced is not None and row.recorded != row.reproduced:
             within = ", within the tolerance" if row.equal(tolerance) else ""
-            verdict = f"differs by {abs(row.recorded - row.reproduced):.2g}{within}"
+            verdict = f"differs by {significant(abs(row.recorded - row.reproduced), 2)}{within}"
         print(f"{row.name:{width}}  {row.recorded!s:>20}  {row.reproduced!s:>20}  {verdict}")
     different = [row for row in rows if not row.equal(tolerance)]
     if not different:

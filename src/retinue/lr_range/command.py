@@ -12,6 +12,7 @@ import numpy as np
 from markupsafe import Markup
 
 from retinue.lr_range.measurement import MARGIN, Curve, LrRange, measure
+from retinue.pipeline.numbers import figure, significant
 from retinue.pipeline.settings import Settings
 from retinue.reports.axes import Axis
 from retinue.reports.charts import Line, line_chart
@@ -69,7 +70,8 @@ def _title(settings: Settings, span: LrRange) -> str:
     names = {key: settings.plain(key)["name"] for key in ("model", "optimizer", "transfer")}
     return (
         f"{names['model']}, optimizer {names['optimizer']}, transfer {names['transfer']}: {span.num_steps} steps of "
-        f"{settings.plain('train')['batch_size']} images, optimizer.lr from {span.low:g} to {span.high:g}"
+        f"{settings.plain('train')['batch_size']} images, "
+        f"optimizer.lr from {significant(span.low)} to {significant(span.high)}"
     )
 
 
@@ -103,29 +105,34 @@ def _table(curve: Curve) -> list[str]:
     for step in (curve.steps[i] for i in chosen):
         length = round(BAR * step.smoothed / highest)
         bar = "█" * length if length <= BAR else "█" * BAR + "…"
-        lines.append(f"{step.lr:>12.2e}  {step.smoothed:>13.4f}  {bar}".rstrip())
+        lines.append(f"{significant(step.lr, 3):>12}  {figure(step.smoothed):>13}  {bar}".rstrip())
     return lines
 
 
 def _findings(curve: Curve) -> list[str]:
     """Sentences: how the test ended, what was found, what is recommended."""
     first, lowest, steepest = curve.steps[0], curve.minimum, curve.steepest
-    end = f"The test ended at {curve.end}." if curve.end else f"The test went on to its end, {curve.span.high:g}."
+    end = (
+        f"The test ended at {curve.end}."
+        if curve.end
+        else f"The test went on to its end, {significant(curve.span.high)}."
+    )
     if steepest is None:
         return [
             end,
             "The loss never fell, so nothing is recommended: lower --from, take more --steps, or check the data.",
         ]
     found = (
-        f"The smoothed loss fell from {first.smoothed:.4f} to {lowest.smoothed:.4f} at {lowest.lr:.2g}, "
-        f"fastest at {steepest.lr:.2g}."
+        f"The smoothed loss fell from {figure(first.smoothed)} to {figure(lowest.smoothed)} "
+        f"at {significant(lowest.lr, 2)}, fastest at {significant(steepest.lr, 2)}."
     )
     more = ["It was still falling at the end: a higher --to may find a higher rate."] if curve.still_falling else []
     return [
         end,
         found,
         *more,
-        f"Recommended: optimizer.lr={curve.recommended:.2g}, the lowest loss's rate / {MARGIN:g}.",
+        f"Recommended: optimizer.lr={significant(curve.recommended, 2)}, "
+        f"the lowest loss's rate / {significant(MARGIN)}.",
     ]
 
 
@@ -142,7 +149,9 @@ def _page(title: str, curve: Curve) -> str:
         Axis.around("optimizer.lr", [*lrs, curve.recommended or lrs[0]], may_be_log=True),
         Axis.around("loss, nats", [0.0, *smoothed]),
         alt=" ".join(_findings(curve)),
-        mark=None if curve.recommended is None else (curve.recommended, f"optimizer.lr={curve.recommended:.2g}"),
+        mark=None
+        if curve.recommended is None
+        else (curve.recommended, f"optimizer.lr={significant(curve.recommended, 2)}"),
     )
     style = Markup(files("retinue.reports").joinpath("style.css").read_text("utf-8"))
     sentences = Markup("\n").join(Markup("<p>{}</p>").format(sentence) for sentence in _findings(curve))

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from retinue.pipeline.errors import SettingsError, TrainingError
+from retinue.pipeline.numbers import significant
 from retinue.pipeline.plan import load_plan
 from retinue.pipeline.settings import Settings
 from retinue.training.classifier import ImageForward
@@ -48,7 +49,7 @@ class LrRange:
 
     def __post_init__(self) -> None:
         if not 0 < self.low < self.high < math.inf:
-            raise SettingsError(f"--from, --to: expected 0 < from < to, got {self.low:g} and {self.high:g}.")
+            raise SettingsError(f"--from, --to: expected 0 < from < to, got {self.low} and {self.high}.")
         if self.num_steps < 10:
             raise SettingsError(f"--steps: expected >= 10, got {self.num_steps}.")
 
@@ -161,11 +162,11 @@ class Recorder(L.Callback):
         if math.isfinite(loss):
             self.steps.append(Step(self._lr, loss, self._smooth(loss)))
             if self.steps[-1].smoothed > DIVERGED * min(step.smoothed for step in self.steps):
-                self.end = f"where the smoothed loss exceeded {DIVERGED:g} times its lowest value"
+                self.end = f"where the smoothed loss exceeded {significant(DIVERGED)} times its lowest value"
         else:
             self.end = "where the loss was not finite"
         if self.end is not None:
-            self.end = f"optimizer.lr={self._lr:.2g}, {self.end}"
+            self.end = f"optimizer.lr={significant(self._lr, 2)}, {self.end}"
             trainer.should_stop = True
 
 

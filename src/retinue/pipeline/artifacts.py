@@ -14,16 +14,46 @@ from retinue.pipeline.errors import DataError
 from retinue.pipeline.files import read_json, write_json
 
 RAW = Path("data/raw")
+RAW_MANIFEST = RAW / "manifest.csv"
+QUARANTINE = RAW / "quarantine.json"
+CARD = RAW / "card.json"
+
 PROCESSED = Path("data/processed")
+DATASET = PROCESSED / "dataset.json"
+MANIFEST = Path("manifest.csv")
+"""Of an image store, in its folder: those of the splits, and data/augmented where it holds extra images."""
+MASKS = Path("masks")
+"""Of the test split, in the folder of its store, where the source has masks."""
+
 AUGMENTED = Path("data/augmented")
+POLICY = AUGMENTED / "policy.json"
+PREVIEW = AUGMENTED / "preview.png"
+
 MODEL = Path("models")
-ARCHITECTURE = Path("models/architecture.json")
-TRANSFER = Path("models/transfer.json")
+BUNDLE = MODEL / "bundle.json"
+WEIGHTS = MODEL / "weights.safetensors"
+HISTORY = MODEL / "history.csv"
+ARCHITECTURE = MODEL / "architecture.json"
+TRANSFER = MODEL / "transfer.json"
+
 PREDICTIONS = Path("evaluation/predictions")
+PREDICTED = PREDICTIONS / "predictions.csv"
+LOGITS = PREDICTIONS / "logits.npy"
 CURVES = Path("evaluation/curves")
+ROC = CURVES / "roc.csv"
+PRECISION_RECALL = CURVES / "precision_recall.csv"
+CONFUSION = CURVES / "confusion.csv"
+CALIBRATION = CURVES / "calibration.csv"
 METRICS = Path("evaluation/metrics.json")
 CLASS_METRICS = Path("evaluation/class_metrics.json")
+
 EXPLANATIONS = Path("explanations")
+GALLERY = EXPLANATIONS / "gallery.json"
+MAPS = EXPLANATIONS / "maps.npy"
+OVERLAYS = EXPLANATIONS / "overlays"
+LOCALISATION = EXPLANATIONS / "localisation.csv"
+LOCALISATION_MEANS = EXPLANATIONS / "localisation.json"
+
 REPORT = Path("report/index.html")
 CACHE = Path(".cache")
 """Of this checkout: locks, and what only it needs."""
@@ -122,7 +152,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Epoch:
-    """A row of models/history.csv. Losses in nats, scores in [0, 1], epochs from 0.
+    """A row of models/history.csv. Losses in nats, scores in [0, 1], epochs from 1.
 
     `val_predicted_classes` counts the classes predicted at least once on the validation split; 1 is a constant
     predictor.
@@ -147,7 +177,7 @@ class LayerEntry:
         type: the module's class.
         parameters: numbers it owns.
         frozen: none of its parameters is trained.
-        trained_from: first epoch, from 0, in which one of them is; None: in none.
+        trained_from: first epoch, from 1, in which one of them is; None: in none.
         in_optimizer: the optimizer holds one of them.
         batch_norm: "eval" or "train", the mode in which a batch-norm layer computes; None for other layers.
         lr: learning rate without the schedule; None where the optimizer holds none of its parameters.
@@ -168,7 +198,7 @@ class LedgerEpoch:
     """A row of `epochs` in models/transfer.json: what was found when an epoch had ended.
 
     Attributes:
-        epoch: from 0.
+        epoch: from 1.
         frozen_tensors: parameters and buffers that were frozen in it, all of them unchanged.
         frozen_sha256: of their names and of the hashes of their bits.
         trained_parameters: tensors that were trained in it.
@@ -282,6 +312,45 @@ class Explanation:
     map: int
 
 
+@dataclass(frozen=True)
+class Localisation:
+    """A row of explanations/localisation.csv: an explained image whose mask marks at least one px.
+
+    Attributes:
+        image_id: as in the manifest of the test split.
+        map: index of its map in explanations/maps.npy.
+        outcome: as in explanations/gallery.json.
+        energy_score, pointing_score: of the map, in [0, 1].
+        mask_fraction: what a uniform map would get, in (0, 1].
+    """
+
+    image_id: str
+    map: int
+    outcome: str
+    energy_score: float
+    pointing_score: float
+    mask_fraction: float
+
+
+ROW_TYPES: dict[Path, type] = {
+    RAW_MANIFEST: RawImage,
+    MANIFEST: Sample,
+    HISTORY: Epoch,
+    PREDICTED: Prediction,
+    ROC: RocPoint,
+    PRECISION_RECALL: PrecisionRecallPoint,
+    CONFUSION: ConfusionCell,
+    CALIBRATION: CalibrationBin,
+    LOCALISATION: Localisation,
+}
+"""The tables, and what their rows are."""
+
+
+def path_of(row_type: type) -> Path:
+    """The table whose rows are of a type."""
+    return next(path for path, rows in ROW_TYPES.items() if rows is row_type)
+
+
 def write_metrics(document: Mapping[str, Any], *, folder: Path = Path()) -> None:
     """Writes metrics.json and, apart from it, `per_class`, which would drown `dvc metrics show`."""
     write_json(folder / METRICS, {key: value for key, value in document.items() if key != "per_class"})
@@ -302,7 +371,7 @@ def write_dataset(path: Path, dataset: Dataset) -> None:
     write_json(path, {f.name: getattr(dataset, f.name) for f in fields(dataset)})
 
 
-def read_dataset(path: Path = PROCESSED / "dataset.json") -> Dataset:
+def read_dataset(path: Path = DATASET) -> Dataset:
     """Reads dataset.json."""
     return Dataset.from_document(read_json(path))
 
@@ -310,7 +379,7 @@ def read_dataset(path: Path = PROCESSED / "dataset.json") -> Dataset:
 def training_files() -> list[Path]:
     """The files a training reads besides initial weights, in a fixed order."""
     folders = (PROCESSED / "train", PROCESSED / "val", AUGMENTED)
-    return [PROCESSED / "dataset.json", *(path for folder in folders for path in sorted(folder.iterdir()))]
+    return [DATASET, *(path for folder in folders for path in sorted(folder.iterdir()))]
 
 
 def counts_of(labels: Iterable[int], classes: tuple[str, ...]) -> dict[str, int]:

@@ -69,8 +69,15 @@ class Tracker:
             return False
         from pytorch_lightning.loggers import WandbLogger
 
+        class FromOne(WandbLogger):
+            """Logs epochs counted from 1, as the files have them; Lightning counts them from 0."""
+
+            def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+                counted = {"epoch": metrics["epoch"] + 1} if "epoch" in metrics else {}
+                super().log_metrics({**metrics, **counted}, step)
+
         # save_dir is where Lightning puts what it has no other place for; the default is the checkout
-        return WandbLogger(experiment=self._run, project=self._run.project, save_dir=self._run.settings.sync_dir)
+        return FromOne(experiment=self._run, project=self._run.project, save_dir=self._run.settings.sync_dir)
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Sets final `values` of the run, the columns of W&B's table of runs."""

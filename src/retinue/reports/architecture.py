@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from retinue.describe.wording import by, receptive_field_px, short, window
-from retinue.reports.tables import MISSING, Column, Table, figure
+from retinue.describe.wording import by, receptive_field_px, window
+from retinue.pipeline.numbers import MISSING, figure, short
+from retinue.reports.tables import Column, Table
 
 MAX_LAYERS = 1000
 """Layers that are listed."""

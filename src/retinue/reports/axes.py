@@ -82,15 +82,6 @@ def unit_axis(name: str) -> Axis:
     return Axis(name, 0.0, 1.0, (0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
 
 
-def shown(value: float) -> str:
-    """A tick as text.
-
-    >>> [shown(v) for v in (0.30000000000000004, 20.0, 1e-05)]
-    ['0.3', '20', '1e-05']
-    """
-    return f"{value:.6g}" if abs(value) >= 1e-4 or value == 0 else f"{value:.0e}"
-
-
 def _round_step(width: float) -> float:
     """The least of 1, 2, 2.5, 5 x 10^k that is not below `width`."""
     decade = 10.0 ** math.floor(math.log10(width))

@@ -13,7 +13,8 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from retinue.pipeline.artifacts import CalibrationBin
-from retinue.reports.axes import Axis, shown, unit_axis
+from retinue.pipeline.numbers import figure, significant, tick_text
+from retinue.reports.axes import Axis, unit_axis
 
 WIDE = (460, 270)
 SQUARE = (360, 360)
@@ -90,11 +91,11 @@ class _Frame:
         for tick in self.y.ticks:
             _, y = self.at(self.x.low, tick)
             parts.append(tag("line", class_="grid", x1=_LEFT, y1=y, x2=self.right, y2=y))
-            parts.append(tag("text", shown(tick), class_="tick", x=_LEFT - 7, y=y + 4, text_anchor="end"))
+            parts.append(tag("text", tick_text(tick), class_="tick", x=_LEFT - 7, y=y + 4, text_anchor="end"))
         for tick in self.x.ticks:
             x, _ = self.at(tick, self.y.low)
             parts.append(tag("line", class_="grid", x1=x, y1=_TOP, x2=x, y2=self.bottom))
-            parts.append(tag("text", shown(tick), class_="tick", x=x, y=self.bottom + 17, text_anchor="middle"))
+            parts.append(tag("text", tick_text(tick), class_="tick", x=x, y=self.bottom + 17, text_anchor="middle"))
         middle = (_LEFT + self.right) / 2
         parts.append(tag("text", self.x.name, class_="name", x=middle, y=self.height - 6, text_anchor="middle"))
         parts.append(tag("text", self.y.name, class_="name", x=8, y=14))
@@ -155,7 +156,8 @@ def reliability_chart(title: str, bins: Sequence[CalibrationBin], *, alt: str, n
         box = {"x": left + 0.7, "width": right - left - 1.4}
         tip = tag(
             "title",
-            f"{b.num_images} images of {b.lower:.2f} to {b.upper:.2f}: mean {b.confidence:.3f}, right {b.accuracy:.3f}",
+            f"{figure(b.num_images)} images of {tick_text(b.lower)} to {tick_text(b.upper)}: "
+            f"mean {figure(b.confidence)}, right {figure(b.accuracy)}",
         )
         parts.append(tag("rect", tip, class_="bar", y=top, height=max(upper.bottom - top, 1), **box))
         tall = max(44 * b.num_images / total, 1)
@@ -216,7 +218,7 @@ def _curve(frame: _Frame, line: Line, dots: bool) -> Markup:
             parts.append(tag("polyline", tag("title", name), class_=f"line {line.style}", points=points))
         if line.style == "point" or (dots and len(run) <= MARKED_POINTS):
             for (x, y), (cx, cy) in zip(run, places, strict=True):
-                tip = tag("title", f"{name}: {shown(x)}, {y:.4g}")
+                tip = tag("title", f"{name}: {tick_text(x)}, {significant(y)}")
                 parts.append(
                     tag("circle", tip, class_=f"dot {line.style}", cx=cx, cy=cy, r=4 if line.style == "point" else 2.4)
                 )

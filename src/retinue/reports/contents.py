@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from retinue.pipeline import artifacts
+from retinue.pipeline.numbers import figure
 from retinue.reports import data_tables, plots, tables
 from retinue.reports.architecture import architecture
 from retinue.reports.embedding import picture
@@ -66,8 +67,8 @@ def _training(inputs: ReportInputs) -> dict[str, Any]:
     training, count = inputs.bundle["training"], len(inputs.history)
     best = training["best_epoch"]
     sentence = (
-        f"{count} {'epoch' if count == 1 else 'epochs'}; the weights of epoch {best + 1} are kept, the best by "
-        f"{training['monitor']} ({tables.figure(training['value'])})."
+        f"{count} {'epoch' if count == 1 else 'epochs'}; the weights of epoch {best} are kept, the best by "
+        f"{training['monitor']} ({figure(training['value'])})."
     )
     return {"sentence": sentence, "charts": plots.training_charts(inputs.history, best)}
 
@@ -91,7 +92,7 @@ def _augmentation(augment: Mapping[str, Any], policy: Any) -> dict[str, Any]:
         f"alone.{extra} Validation and test images are never augmented.",
         "transforms": tables.policy_table(transforms),
         "frozen": tables.shortened(json.dumps(policy, indent=2, ensure_ascii=False)),
-        "sheet": picture(artifacts.AUGMENTED / "preview.png"),
+        "sheet": picture(artifacts.PREVIEW),
     }
 
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retinue.pipeline.artifacts import SPLITS, Dataset, Quarantined
+from retinue.pipeline.numbers import MISSING, figure, significant
 from retinue.reports.charts import tag
-from retinue.reports.tables import MAX_CLASSES, MISSING, Column, Table, figure
+from retinue.reports.tables import MAX_CLASSES, Column, Table
 
 MAX_FILES = 200
 """Quarantined files, and groups of equal files, that are listed."""
@@ -17,7 +18,9 @@ def data_card(card: Mapping[str, Any], dataset: Dataset) -> Table:
     """What the source says of itself and what its files are; how they are stored for the network."""
     side, channels = dataset.image_size, dataset.channels
     stored = f"{side} × {side} px, {'gray' if channels == 1 else 'RGB'}, from a shorter side of {dataset.resize} px"
-    statistics = ", ".join(f"{mean:.4f} ± {std:.4f}" for mean, std in zip(dataset.mean, dataset.std, strict=True))
+    statistics = ", ".join(
+        f"{figure(mean)} ± {figure(std)}" for mean, std in zip(dataset.mean, dataset.std, strict=True)
+    )
     rows = [
         ["source", card["name"]],
         ["licence", card["licence"] or MISSING],
@@ -81,5 +84,5 @@ def _tally(counts: Mapping[str, int]) -> str:
 
 def _spread(values: Mapping[str, float]) -> str:
     if values["min"] == values["max"]:
-        return f"{values['min']:g}"
-    return f"{values['min']:g} to {values['max']:g}, median {values['median']:g}"
+        return significant(values["min"])
+    return f"{significant(values['min'])} to {significant(values['max'])}, median {significant(values['median'])}"

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from retinue.engine.store import ImageStore
-from retinue.explainers.localisation import Localisation
 from retinue.pipeline import artifacts
-from retinue.pipeline.artifacts import Explanation
+from retinue.pipeline.artifacts import Explanation, Localisation
 from retinue.pipeline.files import read_json, read_table
+from retinue.pipeline.numbers import figure
 from retinue.reports.embedding import Picture, picture
 from retinue.reports.inputs import ReportInputs
-from retinue.reports.tables import figure
 
 MAX_IMAGES = 40
 """Of each outcome."""
@@ -81,17 +80,17 @@ def spread(entries: Sequence[Explanation], limit: int) -> list[Explanation]:
 
 def _found() -> dict[int, Localisation]:
     """How well the maps find what the masks mark, by the number of the map; nothing where there are no masks."""
-    path = artifacts.EXPLANATIONS / "localisation.csv"
+    path = artifacts.LOCALISATION
     return {row.map: row for row in read_table(path, Localisation)} if path.exists() else {}
 
 
 def _truth() -> str:
     """What the section says of the outlines, and of all scored maps together."""
-    path = artifacts.EXPLANATIONS / "localisation.json"
+    path = artifacts.LOCALISATION_MEANS
     mean = read_json(path)["all"] if path.exists() else {"images": 0}
     if not mean["images"]:
         return ""
-    energy, pointing, area = (figure(mean[key], 3) for key in ("energy_score", "pointing_score", "mask_fraction"))
+    energy, pointing, area = (figure(mean[key]) for key in ("energy_score", "pointing_score", "mask_fraction"))
     return (
         " Outlined in white is what the source itself marks in an image. On the average over the "
         f"{figure(mean['images'])} explained images with an outline, {energy} of a map lies inside it, and {pointing} "
@@ -101,16 +100,16 @@ def _truth() -> str:
 
 def _card(entry: Explanation, classes: Sequence[str], store: ImageStore, found: Localisation | None) -> Card:
     label, predicted, target = (classes[i] for i in (entry.label, entry.predicted, entry.target))
-    outline = f"; {figure(found.energy_score, 3)} of it lies inside the white outline" if found else ""
+    outline = f"; {figure(found.energy_score)} of it lies inside the white outline" if found else ""
     return Card(
         image_id=entry.image_id,
         label=label,
         predicted=predicted,
-        confidence=figure(entry.confidence, 3),
+        confidence=figure(entry.confidence),
         right=entry.label == entry.predicted,
         target="" if entry.target == entry.predicted else target,
         original=picture(store[entry.row]),
-        overlay=picture(artifacts.EXPLANATIONS / "overlays" / entry.overlay),
+        overlay=picture(artifacts.OVERLAYS / entry.overlay),
         original_alt=f"Test image {entry.image_id}, a {label}",
         overlay_alt=f"The same image under the map of what speaks for {target}{outline}",
     )

@@ -21,10 +21,10 @@ from retinue.pipeline.errors import DataError
 from retinue.pipeline.files import read_json, read_table, sha256
 
 INPUTS = (
-    artifacts.RAW / "manifest.csv",
-    *(artifacts.PROCESSED / split / "manifest.csv" for split in artifacts.SPLITS),
-    artifacts.MODEL / "weights.safetensors",
-    artifacts.PREDICTIONS / "logits.npy",
+    artifacts.RAW_MANIFEST,
+    *(artifacts.PROCESSED / split / artifacts.MANIFEST for split in artifacts.SPLITS),
+    artifacts.WEIGHTS,
+    artifacts.LOGITS,
 )
 """The files whose hashes say which data and which network a page is about."""
 
@@ -74,23 +74,23 @@ class ReportInputs:
             DataError: one is missing or broken; the message names it.
         """
         dataset = artifacts.read_dataset()
-        gallery = read_json(artifacts.EXPLANATIONS / "gallery.json")
-        quarantine = read_json(artifacts.RAW / "quarantine.json")
-        cells = read_table(artifacts.CURVES / "confusion.csv", ConfusionCell)
+        gallery = read_json(artifacts.GALLERY)
+        quarantine = read_json(artifacts.QUARANTINE)
+        cells = read_table(artifacts.CONFUSION, ConfusionCell)
         return cls(
-            card=read_json(artifacts.RAW / "card.json"),
+            card=read_json(artifacts.CARD),
             quarantine=[Quarantined(**entry) for entry in quarantine],
             dataset=dataset,
-            policy=read_json(artifacts.AUGMENTED / "policy.json"),
-            bundle=read_json(artifacts.MODEL / "bundle.json"),
+            policy=read_json(artifacts.POLICY),
+            bundle=read_json(artifacts.BUNDLE),
             architecture=read_json(artifacts.ARCHITECTURE),
             transfer=read_json(artifacts.TRANSFER),
-            history=read_table(artifacts.MODEL / "history.csv", Epoch),
+            history=read_table(artifacts.HISTORY, Epoch),
             metrics=artifacts.read_metrics(),
-            roc=read_table(artifacts.CURVES / "roc.csv", RocPoint),
-            precision_recall=read_table(artifacts.CURVES / "precision_recall.csv", PrecisionRecallPoint),
+            roc=read_table(artifacts.ROC, RocPoint),
+            precision_recall=read_table(artifacts.PRECISION_RECALL, PrecisionRecallPoint),
             confusion=confusion_matrix(cells, dataset.classes),
-            calibration=read_table(artifacts.CURVES / "calibration.csv", CalibrationBin),
+            calibration=read_table(artifacts.CALIBRATION, CalibrationBin),
             gallery={**gallery, "images": [Explanation(**entry) for entry in gallery["images"]]},
             hashes={path.as_posix(): sha256(path) for path in INPUTS},
         )
@@ -107,8 +107,8 @@ def confusion_matrix(cells: Sequence[ConfusionCell], classes: Sequence[str]) -> 
     for cell in cells:
         if cell.actual not in index or cell.predicted not in index:
             raise DataError(
-                f"{artifacts.CURVES / 'confusion.csv'}: {cell.actual!r} or {cell.predicted!r} is not a class of "
-                f"{artifacts.PROCESSED / 'dataset.json'}. The files are of different runs; run `dvc repro`."
+                f"{artifacts.CONFUSION}: {cell.actual!r} or {cell.predicted!r} is not a class of "
+                f"{artifacts.DATASET}. The files are of different runs; run `dvc repro`."
             )
         matrix[index[cell.actual], index[cell.predicted]] += cell.num_images
     return matrix

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from retinue.reports.tables import figure
+from retinue.pipeline.numbers import figure
 
 FOLDER = Path(__file__).parent
 

@@ -5,9 +5,10 @@ from itertools import groupby
 from typing import Any
 
 from retinue.pipeline.artifacts import CalibrationBin, Epoch, PrecisionRecallPoint, RocPoint
+from retinue.pipeline.numbers import figure, significant
 from retinue.reports.axes import Axis, unit_axis
 from retinue.reports.charts import SQUARE, Chart, Line, line_chart, reliability_chart
-from retinue.reports.tables import MAX_CLASSES, figure
+from retinue.reports.tables import MAX_CLASSES
 
 Points = tuple[Sequence[float], Sequence[float]]
 CORNER_FROM = 0.99
@@ -17,8 +18,8 @@ MEANS = {"macro": "first", "micro": "second"}
 
 
 def training_charts(history: Sequence[Epoch], best_epoch: int) -> list[Chart]:
-    """Loss, accuracy, AUC and learning rate by epoch; the page counts epochs from 1."""
-    epochs = [row.epoch + 1 for row in history]
+    """Loss, accuracy, AUC and learning rate by epoch, counted from 1."""
+    epochs = [row.epoch for row in history]
     x = Axis.around("epoch", epochs, whole=True)
 
     def chart(title: str, y_name: str, columns: Mapping[str, str], **axis: Any) -> Chart:
@@ -27,9 +28,9 @@ def training_charts(history: Sequence[Epoch], best_epoch: int) -> list[Chart]:
             for style, (name, column) in zip(("first", "second"), columns.items(), strict=False)
         ]
         y = Axis.around(y_name, [value for line in drawn for value in line.ys], **axis)
-        at_best = ", ".join(f"{line.name} {line.ys[best_epoch]:.4g}" for line in drawn)
-        alt = f"{title} over {len(history)} epochs. At the best epoch, {best_epoch + 1}: {at_best}."
-        return line_chart(title, drawn, x, y, alt=alt, mark=(best_epoch + 1, f"best: {best_epoch + 1}"), dots=True)
+        at_best = ", ".join(f"{line.name} {significant(line.ys[best_epoch - 1])}" for line in drawn)
+        alt = f"{title} over {len(history)} epochs. At the best epoch, {best_epoch}: {at_best}."
+        return line_chart(title, drawn, x, y, alt=alt, mark=(best_epoch, f"best: {best_epoch}"), dots=True)
 
     share = {"within": (0.0, 1.0)}
     return [
@@ -46,7 +47,7 @@ def roc_charts(points: Sequence[RocPoint], metrics: Mapping[str, Any]) -> list[C
     lines, note = _lines(curves, metrics, "auc_score")
     if "operating_point" in metrics:
         at = metrics["operating_point"]
-        name = f"threshold {at['threshold']:g}"
+        name = f"threshold {significant(at['threshold'])}"
         lines.append(Line(name, [1 - at["specificity_score"]], [at["sensitivity_score"]], "point"))
     alt = f"ROC curve of the test split, AUC {figure(metrics['auc_score'])}."
     names = ("false positive rate", "true positive rate")

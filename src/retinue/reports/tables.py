@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,12 +9,12 @@ import numpy as np
 
 from retinue.metrics import scalar
 from retinue.metrics.registry import SUFFIXES, metrics_of
+from retinue.pipeline.numbers import MISSING, figure, interval, percent
 from retinue.reports.charts import tag
 
 MAX_CLASSES = 100
 MAX_MATRIX = 30
 MAX_CONFUSIONS = 20
-MISSING = "–"
 
 HEADLINES = ("accuracy_score", "auc_score")
 
@@ -61,26 +60,6 @@ class Confusion(NamedTuple):
     upright: bool
 
 
-def figure(value: Any, digits: int = 4) -> str:
-    """A number as text; "–" where there is none.
-
-    >>> figure(0.98333), figure(1797), figure(None), figure(float("nan"))
-    ('0.9833', '1\u202f797', '–', '–')
-    """
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return MISSING
-    return f"{value:,}".replace(",", "\u202f") if isinstance(value, int) else f"{value:.{digits}f}"
-
-
-def interval_text(bounds: Sequence[float] | None) -> str:
-    """An interval as text; "–" where there is none.
-
-    >>> interval_text([0.96666, 0.99444])
-    '0.9667 to 0.9944'
-    """
-    return MISSING if bounds is None else f"{figure(bounds[0])} to {figure(bounds[1])}"
-
-
 def overall_metrics(metrics: Mapping[str, Any], level: float) -> Table:
     """All metrics of one number, the headlines first; what they say is the first line of their docstrings."""
     definitions = metrics_of(scalar)
@@ -89,7 +68,7 @@ def overall_metrics(metrics: Mapping[str, Any], level: float) -> Table:
         [
             name,
             figure(metrics[name]),
-            interval_text(metrics["intervals"].get(name)),
+            interval(metrics["intervals"].get(name)),
             "higher" if name.endswith("_score") else "lower",
             (inspect.getdoc(definitions[name]) or "").split("\n")[0] if name in definitions else "",
         ]
@@ -115,15 +94,6 @@ def class_metrics(per_class: Mapping[str, Mapping[str, Any]], classes: Sequence[
     rows = [[c, figure(per_class[c]["support"]), *(figure(per_class[c].get(name)) for name in names)] for c in classes]
     columns = [Column("class"), Column("images", kind="number"), *(Column(name, kind="number") for name in names)]
     return Table(caption, columns, rows, left_out, sortable=True)
-
-
-def percent(share: float) -> str:
-    """A share in [0, 1] as per cent.
-
-    >>> percent(0.95), percent(0.975)
-    ('95\u202f%', '97.5\u202f%')
-    """
-    return f"{round(100 * share, 1):g}\u202f%"
 
 
 def confusion(classes: Sequence[str], counts: np.ndarray) -> Confusion | None:

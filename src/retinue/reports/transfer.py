@@ -5,9 +5,10 @@ from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
 from retinue.pipeline.artifacts import LayerEntry, LedgerEpoch
+from retinue.pipeline.numbers import MISSING, figure, percent, significant
 from retinue.reports.architecture import MAX_LAYERS
 from retinue.reports.charts import tag
-from retinue.reports.tables import MISSING, Column, Table, figure, percent
+from retinue.reports.tables import Column, Table
 
 _SHOWN_DIGITS = 12
 
@@ -16,7 +17,7 @@ class Stretch(NamedTuple):
     """Epochs that follow each other, after all of which the frozen tensors had one hash.
 
     Attributes:
-        first, last: epochs, from 0.
+        first, last: epochs, from 1.
         frozen_tensors: how many they are.
         sha256: hash of their names and bits.
     """
@@ -27,7 +28,7 @@ class Stretch(NamedTuple):
     sha256: str
 
     def __str__(self) -> str:
-        return f"{self.first + 1}" if self.first == self.last else f"{self.first + 1} to {self.last + 1}"
+        return f"{self.first}" if self.first == self.last else f"{self.first} to {self.last}"
 
 
 def transfer(document: Mapping[str, Any], choice: str) -> dict[str, Any]:
@@ -48,9 +49,12 @@ def transfer(document: Mapping[str, Any], choice: str) -> dict[str, Any]:
         "layers": None,
         "num_layers": len(layers),
     }
-    if len(rates) == 1 and all(row.trained_from == 0 for row in layers):
+    if len(rates) == 1 and all(row.trained_from == 1 for row in layers):
         opening = "No transfer" if name == "scratch" else f"Scenario {name}"
-        return {**content, "sentence": f"{opening}: every layer was trained, at one learning rate ({rates[0]:.4g})."}
+        return {
+            **content,
+            "sentence": f"{opening}: every layer was trained, at one learning rate ({significant(rates[0])}).",
+        }
     sentences = (_frozen(document), _learning(document, rates), _cache(document["prefix_cache"]))
     stretches = _stretches(epochs)
     return {
@@ -83,13 +87,16 @@ def _rates(layers: Sequence[LayerEntry]) -> list[float]:
 
 def _learning(document: Mapping[str, Any], rates: Sequence[float]) -> str:
     head, others = rates[0], rates[1:]
-    text = f"Learning rate before the schedule: {head:.4g}"
+    text = f"Learning rate before the schedule: {significant(head)}"
     if not others:
         alone = document["scenario"]["frozen_fraction"] == 1
         return f"{text} for the head{', which alone is trained' if alone else ' and all that is trained'}."
     if len(others) == 1:
-        return f"{text} for the head, {others[0]:.4g} for the trained layers before it."
-    return f"{text} for the head, {others[0]:.4g} down to {others[-1]:.4g} for the trained layers before it."
+        return f"{text} for the head, {significant(others[0])} for the trained layers before it."
+    return (
+        f"{text} for the head, {significant(others[0])} down to {significant(others[-1])} for the trained "
+        "layers before it."
+    )
 
 
 def _cache(cache: str | None) -> str:
@@ -154,7 +161,7 @@ def _layer_table(layers: Sequence[LayerEntry]) -> Table:
             _state(row),
             "yes" if row.in_optimizer else "no",
             row.batch_norm or "",
-            MISSING if row.lr is None else f"{row.lr:.4g}",
+            significant(row.lr),
         ]
         for row in layers[:MAX_LAYERS]
     ]
@@ -170,4 +177,4 @@ def _layer_table(layers: Sequence[LayerEntry]) -> Table:
 def _state(row: LayerEntry) -> str:
     if row.frozen or row.trained_from is None:
         return "frozen"
-    return "trained" if row.trained_from == 0 else f"trained from epoch {row.trained_from + 1}"
+    return "trained" if row.trained_from == 1 else f"trained from epoch {row.trained_from}"

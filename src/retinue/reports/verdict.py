@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from retinue.pipeline.numbers import figure, interval, percent
 from retinue.reports.inputs import ReportInputs
-from retinue.reports.tables import figure, interval_text, percent
 
 FEW_IMAGES = 30
 MISCALIBRATED = 0.05
@@ -28,10 +28,10 @@ def verdict(inputs: ReportInputs, level: float) -> dict[str, Any]:
         "classes": figure(len(classes)),
         "level": percent(level),
         "accuracy": figure(metrics["accuracy_score"]),
-        "accuracy_interval": interval_text(metrics["intervals"].get("accuracy_score")),
+        "accuracy_interval": interval(metrics["intervals"].get("accuracy_score")),
         "auc_name": "AUC" if len(classes) == 2 else "macro AUC",
         "auc": figure(metrics["auc_score"]),
-        "auc_interval": interval_text(metrics["intervals"].get("auc_score")),
+        "auc_interval": interval(metrics["intervals"].get("auc_score")),
         "calibration_error": figure(metrics["calibration_error"]),
         "points": points(inputs),
     }
@@ -53,7 +53,7 @@ def points(inputs: ReportInputs) -> list[str]:
             f"Confidence is off by {figure(inputs.metrics['calibration_error'])} on average: do not read it as a "
             "probability."
         )
-    epochs, best = len(inputs.history), inputs.bundle["training"]["best_epoch"] + 1
+    epochs, best = len(inputs.history), inputs.bundle["training"]["best_epoch"]
     if best == epochs > 1:
         found.append(f"The best epoch is the last, {best}: longer training (train.max_epochs) may do better.")
     conflicting = sum(len({entry["label"] for entry in group}) > 1 for group in inputs.card["duplicates"])

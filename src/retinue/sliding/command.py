@@ -19,6 +19,7 @@ from retinue.images.decoding import decode
 from retinue.images.overlay import overlay
 from retinue.images.preprocessing import resize_shorter_side
 from retinue.pipeline.errors import DataError, RetinueError, SettingsError
+from retinue.pipeline.numbers import figure, seconds, significant
 from retinue.sliding.comparing import Comparison, compare
 from retinue.sliding.convert import Convolutional, to_convolutional
 from retinue.sliding.scoring import ClassMaps, checked_stride, dense_scores
@@ -157,8 +158,8 @@ def resized(image: np.ndarray, shorter_side: int) -> np.ndarray:
     down, across = max(shorter_side, round(height * scale)), max(shorter_side, round(width * scale))
     if down * across > LARGEST_IMAGE:
         raise DataError(
-            f"{across:,} × {down:,} px after resizing its shorter side to {shorter_side}; expected at most "
-            f"{LARGEST_IMAGE:,} px in all. Choose a smaller shorter side, or cut the image."
+            f"{figure(across)} × {figure(down)} px after resizing its shorter side to {shorter_side}; expected at most "
+            f"{figure(LARGEST_IMAGE)} px in all. Choose a smaller shorter side, or cut the image."
         )
     return resize_shorter_side(image, shorter_side)
 
@@ -202,7 +203,7 @@ def _unique(stem: str, taken: set[str]) -> str:
 
 def _line(result: dict[str, Any], stride: int) -> str:
     best = sorted(result["scores"].items(), key=lambda item: -item[1])[:_SHOWN]
-    scores = ", ".join(f"{name} {score:.3f}" for name, score in best)
+    scores = ", ".join(f"{name} {figure(score)}" for name, score in best)
     down, across = result["positions"]
     line = (
         f"{result['image']}: {result['predicted']} ({scores}), mean of {down} × {across} positions, {stride} px apart"
@@ -212,8 +213,9 @@ def _line(result: dict[str, Any], stride: int) -> str:
     if "crops" in result:
         found = Comparison(**result["crops"])
         line += (
-            f"\n  one pass {found.pass_s * 1e3:.1f} ms, {found.positions} crops {found.crops_s * 1e3:.1f} ms: "
-            f"{found.ratio:.1f} times as fast; probabilities differ by at most {found.largest_difference:.2g}, "
+            f"\n  one pass {seconds(found.pass_s)}, {found.positions} crops {seconds(found.crops_s)}: "
+            f"{significant(found.ratio, 2)} times as fast; "
+            f"probabilities differ by at most {significant(found.largest_difference, 2)}, "
             f"same class at {found.agreeing} of {found.positions} positions"
         )
     return line

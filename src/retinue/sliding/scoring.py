@@ -9,6 +9,7 @@ import torch
 
 from retinue.metrics.probabilities import decide, to_probs
 from retinue.pipeline.errors import DataError, SettingsError
+from retinue.pipeline.numbers import figure
 from retinue.sliding.convert import Convolutional
 
 LARGEST_TILE = 1024
@@ -129,7 +130,7 @@ def _empty(network: Convolutional, image: torch.Tensor, stride: int, outputs: in
     down, across = ((side - network.image_size) // stride + 1 for side in image.shape[-2:])
     if down * across * outputs > LARGEST_MAPS:
         raise DataError(
-            f"{down} × {across} positions of {outputs} classes are more than {LARGEST_MAPS:,} values; "
+            f"{down} × {across} positions of {outputs} classes are more than {figure(LARGEST_MAPS)} values; "
             "score it smaller or at a larger stride."
         )
     return torch.empty(down, across, outputs)

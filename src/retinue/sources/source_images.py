@@ -72,7 +72,7 @@ class SourceImages(Dataset[dict[str, Any]]):
         image_id = self._image_ids[index]
         encoded = from_source(self._source.read, image_id)
         if hashlib.sha256(encoded).hexdigest() != self._hashes[index]:
-            raise DataError(f"{image_id}: its bytes are not those of {artifacts.RAW}/manifest.csv. {_CHANGED}")
+            raise DataError(f"{image_id}: its bytes are not those of {artifacts.RAW_MANIFEST}. {_CHANGED}")
         try:
             return self._preprocessing.load(encoded)
         except DataError as error:

@@ -18,6 +18,7 @@ from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Quarantined, RawImage
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.files import replacing, write_json, write_table
+from retinue.pipeline.numbers import figure, percent
 from retinue.pipeline.plan import UNDECLARED, load_plan, sections_of
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.stage import main
@@ -108,14 +109,17 @@ def run(settings: Settings, tracker: Tracker) -> None:
             return
         images, quarantine = _sort_out(take_documents(folder), records)
         _check(source, images, quarantine, labels={record.label for record in records if record.label})
-        write_table(folder / "manifest.csv", RawImage, images)
-        write_json(folder / "quarantine.json", [asdict(entry) for entry in quarantine])
-        write_json(folder / "card.json", card(source, images, quarantine))
+        write_table(folder / artifacts.RAW_MANIFEST.name, RawImage, images)
+        write_json(folder / artifacts.QUARANTINE.name, [asdict(entry) for entry in quarantine])
+        write_json(folder / artifacts.CARD.name, card(source, images, quarantine))
     classes = len({image.label for image in images})
     tracker.summary({"images": len(images), "classes": classes, "quarantined": len(quarantine)})
     tracker.table("quarantine", ["image_id", "label", "reason"], [list(asdict(entry).values()) for entry in quarantine])
     tracker.artifact(artifacts.RAW, "dataset")
-    print(f"{len(images):,} images of {classes} classes, {len(quarantine)} quarantined -> {artifacts.RAW}")
+    print(
+        f"{figure(len(images))} images of {figure(classes)} classes, {figure(len(quarantine))} quarantined "
+        f"-> {artifacts.RAW}"
+    )
 
 
 def _check_records(source: str, records: Sequence[SourceRecord]) -> None:
@@ -157,15 +161,15 @@ def _check(source: Source, images: Sequence[RawImage], quarantine: Sequence[Quar
     """Refuses a source of which too much is bad, or that has not two classes with images."""
     listed = ""
     if quarantine:
-        path = artifacts.CACHE / "acquire" / "quarantine.json"
+        path = artifacts.CACHE / "acquire" / artifacts.QUARANTINE.name
         write_json(path, [asdict(entry) for entry in quarantine])
         first = "".join(f"\n  {entry.image_id}: {entry.reason}" for entry in quarantine[:_SHOWN])
         listed = f"{first}\n  ({min(_SHOWN, len(quarantine))} of {len(quarantine)}; all are listed in {path})"
     total = len(images) + len(quarantine)
     if len(quarantine) > source.max_bad_fraction * total:
         raise DataError(
-            f"{len(quarantine)} of {total} files ({len(quarantine) / total:.1%}) cannot be used; "
-            f"source.max_bad_fraction allows {source.max_bad_fraction:.1%}. Repair or remove them, or raise "
+            f"{figure(len(quarantine))} of {figure(total)} files ({percent(len(quarantine) / total)}) cannot be used; "
+            f"source.max_bad_fraction allows {percent(source.max_bad_fraction)}. Repair or remove them, or raise "
             f"source.max_bad_fraction.{listed}"
         )
     counts = Counter(image.label for image in images)

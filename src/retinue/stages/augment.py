@@ -24,6 +24,7 @@ from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Sample
 from retinue.pipeline.errors import Fault
 from retinue.pipeline.files import read_table, replacing, write_table
+from retinue.pipeline.numbers import figure
 from retinue.pipeline.plan import UNDECLARED, load_plan, sections_of
 from retinue.pipeline.ranges import Checked, allowed, shown
 from retinue.pipeline.settings import Settings
@@ -131,7 +132,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     policy = Policy(own.transforms, plan.seed)
     dataset = artifacts.read_dataset()
     images = ImageStore(artifacts.PROCESSED / "train")
-    samples = read_table(artifacts.PROCESSED / "train" / "manifest.csv", Sample)
+    samples = read_table(artifacts.PROCESSED / "train" / artifacts.MANIFEST, Sample)
     policy.check(images[0])
     draws = Draws(images, policy, spread([s.label for s in samples], len(dataset.classes)), own.copies_per_image)
     trainer = make_trainer(plan.trainer, seed=plan.seed, logger=tracker.lightning_logger())
@@ -147,18 +148,18 @@ def run(settings: Settings, tracker: Tracker) -> None:
             trainer.predict(Augment(), batches, return_predictions=False)
         if not trainer.is_global_zero:
             return
-        (folder / "policy.json").write_text(policy.to_json(), "utf-8")
+        (folder / artifacts.POLICY.name).write_text(policy.to_json(), "utf-8")
         names = [dataset.classes[samples[index].label] for index in draws.shown]
         with closing(ImageStore(folder / _PREVIEW)) as drawn:
-            preview_sheet(images, drawn, draws.shown, names).save(folder / "preview.png")
+            preview_sheet(images, drawn, draws.shown, names).save(folder / artifacts.PREVIEW.name)
         shutil.rmtree(folder / _PREVIEW)
         if draws.copied:
-            write_table(folder / "manifest.csv", Sample, _copies(samples, own.copies_per_image))
+            write_table(folder / artifacts.MANIFEST, Sample, _copies(samples, own.copies_per_image))
     tracker.summary({"copies": draws.copied})
-    tracker.images("augmentation", [artifacts.AUGMENTED / "preview.png"], [f"policy {own.name}"])
+    tracker.images("augmentation", [artifacts.PREVIEW], [f"policy {own.name}"])
     tracker.artifact(artifacts.AUGMENTED, "dataset")
     print(
-        f"policy {own.name} of {len(own.transforms)} transform(s), {draws.copied:,} extra images -> "
+        f"policy {own.name} of {len(own.transforms)} transform(s), {figure(draws.copied)} extra images -> "
         f"{artifacts.AUGMENTED}"
     )
 

@@ -21,6 +21,7 @@ from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Prediction, Sample
 from retinue.pipeline.errors import ModelError, TrainingError
 from retinue.pipeline.files import read_table, replacing, write_table
+from retinue.pipeline.numbers import figure, interval, percent
 from retinue.pipeline.plan import load_plan, sections_of
 from retinue.pipeline.ranges import Checked, allowed
 from retinue.pipeline.settings import Settings
@@ -90,7 +91,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     labels = np.array([sample.label for sample in samples], np.int64)
     trainer = make_trainer(plan.trainer, seed=plan.seed, logger=tracker.lightning_logger())
     with replacing(artifacts.PREDICTIONS, leader=trainer.is_global_zero) as folder:
-        file = folder / "logits.npy"
+        file = folder / artifacts.LOGITS.name
         if trainer.is_global_zero:
             num_outputs = 1 if len(bundle.classes) == 2 else len(bundle.classes)
             RowFile.create(file, (len(samples), num_outputs), np.float32).close()
@@ -110,14 +111,15 @@ def run(settings: Settings, tracker: Tracker) -> None:
         _write_predictions(folder, samples, probs, predicted)
         tables = summary.curve_tables(labels, probs, bundle.classes, asdict(own))
         with replacing(artifacts.CURVES) as curves:
-            for name, rows in tables.items():
-                write_table(curves / f"{name}.csv", type(rows[0]), rows)
+            for rows in tables.values():
+                row_type = type(rows[0])
+                write_table(curves / artifacts.path_of(row_type).name, row_type, rows)
     artifacts.write_metrics(metrics)
     _mirror(tracker, metrics, tables)
-    low, high = metrics["intervals"]["accuracy_score"]
     print(
-        f"test split, {len(samples)} images: accuracy {metrics['accuracy_score']:.4f} "
-        f"({own.confidence_level:.0%} interval {low:.4f} to {high:.4f}), AUC {metrics['auc_score']:.4f}"
+        f"test split, {figure(len(samples))} images: accuracy {figure(metrics['accuracy_score'])} "
+        f"({percent(own.confidence_level)} interval {interval(metrics['intervals']['accuracy_score'])}), "
+        f"AUC {figure(metrics['auc_score'])}"
     )
 
 
@@ -131,7 +133,7 @@ def _test_samples(bundle: Bundle) -> list[Sample]:
                 f"{artifacts.MODEL}: trained with {key} {theirs}, but {artifacts.PROCESSED} has {ours}. "
                 "Run `dvc repro`, which trains on the data there is."
             )
-    samples = read_table(_TEST / "manifest.csv", Sample)
+    samples = read_table(_TEST / artifacts.MANIFEST, Sample)
     counts = artifacts.counts_of((sample.label for sample in samples), data.classes)
     artifacts.check_classes(counts, where=str(_TEST))
     return samples
@@ -161,7 +163,7 @@ def _write_predictions(folder: Path, samples: Sequence[Sample], probs: np.ndarra
     confidence = probs[np.arange(len(predicted)), predicted]
     rows = zip(samples, predicted.tolist(), confidence.tolist(), strict=True)
     table = (Prediction(sample.image_id, sample.label, *outcome) for sample, *outcome in rows)
-    write_table(folder / "predictions.csv", Prediction, table)
+    write_table(folder / artifacts.PREDICTED.name, Prediction, table)
 
 
 def _mirror(tracker: Tracker, metrics: Mapping[str, Any], tables: Mapping[str, Sequence[Any]]) -> None:

@@ -16,13 +16,14 @@ from retinue.engine.store import ImageStore, RowFile
 from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.engine.writing import PngSink, ResultSink, picture_name, writing
 from retinue.explainers.explainer import Explainer, NotApplicable
-from retinue.explainers.localisation import Localisation, energy_score, mean_scores, pointing_score
+from retinue.explainers.localisation import energy_score, mean_scores, pointing_score
 from retinue.images.outline import outlined
 from retinue.images.overlay import overlay
 from retinue.pipeline import artifacts
-from retinue.pipeline.artifacts import Explanation, Prediction
+from retinue.pipeline.artifacts import Explanation, Localisation, Prediction
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.files import read_table, replacing, write_json, write_table
+from retinue.pipeline.numbers import figure
 from retinue.pipeline.plan import load_plan, sections_of
 from retinue.pipeline.ranges import Checked, allowed
 from retinue.pipeline.settings import Settings, build
@@ -138,16 +139,16 @@ def run(settings: Settings, tracker: Tracker) -> None:
     trainer = make_trainer(plan.trainer, seed=0, logger=tracker.lightning_logger(), inference_mode=False)
     with replacing(artifacts.EXPLANATIONS, leader=trainer.is_global_zero) as folder:
         if trainer.is_global_zero:
-            (folder / "overlays").mkdir()
+            (folder / artifacts.OVERLAYS.name).mkdir()
             shape = (len(gallery), *store.image_shape[:2])
-            RowFile.create(folder / "maps.npy", shape, np.float32).close()
+            RowFile.create(folder / artifacts.MAPS.name, shape, np.float32).close()
         if gallery:
             batches = Batches(
                 ChosenImages(store, masks, gallery), batch_size=own.batch_size, num_workers=plan.trainer.train_workers
             )
             places: dict[str, Callable[[], ResultSink]] = {
-                "maps": lambda: RowFile(folder / "maps.npy", writable=True),
-                "overlays": lambda: PngSink(folder / "overlays"),
+                "maps": lambda: RowFile(folder / artifacts.MAPS.name, writable=True),
+                "overlays": lambda: PngSink(folder / artifacts.OVERLAYS.name),
             }
             with writing(trainer, places):
                 trainer.predict(Explain(bundle, explainer, own), batches, return_predictions=False)
@@ -160,7 +161,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
             "reason": reason,
             "images": [asdict(entry) for entry in gallery],
         }
-        write_json(folder / "gallery.json", document)
+        write_json(folder / artifacts.GALLERY.name, document)
         if masks is not None:
             _localise(folder, gallery, masks, tracker)
     _mirror(tracker, gallery, bundle.classes)
@@ -220,7 +221,7 @@ def evenly_spaced(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def _predictions(store: ImageStore) -> list[Prediction]:
-    file = artifacts.PREDICTIONS / "predictions.csv"
+    file = artifacts.PREDICTED
     predictions = read_table(file, Prediction)
     if len(predictions) != len(store):
         raise DataError(
@@ -241,13 +242,13 @@ def _located(explainer: Explainer, bundle: Bundle, store: ImageStore) -> tuple[E
 
 def _masks(store: ImageStore) -> ImageStore | None:
     """The masks of the test split, in the order of its images; None where the source has none."""
-    folder = store.folder / "masks"
+    folder = store.folder / artifacts.MASKS
     return ImageStore(folder) if folder.is_dir() else None
 
 
 def _localise(folder: Path, gallery: Sequence[Explanation], masks: ImageStore, tracker: Tracker) -> None:
     """Scores the maps of the images whose mask is not empty."""
-    maps, rows = RowFile(folder / "maps.npy"), []
+    maps, rows = RowFile(folder / artifacts.MAPS.name), []
     for entry in gallery:
         mask = masks[entry.row][..., 0] > 0
         if mask.any():
@@ -255,9 +256,9 @@ def _localise(folder: Path, gallery: Sequence[Explanation], masks: ImageStore, t
             scores = energy_score(heat, mask), pointing_score(heat, mask), float(mask.mean())
             rows.append(Localisation(entry.image_id, entry.map, entry.outcome, *scores))
     maps.close()
-    write_table(folder / "localisation.csv", Localisation, rows)
+    write_table(folder / artifacts.LOCALISATION.name, Localisation, rows)
     document = mean_scores(rows)
-    write_json(folder / "localisation.json", document)
+    write_json(folder / artifacts.LOCALISATION_MEANS.name, document)
     tracker.summary({f"localisation/{key}": value for key, value in document["all"].items()})
 
 
@@ -265,10 +266,10 @@ def _mirror(tracker: Tracker, gallery: Sequence[Explanation], classes: Sequence[
     """Shows the tracker what was written."""
     captions = [
         f"{entry.outcome.replace('_', ' ')}: {classes[entry.label]}, predicted {classes[entry.predicted]} "
-        f"({entry.confidence:.2f}), shown: evidence for {classes[entry.target]}"
+        f"({figure(entry.confidence)}), shown: evidence for {classes[entry.target]}"
         for entry in gallery
     ]
-    tracker.images("explanations", [artifacts.EXPLANATIONS / "overlays" / e.overlay for e in gallery], captions)
+    tracker.images("explanations", [artifacts.OVERLAYS / e.overlay for e in gallery], captions)
     tracker.artifact(artifacts.EXPLANATIONS, "explanations")
 
 

@@ -23,6 +23,7 @@ from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import SPLITS, Dataset, RawImage, Sample
 from retinue.pipeline.errors import DataError, Fault
 from retinue.pipeline.files import read_table, replacing, write_table
+from retinue.pipeline.numbers import figure
 from retinue.pipeline.plan import UNDECLARED, load_plan, sections_of
 from retinue.pipeline.ranges import Checked, allowed, shown
 from retinue.pipeline.settings import Settings
@@ -138,7 +139,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     a store in the order of the test split, where the source has masks."""
     plan = load_plan(PreprocessPlan, settings)
     own, source = plan.preprocess, plan.source
-    images = read_table(artifacts.RAW / "manifest.csv", RawImage)
+    images = read_table(artifacts.RAW_MANIFEST, RawImage)
     splits = SplitPlan(images, own, plan.seed)
     trainer = make_trainer(plan.trainer, seed=plan.seed, logger=tracker.lightning_logger())
     resizing = Preprocessing(own.image_size, own.resize, own.channels, (0.0,) * own.channels, (1.0,) * own.channels)
@@ -160,14 +161,14 @@ def run(settings: Settings, tracker: Tracker) -> None:
         if not trainer.is_global_zero:
             return
         for name, samples in splits.samples.items():
-            write_table(folder / name / "manifest.csv", Sample, samples)
+            write_table(folder / name / artifacts.MANIFEST, Sample, samples)
         dataset = _describe(source.name, own, splits, _total(folder / _HISTOGRAMS))
-        artifacts.write_dataset(folder / "dataset.json", dataset)
+        artifacts.write_dataset(folder / artifacts.DATASET.name, dataset)
     counts = {name: len(samples) for name, samples in splits.samples.items()}
     tracker.summary({**counts, "image_size": own.image_size, "channels": own.channels})
     for name in SPLITS:
         tracker.artifact(artifacts.PROCESSED / name, "dataset")
-    listed = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    listed = ", ".join(f"{figure(count)} {name}" for name, count in counts.items())
     print(f"{listed}; {own.image_size} x {own.image_size} x {own.channels} -> {artifacts.PROCESSED}")
 
 

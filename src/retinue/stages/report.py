@@ -6,6 +6,7 @@ from typing import Any
 
 from retinue.pipeline import artifacts
 from retinue.pipeline.files import replacing
+from retinue.pipeline.numbers import short
 from retinue.pipeline.plan import load_plan, sections_of
 from retinue.pipeline.ranges import Checked, allowed
 from retinue.pipeline.settings import Settings
@@ -59,7 +60,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
         (folder / artifacts.REPORT.name).write_text(page, "utf-8")
     tracker.summary({"fingerprint": settings.fingerprint()})
     tracker.artifact(artifacts.REPORT.parent, "report")
-    print(f"report: {artifacts.REPORT} ({len(page.encode()) / 1e6:.1f} MB), open it in any browser")
+    print(f"report: {artifacts.REPORT} ({short(len(page.encode()), 'B')}), open it in any browser")
 
 
 if __name__ == "__main__":

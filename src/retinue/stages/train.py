@@ -8,6 +8,7 @@ from retinue.describe.describe import describe
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Epoch, LayerEntry
 from retinue.pipeline.files import replacing, write_json, write_table
+from retinue.pipeline.numbers import figure
 from retinue.pipeline.plan import load_plan, sections_of
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.stage import main
@@ -44,7 +45,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     tracker.table("freeze_ledger", [f.name for f in fields(LayerEntry)], [astuple(row) for row in fit.check.layers])
     tracker.artifact(artifacts.MODEL, "model")
     epochs = len(fit.classifier.history)
-    print(f"best epoch {best['best_epoch'] + 1} of {epochs}: {plan.train.monitor} {best['value']:.4f}")
+    print(f"best epoch {best['best_epoch']} of {epochs}: {plan.train.monitor} {figure(best['value'])}")
 
 
 def _write(
@@ -55,7 +56,7 @@ def _write(
         bundle.save(folder)
         write_json(folder / artifacts.ARCHITECTURE.name, description)
         write_json(folder / artifacts.TRANSFER.name, prepared.transfer_document(data.cache, fit.check))
-        write_table(folder / "history.csv", Epoch, [Epoch(**row) for row in fit.classifier.history])
+        write_table(folder / artifacts.HISTORY.name, Epoch, [Epoch(**row) for row in fit.classifier.history])
 
 
 if __name__ == "__main__":

@@ -158,12 +158,11 @@ def _ended_early(job: Job, status: int, seconds: float) -> Outcome:
 def _result(job: Job, seconds: float) -> Outcome:
     """The result of an experiment: what validation says of its best epoch, and what it costs."""
     folder = job.checkout.path
-    best = json.loads((folder / artifacts.MODEL / "bundle.json").read_text("utf-8"))["training"]["best_epoch"]
-    history = read_table(folder / artifacts.MODEL / "history.csv", artifacts.Epoch)
+    bundle = json.loads((folder / artifacts.BUNDLE).read_text("utf-8"))
+    history = read_table(folder / artifacts.HISTORY, artifacts.Epoch)
     architecture = json.loads((folder / artifacts.ARCHITECTURE).read_text("utf-8"))
-    values = {
-        f"val/{key.removeprefix('val_')}": value for key, value in vars(history[best]).items() if key.startswith("val_")
-    }
+    best = vars(history[bundle["training"]["best_epoch"] - 1])
+    values = {f"val/{key.removeprefix('val_')}": value for key, value in best.items() if key.startswith("val_")}
     revision = git(folder, "rev-parse", str(job.checkout.reference(job.name)))
     return Outcome(COMPLETE, "", revision, seconds, values | {key: architecture[key] for key in COSTS})
 

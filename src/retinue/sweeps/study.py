@@ -108,11 +108,11 @@ class Study:
             self._study.enqueue_trial(trials[number].params, user_attrs={RETRY_OF: number})
 
     def should_prune(self, trial: Trial, epochs: Mapping[int, float]) -> bool:
-        """Whether the trial, with these values of its objective by epoch, is behind the others."""
+        """Whether the trial, with these values of its objective by epoch, from 1, is behind the others."""
         known = self.trials()[trial.number].intermediate_values
         for epoch, value in sorted(epochs.items()):
-            if epoch not in known:
-                trial.report(value, epoch)
+            if epoch - 1 not in known:  # Optuna counts from 0
+                trial.report(value, epoch - 1)
         self._study.pruner = pruner(self._settings)
         return trial.should_prune()
 

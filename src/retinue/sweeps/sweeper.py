@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from optuna.trial import Trial
 
 from retinue.pipeline.errors import RetinueError, SettingsError
+from retinue.pipeline.numbers import figure, seconds
 from retinue.sweeps.axes import parse, points
 from retinue.sweeps.job import COMPLETE, FAILED, INTERRUPTED, PRUNED, Outcome
 from retinue.sweeps.launcher import Experiments
@@ -193,8 +194,10 @@ class Search:
             print(f"warning: {path} is not in git, so no trial sees it: git add {path}", flush=True)
 
     def _say(self, run: Running, outcome: Outcome) -> None:
-        values = "  ".join(f"{name} {outcome.values[name]:.6g}" for name in self._settings.objectives if outcome.values)
+        values = "  ".join(
+            f"{name} {figure(outcome.values[name])}" for name in self._settings.objectives if outcome.values
+        )
         result = values if outcome.state == COMPLETE else f"{outcome.state}: {outcome.reason}"
         done = f"[{self._study.num_finished()}/{self._study.size}]"
         name = self._experiments.job(run.job, run.overrides).name
-        print(f"{done}  {name}  {' '.join(run.overrides)}  {result}  {outcome.seconds:.0f} s", flush=True)
+        print(f"{done}  {name}  {' '.join(run.overrides)}  {result}  {seconds(outcome.seconds)}", flush=True)

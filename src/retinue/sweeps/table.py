@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from retinue.metrics.seeds import mean_interval
 from retinue.pipeline.errors import SettingsError
 from retinue.pipeline.files import write_json
+from retinue.pipeline.numbers import figure, interval
 from retinue.sweeps.job import COMPLETE, FAILED, PRUNED, Outcome
 from retinue.sweeps.study import REASON, Study
 from retinue.sweeps.sweep import Sweep
@@ -182,6 +183,5 @@ def _best(sweep: Sweep, rows: Sequence[Row]) -> set[int]:
 def _shown(row: Row, name: str) -> str:
     if name not in row.values:
         return ""
-    interval = row.intervals[name]
-    value = f"{row.values[name]:.6g}"
-    return value if interval is None else f"{value} ({interval[0]:.4g} to {interval[1]:.4g})"
+    value, bounds = figure(row.values[name]), row.intervals[name]
+    return value if bounds is None else f"{value} ({interval(bounds)})"

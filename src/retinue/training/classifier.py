@@ -177,7 +177,7 @@ class Classifier(L.LightningModule):
         metrics.update(validation_metrics(self._val_labels, logits))
         self.log_dict(metrics)
         row = Epoch(
-            epoch=self.current_epoch,
+            epoch=self.current_epoch + 1,
             lr=self.trainer.optimizers[0].param_groups[0]["lr"],
             val_predicted_classes=len(predicted_classes(logits).unique()),
             **{name.replace("/", "_"): value for name, value in metrics.items()},

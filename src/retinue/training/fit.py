@@ -116,7 +116,7 @@ class Fit:
             )
         self.check.check_result()
         return {
-            "best_epoch": checkpoint["epoch"],
+            "best_epoch": checkpoint["epoch"] + 1,
             "monitor": monitor,
             "value": row[monitor.replace("/", "_")],
             "initial_weights": self._prepared.initial_weights,

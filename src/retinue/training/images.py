@@ -38,7 +38,7 @@ class TrainingImages:
     def read(cls) -> "TrainingImages":
         """Opens data/processed and data/augmented."""
         folders = [artifacts.PROCESSED / "train"]
-        if (artifacts.AUGMENTED / "manifest.csv").exists():
+        if (artifacts.AUGMENTED / artifacts.MANIFEST).exists():
             folders.append(artifacts.AUGMENTED)
         val = artifacts.PROCESSED / "val"
         return cls(
@@ -47,7 +47,7 @@ class TrainingImages:
             np.concatenate([_labels(folder) for folder in folders]),
             ImageStore(val),
             _labels(val),
-            Policy.load(artifacts.AUGMENTED / "policy.json"),
+            Policy.load(artifacts.POLICY),
         )
 
     @property
@@ -78,4 +78,4 @@ class TrainingImages:
 
 
 def _labels(folder: Path) -> np.ndarray:
-    return np.array([s.label for s in iterate_table(folder / "manifest.csv", Sample)], np.int64)
+    return np.array([s.label for s in iterate_table(folder / artifacts.MANIFEST, Sample)], np.int64)

@@ -11,6 +11,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from retinue.bundle import build_network
 from retinue.engine.reproducibility import seed_everything
 from retinue.models.network import Network
+from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Dataset
 from retinue.pipeline.errors import ModelError, SettingsError
 from retinue.pipeline.files import read_json, sha256
@@ -131,7 +132,7 @@ def _load(network: Network, weights: WeightsSettings, dataset: Dataset) -> dict[
     """Loads the weights into `network`; what the bundle says of them."""
     path = weights.fetch()
     is_bundle = weights.path is not None and Path(weights.path).is_dir()
-    document = read_json(path.with_name("bundle.json")) if is_bundle else None
+    document = read_json(path.with_name(artifacts.BUNDLE.name)) if is_bundle else None
     same_classes = document is None or tuple(_entry(document, path, "dataset", "classes")) == dataset.classes
     report = load_weights(network, path, with_heads=same_classes)
     rank_zero_only(print)(f"{path}: {report}")
@@ -142,7 +143,8 @@ def _load(network: Network, weights: WeightsSettings, dataset: Dataset) -> dict[
 def _entry(document: Any, path: Path, *keys: str) -> Any:
     for key in keys:
         if not isinstance(document, dict) or key not in document:
-            raise ModelError(f"{path.with_name('bundle.json')}: no {'.'.join(keys)} in it; it is no model bundle.")
+            bundle = path.with_name(artifacts.BUNDLE.name)
+            raise ModelError(f"{bundle}: no {'.'.join(keys)} in it; it is no model bundle.")
         document = document[key]
     return document
 

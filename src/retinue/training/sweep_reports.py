@@ -39,7 +39,7 @@ class SweepReports(L.Callback):
         if trainer.is_global_zero:
             metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
             with (self._folder / "progress.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"epoch": trainer.current_epoch, **metrics}) + "\n")
+                file.write(json.dumps({"epoch": trainer.current_epoch + 1, **metrics}) + "\n")
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if (self._folder / "prune").exists():

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from retinue.pipeline.errors import Fault
+from retinue.pipeline.numbers import figure, percent
 from retinue.pipeline.ranges import Checked, allowed, shown
 from retinue.pipeline.settings import build
 from retinue.transfer.scenario import Scenario
@@ -86,11 +87,11 @@ class Auto(Checked, section="transfer"):
         small, similar = images_per_class < self.small_below, found.value >= self.similar_from
         name = f"{'small' if small else 'large'}_{'similar' if similar else 'different'}"
         reasons = [
-            f"{images_per_class:.0f} training images per class: {'few' if small else 'many'} "
+            f"{figure(round(images_per_class))} training images per class: {'few' if small else 'many'} "
             f"(transfer.small_below {self.small_below}).",
-            f"A linear probe on the features of the initial weights reaches {found.transferred:.3f} balanced accuracy "
-            f"in cross-validation on {found.num_images} training images, on those of an untrained network "
-            f"{found.untrained:.3f}: the weights save {found.value:.0%} of the errors, so the data are "
+            f"A linear probe on the features of the initial weights reaches {figure(found.transferred)} balanced "
+            f"accuracy in cross-validation on {found.num_images} training images, on those of an untrained network "
+            f"{figure(found.untrained)}: the weights save {percent(found.value)} of the errors, so the data are "
             f"{'similar to' if similar else 'different from'} their source "
             f"(transfer.similar_from {self.similar_from}).",
         ]

@@ -26,7 +26,7 @@ class FreezeCheck(L.Callback):
 
     Attributes:
         layers: after an epoch, a row for each module with parameters, in the order of registration.
-        epochs: a row for each epoch.
+        epochs: a row for each epoch, counted from 1.
     """
 
     def __init__(self, network: Network):
@@ -34,7 +34,7 @@ class FreezeCheck(L.Callback):
         self.epochs: list[LedgerEpoch] = []
         self._network = network
         self._initial: dict[str, str] = {}
-        self._trained_from: dict[str, int] = {}  # module -> first epoch in which a parameter of it is trained
+        self._trained_from: dict[str, int] = {}  # module -> first epoch, from 1, in which a parameter of it is trained
         self._unmoved: set[str] = set()  # parameters that are trained and still have their initial bits
         self._frozen: list[str] = []  # tensors frozen in the last epoch
 
@@ -48,7 +48,7 @@ class FreezeCheck(L.Callback):
         if batch_idx:
             return
         self._frozen = self._frozen_names()
-        self.layers = self._rows(trainer.optimizers[0], trainer.current_epoch)
+        self.layers = self._rows(trainer.optimizers[0], trainer.current_epoch + 1)
         leaked = [row.layer for row in self.layers if row.frozen and row.in_optimizer]
         if leaked:
             raise TrainingError(f"frozen layers are in the optimizer: {_shown(leaked)}. {_LEAK}")
@@ -62,7 +62,7 @@ class FreezeCheck(L.Callback):
         frozen = hashlib.sha256("".join(f"{name} {now[name]}\n" for name in sorted(self._frozen)).encode())
         self.epochs.append(
             LedgerEpoch(
-                epoch=trainer.current_epoch,
+                epoch=trainer.current_epoch + 1,
                 frozen_tensors=len(self._frozen),
                 frozen_sha256=frozen.hexdigest(),
                 trained_parameters=len(trained),

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch import fx, nn
 
 from retinue.models.network import Network
+from retinue.pipeline.numbers import percent
 from retinue.transfer.depth import Block, auxiliary_modules, blocks_of, layer_of, layers_of, trace
 from retinue.transfer.scenario import Scenario
 
@@ -42,7 +43,7 @@ class Freezing(NamedTuple):
         if not self.num_frozen:
             return f"nothing frozen of {total} layers before the head"
         return (
-            f"{len(self.layers)} of {total} layers before the head frozen ({self.fraction:.0%}), "
+            f"{len(self.layers)} of {total} layers before the head frozen ({percent(self.fraction)}), "
             f"up to {self.blocks[self.num_frozen - 1].name}"
         )
 

@@ -92,7 +92,7 @@ class WeightsSettings(Checked, section="weights"):
         """
         assert self.path is not None
         path = Path(self.path)
-        path = path / "weights.safetensors" if path.is_dir() else path
+        path = path / WEIGHTS.name if path.is_dir() else path
         _check_name(path)
         return path
 
