@@ -148,7 +148,7 @@ def test_imports_go_one_way() -> None:
 
 FRAMEWORK_HOMES = {
     "hydra": {"pipeline/composition.py", *(f"sweeps/{name}.py" for name in ("axes", "command", "launcher", "sweeper"))},
-    "dvc": {"pipeline/composition.py", "experiments.py", "sweeps/checkout.py"},
+    "dvc": {"pipeline/composition.py", "experiments/outcomes.py", "sweeps/checkout.py"},
     "optuna": {f"sweeps/{name}.py" for name in ("study", "sweeper", "table")},
     "submitit": {"sweeps/launcher.py"},
     "wandb": {"pipeline/wandb_client.py", "pipeline/tracker.py", "tracking/runs.py"},
