@@ -86,7 +86,7 @@ def read_lock(lock: str, pipeline: str, settings: str) -> Lock:
         stages = document["stages"]
         names = {**values, **{key: value for each in document.get("vars", ()) for key, value in each.items()}}
         causes = {name: _cause(stage, locked.get(name), values, names) for name, stage in stages.items()}
-        records = {name: _record(locked.get(name, {})) for name in stages}
+        records = {name: _record(stage, locked.get(name)) for name, stage in stages.items()}
         stale = stale_stages(records, {name: cause for name, cause in causes.items() if cause is not None})
         reasons = {name: _sentence(name, stages[name], cause, values) for name, cause in stale.items()}
         writers = {path: name for name, stage in stages.items() for path in _outs(stage)}
@@ -122,7 +122,7 @@ def stale_stages(records: Mapping[str, StageRecord], causes: Mapping[str, str]) 
         fresh = {name: _upstream(record, written, stale) for name, record in records.items() if name not in stale}
         found = {name: cause for name, cause in fresh.items() if cause is not None}
         if not found:
-            return stale
+            return {name: stale[name] for name in records if name in stale}
         stale |= found
 
 
@@ -137,10 +137,10 @@ def _upstream(record: StageRecord, written: Mapping[str, tuple[str, str]], stale
     """Why what a stage read is not what others wrote; None where it is."""
     for path, md5 in record.deps.items():
         for out, (stage, current) in written.items():
-            if path == out and md5 != current:
-                return f"what it read as {path} is not what {stage} wrote"
             if stage in stale and _overlap(path, out):
                 return f"it read {path}, and {stage} is not up to date"
+            if path == out and md5 != current:
+                return f"what it read as {path} is not what {stage} wrote"
     return None
 
 
@@ -164,11 +164,13 @@ def _sentence(name: str, stage: Mapping[str, Any], cause: str, values: Mapping[s
     return f"{name} has not run for {what}: {cause}. `dvc repro` runs it."
 
 
-def _record(entry: Mapping[str, Any]) -> StageRecord:
-    """The entry of a stage in dvc.lock; empty where it has none."""
+def _record(stage: Mapping[str, Any], entry: Mapping[str, Any] | None) -> StageRecord:
+    """The `entry` of a stage in dvc.lock; without one, what it would write, and no hash."""
+    if entry is None:
+        return StageRecord({}, dict.fromkeys(_outs(stage), ""))
 
     def hashes(kind: str) -> dict[str, str]:
-        return {each["path"]: each["md5"] for each in entry.get(kind, ()) if "md5" in each}
+        return {each["path"]: each["md5"] for each in entry.get(kind, ()) if each.get("md5")}
 
     return StageRecord(hashes("deps"), hashes("outs"))
 
