@@ -12,7 +12,7 @@ import torch
 from benchmarks import experiments
 from retinue.bundle import Bundle, build_sized
 from retinue.dashboard.latency import latency
-from retinue.experiments import Experiment
+from retinue.experiments.outcomes import Experiment
 from retinue.pipeline.composition import compose, project_root
 from retinue.pipeline.errors import RetinueError, SettingsError
 from retinue.pipeline.numbers import figure, significant

@@ -230,14 +230,17 @@ def dashboard(names: tuple[str, ...], output: Path | None, baseline: str | None,
 
 @main.command()
 def where() -> None:
-    """Print where the results of the last run are."""
+    """Print where the results of the last run are; of those that are of other settings, why they do not count."""
     with explained("where"):
         root = project_root()
         if not (root / artifacts.REPORT).exists():
             raise RetinueError(f"{artifacts.REPORT}: no report yet. Run `dvc repro`.")
-        print(f"report   {(root / artifacts.REPORT).as_uri()}")
-        print(f"metrics  {artifacts.METRICS}  (dvc metrics show)")
-        print(f"model    {artifacts.MODEL}/")
+        from retinue.experiments.outcomes import Workspace
+
+        why_not = Workspace().lock().why_not
+        print(f"report   {why_not(artifacts.REPORT) or (root / artifacts.REPORT).as_uri()}")
+        print(f"metrics  {why_not(artifacts.METRICS) or f'{artifacts.METRICS}  (dvc metrics show)'}")
+        print(f"model    {why_not(artifacts.MODEL) or f'{artifacts.MODEL}/'}")
 
 
 if __name__ == "__main__":

@@ -196,7 +196,7 @@ FRAMEWORK_HOMES = {
         *(f"pipeline/{name}.py" for name in ("composition", "overrides")),
         *(f"sweeps/{name}.py" for name in ("axes", "command", "launcher")),
     },
-    "dvc": {"pipeline/composition.py", "experiments.py", "sweeps/checkout.py"},
+    "dvc": {"pipeline/composition.py", "experiments/outcomes.py", "sweeps/checkout.py"},
     "optuna": {f"sweeps/{name}.py" for name in ("study", "sweeper", "table")},
     "submitit": {"sweeps/launcher.py"},
     "wandb": {"pipeline/wandb_client.py", "pipeline/tracker.py", "tracking/runs.py"},

@@ -20,7 +20,7 @@ from scipy import stats
 from project import Project
 from retinue.dashboard.collect import chosen_outcomes, collect
 from retinue.dashboard.page import render
-from retinue.experiments import Experiment, all_experiments, committed
+from retinue.experiments.outcomes import Experiment, all_experiments, committed
 from retinue.metrics import summary
 from retinue.metrics.probabilities import decide, to_probs
 from retinue.pipeline import artifacts

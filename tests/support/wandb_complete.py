@@ -13,7 +13,7 @@ import yaml
 from dvc.api import DVCFileSystem
 
 import wandb_server
-from retinue.experiments import Experiment, all_experiments
+from retinue.experiments.outcomes import Experiment, all_experiments
 
 STAGES = ("train", "evaluate", "explain", "report")
 """What runs again where the data stay as they are."""

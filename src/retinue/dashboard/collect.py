@@ -7,7 +7,7 @@ from retinue.dashboard.changes import columns, differing
 from retinue.dashboard.comparing import Comparable, Seeds, by_seed, by_test_images
 from retinue.dashboard.pictures import Shown, shown_images
 from retinue.dashboard.results import Result, read_result
-from retinue.experiments import Outcome, Workspace, all_experiments, committed
+from retinue.experiments.outcomes import Outcome, Workspace, all_experiments, committed
 from retinue.metrics.registry import SUFFIXES
 from retinue.pipeline.errors import RetinueError, unknown
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from retinue.experiments import Outcome
+from retinue.experiments.outcomes import Outcome
 from retinue.metrics.curves import RocCurve
 from retinue.metrics.paired import auc_parts
 from retinue.metrics.probabilities import to_probs

@@ -4,7 +4,7 @@ import json
 import shlex
 from typing import Any
 
-from retinue.experiments import all_experiments
+from retinue.experiments.outcomes import all_experiments
 from retinue.lineage.find import Recorded, find
 from retinue.tracking.runs import RecordedRun, local_runs, online_runs
 
@@ -54,6 +54,7 @@ def _document(recorded: Recorded, runs: list[RecordedRun]) -> dict[str, Any]:
             {key: getattr(run, key) for key in ("run_id", "stage", "state", "folder", "url", "sent")} for run in runs
         ],
         "hashes": {path: md5 for path, md5 in recorded.hashes.items() if not path.startswith("src/")},
+        "left_out": dict(recorded.stale),
         "metrics": dict(recorded.metrics),
         "commands": _commands(recorded, runs),
     }
@@ -93,6 +94,9 @@ def _lines(document: dict[str, Any]) -> list[str]:
     lines += ["", "DVC hashes"]
     width = max(map(len, document["hashes"]), default=0)
     lines += [f"  {path:<{width}}  {md5}" for path, md5 in document["hashes"].items()]
+    if document["left_out"]:
+        lines += ["", "left out, being of another result"]
+        lines += [f"  {reason}" for reason in document["left_out"].values()]
     lines += ["", "commands"]
     lines += [f"  {command}  # {purpose}" for purpose, command in document["commands"].items()]
     return lines

@@ -5,7 +5,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from retinue.experiments import Experiment, all_experiments, locked
+from retinue.experiments.lock import StageRecord, inputs_of, stale_stages
+from retinue.experiments.outcomes import Experiment, all_experiments
 from retinue.pipeline.artifacts import METRICS
 from retinue.pipeline.composition import project_root
 from retinue.pipeline.errors import RetinueError, unknown
@@ -28,7 +29,8 @@ class Recorded(NamedTuple):
         experiment: the DVC experiment that holds it, if one does.
         dirty: whether the code differed from `commit`; None where nobody knows.
         metrics: as `flattened` gives them; empty where none were recorded.
-        hashes: path -> DVC's hash of what its stages read and wrote.
+        hashes: path -> DVC's hash of what its stages wrote, and of what they read and no stage writes.
+        stale: stage -> why what it last wrote is not of this result, and so in neither of the two.
         run: the W&B run it was found by, if it was.
     """
 
@@ -38,6 +40,7 @@ class Recorded(NamedTuple):
     dirty: bool | None
     metrics: Mapping[str, float]
     hashes: Mapping[str, str]
+    stale: Mapping[str, str]
     run: RecordedRun | None = None
 
     @property
@@ -100,15 +103,16 @@ def flattened(document: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _of_commit(experiment: Experiment) -> Recorded:
-    revision = experiment.revision
-    metrics, lock = (committed_text(project_root(), revision, path) for path in (METRICS.as_posix(), LOCK))
+    lock = experiment.lock()
+    scored = METRICS.as_posix() in lock.outs
     return Recorded(
-        commit=revision,
+        commit=experiment.revision,
         settings=experiment.settings(),
         experiment=experiment,
         dirty=False,  # the commit holds the code as well
-        metrics=flattened(json.loads(metrics)) if metrics else {},
-        hashes=locked(lock, kinds=("deps", "outs")) if lock else {},
+        metrics=flattened(experiment.metrics()) if scored else {},
+        hashes={**lock.inputs, **lock.outs},
+        stale=lock.stale,
     )
 
 
@@ -146,13 +150,18 @@ def _of_run(run: RecordedRun, experiments: Iterable[Experiment]) -> Recorded:
         if experiment.name == lineage.get("experiment") and experiment.fingerprint() == run.group:
             return _of_commit(experiment)._replace(run=run)
     siblings = _siblings(run)
+    records = {one.stage: StageRecord(one.lineage["deps"], one.summary["outs"]) for one in siblings}  # the last of each
+    stale = stale_stages(records, {})
+    outs = {path: md5 for stage, record in records.items() if stage not in stale for path, md5 in record.outs.items()}
+    written = {path for record in records.values() for path in record.outs}
     return Recorded(
         commit=lineage["git_revision"],
         settings=json.loads(lineage["settings"]),
         experiment=None,
         dirty=any(sibling.lineage["git_dirty"] for sibling in siblings),
-        metrics=_metrics(siblings),
-        hashes={path: md5 for one in siblings for path, md5 in {**one.lineage["deps"], **one.summary["outs"]}.items()},
+        metrics={} if "evaluate" in stale else _metrics(siblings),
+        hashes={**inputs_of(records.values(), written), **outs},
+        stale=stale,
         run=run,
     )
 

@@ -10,8 +10,8 @@ from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retinue.experiments import locked
-from retinue.lineage.find import LOCK, Recorded, find, flattened
+from retinue.experiments.outcomes import Workspace
+from retinue.lineage.find import Recorded, find, flattened
 from retinue.pipeline.artifacts import METRICS
 from retinue.pipeline.composition import project_root
 from retinue.pipeline.errors import RetinueError
@@ -130,9 +130,10 @@ def compare(recorded: Recorded, reproduced: Mapping[str, float]) -> list[Compari
         RetinueError: no metrics were recorded.
     """
     if not recorded.metrics:
+        reason = recorded.stale.get("evaluate", "the stage evaluate did not finish, or its W&B run is elsewhere")
         raise RetinueError(
-            f"{recorded.title}: no metrics were recorded, so there is nothing to compare with: the stage evaluate did "
-            f"not finish, or its W&B run is elsewhere. Reproduced: {dict(reproduced)}."
+            f"{recorded.title}: no metrics were recorded, so there is nothing to compare with: {reason.rstrip('.')}. "
+            f"Reproduced: {dict(reproduced)}."
         )
     whole = recorded.run is None or recorded.experiment is not None
     names = {**recorded.metrics, **(reproduced if whole else {})}
@@ -141,8 +142,8 @@ def compare(recorded: Recorded, reproduced: Mapping[str, float]) -> list[Compari
 
 def compare_outs(recorded: Recorded, checkout: Path) -> tuple[int, int]:
     """How many of the recorded outs have the recorded hash in the clone, and how many there are."""
-    reproduced = locked((checkout / LOCK).read_text("utf-8"))
     with chdir(checkout):
+        reproduced = Workspace().hashes()
         outs = [out for stage in declared(recorded.settings).values() for out in stage.outs if out in recorded.hashes]
     return sum(reproduced.get(out) == recorded.hashes[out] for out in outs), len(outs)
 

@@ -84,7 +84,7 @@ def declared(values: Mapping[str, Any]) -> dict[str, Declared]:
         raise SettingsError(f"{PIPELINE}: {str(error).splitlines()[0]}.") from error
     assert isinstance(resolved, dict)
     return {
-        str(name): Declared(_paths(stage["deps"]), _paths([*stage["outs"], *stage["metrics"], *stage["plots"]]))
+        str(name): Declared(paths_of(stage["deps"]), paths_of([*stage["outs"], *stage["metrics"], *stage["plots"]]))
         for name, stage in resolved.items()
     }
 
@@ -108,8 +108,8 @@ def experiment() -> dict[str, str]:
     return {key: os.environ[name] for key, name in ENVIRONMENT.items() if os.environ.get(name)}
 
 
-def _paths(entries: list[Any]) -> tuple[str, ...]:
-    """DVC spells an entry as `path` or as `{path: options}`."""
+def paths_of(entries: Iterable[Any]) -> tuple[str, ...]:
+    """The paths of a list in dvc.yaml, in which DVC spells an entry as `path` or as `{path: options}`."""
     return tuple(entry if isinstance(entry, str) else next(iter(entry)) for entry in entries)
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from retinue.experiments import all_experiments
+from retinue.experiments.outcomes import all_experiments
 from retinue.pipeline.artifacts import CACHE
 from retinue.pipeline.composition import project_root
 from retinue.pipeline.errors import SettingsError

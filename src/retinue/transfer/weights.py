@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from retinue.models.network import Network
+from retinue.pipeline.artifacts import WEIGHTS
 from retinue.pipeline.errors import Fault, ModelError
 from retinue.pipeline.files import sha256
 from retinue.pipeline.ranges import Checked, allowed, shown

@@ -2,20 +2,24 @@
 
 An experiment is a commit: git holds its settings, its metrics and the hashes of its outputs (dvc.lock), DVC's cache the
 outputs by hash. Both are read directly, because to open a DVCFileSystem takes 0.2 s a revision.
+
+Only what is of an experiment's settings is read: `lock.read_lock` tells what an earlier run left behind.
 """
 
 import json
 import re
 from collections.abc import Mapping
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from retinue.experiments.lock import Lock, read_lock
 from retinue.pipeline import artifacts
 from retinue.pipeline.composition import project_root
 from retinue.pipeline.errors import DataError, RetinueError
 from retinue.pipeline.files import read_json
 from retinue.pipeline.git import ask, committed_text, git
+from retinue.pipeline.record import PIPELINE, SETTINGS
 from retinue.pipeline.settings import fingerprint_of
 
 REFERENCES = "refs/exps"
@@ -36,7 +40,7 @@ class Outcome(Protocol):
         """Its evaluation/metrics.json."""
 
     def hashes(self) -> Mapping[str, str]:
-        """Output path -> DVC's hash of it, as in dvc.lock."""
+        """Output path -> DVC's hash of it, of the outputs that are of these settings."""
 
     def files(self, path: str) -> dict[str, Path]:
         """Name below the output folder `path` -> where it can be read; of an output that is a file, "" -> where."""
@@ -72,23 +76,36 @@ class Experiment(NamedTuple):
         Raises:
             RetinueError: there is none, or it is no mapping.
         """
-        return _sections(self.text("params.yaml"))
+        return _sections(self.text(SETTINGS))
 
     def fingerprint(self) -> str:
         """The settings fingerprint, which is the group of its W&B runs."""
         return fingerprint_of(self.settings())
 
+    def lock(self) -> Lock:
+        """Its dvc.lock; without one, every stage is stale."""
+        return read_lock(
+            committed_text(project_root(), self.revision, "dvc.lock") or "",
+            self.text(PIPELINE.as_posix()),
+            self.text(SETTINGS),
+        )
+
     def metrics(self) -> dict[str, Any]:
-        """Its evaluation/metrics.json, which is in git."""
+        """Its evaluation/metrics.json, which is in git.
+
+        Raises:
+            RetinueError: there is none, or it is of other settings.
+        """
         path = artifacts.METRICS.as_posix()
+        self.lock().check(path)
         try:
             return json.loads(self.text(path))
         except ValueError as error:
             raise DataError(f"experiment {self.name}: {path} is not valid JSON ({error}).") from error
 
     def hashes(self) -> Mapping[str, str]:
-        """Output path -> DVC's hash of it, as in its dvc.lock."""
-        return locked(self.text("dvc.lock"))
+        """Output path -> DVC's hash of it, of the outputs that are of its settings."""
+        return self.lock().outs
 
     def files(self, path: str) -> dict[str, Path]:
         """Name below the output folder `path` -> its file in DVC's cache; of an output that is a file, "" -> it.
@@ -97,12 +114,14 @@ class Experiment(NamedTuple):
             path: an output of dvc.lock (explanations), or something below one.
 
         Raises:
-            RetinueError: there is no such output, or it is not in the cache of this checkout.
+            RetinueError: there is no such output, it is of other settings, or it is not in the cache of this checkout.
         """
-        out = next((out for out in self.hashes() if path == out or path.startswith(f"{out}/")), None)
+        lock = self.lock()
+        lock.check(path)
+        out = next((out for out in lock.outs if path == out or path.startswith(f"{out}/")), None)
         if out is None:
             raise RetinueError(f"experiment {self.name}: no output {path} in its dvc.lock.")
-        digest = self.hashes()[out]
+        digest = lock.outs[out]
         if not digest.endswith(".dir"):
             return {"": self._cached(out, digest)}
         below = "" if path == out else path.removeprefix(f"{out}/")
@@ -146,26 +165,33 @@ class Workspace:
 
     def settings(self) -> dict[str, Any]:
         """params.yaml as plain containers."""
-        path = project_root() / "params.yaml"
-        if not path.exists():
-            raise DataError("params.yaml: no such file. `retinue compose` writes it.")
-        return _sections(path.read_text("utf-8"))
+        return _sections(self._text(SETTINGS))
+
+    def lock(self) -> Lock:
+        """dvc.lock; without one, every stage is stale."""
+        path = project_root() / "dvc.lock"
+        return read_lock(path.read_text("utf-8") if path.exists() else "", self._text(PIPELINE), self._text(SETTINGS))
 
     def metrics(self) -> dict[str, Any]:
-        """evaluation/metrics.json."""
+        """evaluation/metrics.json.
+
+        Raises:
+            DataError: there is none, or it is of other settings.
+        """
+        self.lock().check(artifacts.METRICS.as_posix())
         return read_json(project_root() / artifacts.METRICS)
 
     def hashes(self) -> Mapping[str, str]:
-        """Output path -> DVC's hash of it, as in dvc.lock; nothing where there is no dvc.lock."""
-        path = project_root() / "dvc.lock"
-        return locked(path.read_text("utf-8")) if path.exists() else {}
+        """Output path -> DVC's hash of it, of the outputs that are of these settings."""
+        return self.lock().outs
 
     def files(self, path: str) -> dict[str, Path]:
         """Name below the folder `path` -> its file; of a file, "" -> it.
 
         Raises:
-            DataError: there is neither.
+            DataError: there is neither, or it is of other settings.
         """
+        self.lock().check(path)
         place = project_root() / path
         if place.is_file():
             return {"": place}
@@ -173,6 +199,12 @@ class Workspace:
         if not found:
             raise DataError(f"{path}: no such file or folder in the workspace; `dvc repro` makes it.")
         return found
+
+    def _text(self, name: str | Path) -> str:
+        path = project_root() / name
+        if not path.exists():
+            raise DataError(f"{name}: no such file. `retinue compose` writes params.yaml, git holds dvc.yaml.")
+        return path.read_text("utf-8")
 
 
 def all_experiments() -> list[Experiment]:
@@ -196,24 +228,6 @@ def committed(revision: str) -> Experiment:
     if digest is None:
         raise RetinueError(f"git knows no commit {revision!r}. Name a branch, a tag or a commit, such as HEAD.")
     return Experiment(revision, digest, digest)
-
-
-@lru_cache(maxsize=32)
-def locked(text: str, kinds: tuple[str, ...] = ("outs",)) -> Mapping[str, str]:
-    """Path -> DVC's hash of what the stages of a dvc.lock wrote ("outs") or read ("deps").
-
-    Raises:
-        DataError: `text` is no dvc.lock.
-    """
-    import yaml
-
-    try:
-        # As text, so that no hash of digits becomes a number; by the parser in C, which takes 10 ms instead of 100.
-        stages = yaml.load(text, getattr(yaml, "CBaseLoader", yaml.BaseLoader))["stages"].values()
-        entries = [entry for stage in stages for kind in kinds for entry in stage.get(kind, ())]
-        return {entry["path"]: entry["md5"] for entry in entries if "md5" in entry}
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"dvc.lock: another format than this version reads ({error!r}). Run it again.") from error
 
 
 @cache
