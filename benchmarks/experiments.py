@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from retinue.experiments import Experiment, all_experiments, committed
 from retinue.experiments.outcomes import Experiment, all_experiments, committed
 from retinue.pipeline import numbers
 from retinue.pipeline.composition import project_root

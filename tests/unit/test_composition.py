@@ -139,7 +139,6 @@ MET = [
     ("+model=resnet18", "model: got resnet18, expected a choice without a +."),
     ("++model=resnet18", "model: got resnet18, expected a choice without a +."),
     ("sweep=digits_grid", "`retinue sweep sweep=digits_grid` does."),
-    ("scenario=scratch", "scenario: got scratch, expected a group that params.yaml takes."),
     ("optimizer.lr", "optimizer.lr: got no value, expected KEY=VALUE"),
     ("--multirun", "--multirun: got no value, expected KEY=VALUE"),
     ("=3", "got 3, expected KEY=VALUE"),
