@@ -92,7 +92,7 @@ def plots_page(target: Path) -> None:
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Folder for class maps and overlays.")
 @click.option("--compare", is_flag=True, help="Score single crops, too: the time they take, and the difference.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def dense(
+def sliding(
     images: tuple[Path, ...],
     bundle: Path,
     shorter_side: int | None,
@@ -101,10 +101,10 @@ def dense(
     compare: bool,
     as_json: bool,
 ) -> None:
-    """Score IMAGES larger than those of the training, each at all its positions in one pass (docs/dense.md)."""
+    """Score IMAGES larger than those of the training, each at all its positions in one pass (docs/sliding.md)."""
     from retinue.sliding.command import SlidingScorer, run
 
-    with explained("dense"):
+    with explained("sliding"):
         scorer = SlidingScorer.create(bundle, shorter_side=shorter_side, stride=stride, output=output, crops=compare)
         run(scorer, images, as_json=as_json)
 

@@ -25,7 +25,7 @@ ELSEWHERE = {
     "make run": "continuous integration runs it",
     "make test": "is what runs this test",
     "make test-slow": "continuous integration runs it",
-    "retinue dense": "the command's name",
+    "retinue sliding": "the command's name",
     "retinue sweep": "the command's name",
     "retinue dashboard": "tests/integration/test_dashboard.py",
     "retinue lr-range": "tests/integration/test_lr_range.py",
@@ -65,7 +65,7 @@ def test_describe_commands(command: str, project: Project) -> None:
 
 
 def test_the_dense_command(finished: Project, tmp_path: Path) -> None:
-    (command,) = {c for c in COMMANDS if c.startswith("retinue dense ")}
+    (command,) = {c for c in COMMANDS if c.startswith("retinue sliding ")}
     project = finished.copy(tmp_path / "project")
     Image.new("RGB", (90, 60), "white").save(project.path / "photo.jpg")
     project.run(sys.executable, "-m", "retinue.cli", *substituted(command)[1:])
@@ -114,7 +114,7 @@ def test_every_command_is_accounted_for() -> None:
     tested = (
         "retinue compose",
         "retinue describe",
-        "retinue dense ",
+        "retinue sliding ",
         "dvc exp",
         "dvc metrics",
         "dvc plots",

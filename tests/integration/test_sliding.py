@@ -1,4 +1,4 @@
-"""`retinue dense` on the bundle of a finished pipeline: scores, files, and what a person reads about errors."""
+"""`retinue sliding` on the bundle of a finished pipeline: scores, files, and what a person reads about errors."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def digits(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(finished: Project, *arguments: str | Path) -> None:
-    main.main(["dense", "--bundle", str(finished.path / "models"), *map(str, arguments)], standalone_mode=False)
+    main.main(["sliding", "--bundle", str(finished.path / "models"), *map(str, arguments)], standalone_mode=False)
 
 
 def scored(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def test_a_bad_image_does_not_cost_the_others(finished: Project, digits: Path, t
     bad = tmp_path / "notes.jpg"
     bad.write_text("not an image")
     result = finished.run(
-        *(sys.executable, "-m", "retinue.cli", "dense", "--output", str(tmp_path / "out")),
+        *(sys.executable, "-m", "retinue.cli", "sliding", "--output", str(tmp_path / "out")),
         *(str(digits / "row.png"), str(bad), str(tmp_path / "gone.png"), str(digits / "more/row.png")),
         check=False,
     )
@@ -82,7 +82,7 @@ def test_a_bad_image_does_not_cost_the_others(finished: Project, digits: Path, t
         *(str(digits / "row.png"), str(digits / "more/row.png"))
     ]
     assert "mean of 6 × 34 positions, 4 px apart" in result.stdout  # 55 × 165 px
-    assert "error: dense: 2 of 4 images could not be scored:" in result.stderr
+    assert "error: sliding: 2 of 4 images could not be scored:" in result.stderr
     assert f"{bad}: not an image, or damaged at its beginning.\n" in result.stderr
     assert f"{tmp_path / 'gone.png'}: cannot be read (No such file or directory)." in result.stderr
     assert "Traceback" not in result.stderr
@@ -116,7 +116,7 @@ def test_the_saving_is_measured_and_the_scores_are_the_same(
 
 def test_the_documented_example_runs(finished: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(finished.path / "models", tmp_path / "models")
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/dense.md").read_text("utf-8"), re.DOTALL)
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/sliding.md").read_text("utf-8"), re.DOTALL)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(example, names)
@@ -140,6 +140,6 @@ def test_what_cannot_be_is_refused_before_any_image(
         run(finished, "gone.png", *arguments)
     shown = capsys.readouterr().err
     assert error.value.code == status
-    assert shown.startswith("error: dense: ")
+    assert shown.startswith("error: sliding: ")
     assert message in shown
     assert "gone.png" not in shown

@@ -380,8 +380,8 @@ def test_the_command_names_the_limit_of_a_network_that_pads(tmp_path: Path, caps
     model = {"name": "resnet18", "module": "resnet", "_target_": "retinue.models.resnet.ResNet"}
     Bundle(drawn(ResNet(3, 1, 32)), model, dataset, {}).save(tmp_path / "models")
     cv2.imwrite(str(tmp_path / "noise.png"), np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8))
-    dense = SlidingScorer.create(tmp_path / "models", shorter_side=None, stride=None, output=None, crops=True)
-    run(dense, [tmp_path / "noise.png"], as_json=False)
+    scorer = SlidingScorer.create(tmp_path / "models", shorter_side=None, stride=None, output=None, crops=True)
+    run(scorer, [tmp_path / "noise.png"], as_json=False)
     shown = capsys.readouterr().out
     # 32 px · 12 / 7 = 55 px, and 70 / 50 of that; a stride of 8 px.
     assert "mean of 3 × 6 positions, 8 px apart" in shown

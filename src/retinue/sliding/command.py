@@ -1,4 +1,4 @@
-"""The command `retinue dense`: images larger than those of the training, each scored in one pass."""
+"""The command `retinue sliding`: images larger than those of the training, each scored in one pass."""
 
 import json
 import sys
@@ -119,7 +119,7 @@ class SlidingScorer:
         return {"maps": str(maps), "overlay": str(shown)}
 
 
-def run(dense: SlidingScorer, images: Sequence[Path], *, as_json: bool) -> None:
+def run(scorer: SlidingScorer, images: Sequence[Path], *, as_json: bool) -> None:
     """Scores `images`, prints what was found, and fails at the end where one could not be scored.
 
     Raises:
@@ -127,21 +127,23 @@ def run(dense: SlidingScorer, images: Sequence[Path], *, as_json: bool) -> None:
     """
     scored, failed = [], []
     wants_bar = len(images) > 1 and sys.stderr.isatty()
-    bar = click.progressbar(images, label="dense", file=sys.stderr) if wants_bar else nullcontext(images)
+    bar = click.progressbar(images, label="sliding", file=sys.stderr) if wants_bar else nullcontext(images)
     with bar as paths:
         for path in paths:
             try:
-                scored.append(dense.score(path))
+                scored.append(scorer.score(path))
             except DataError as error:
                 failed.append({"image": str(path), "error": str(error)})
-    network = {"image_size": dense.sliding.image_size, "stride": dense.stride, "exact": dense.sliding.exact}
+    network = {"image_size": scorer.sliding.image_size, "stride": scorer.stride, "exact": scorer.sliding.exact}
     if as_json:
-        print(json.dumps({**network, "shorter_side": dense.shorter_side, "images": scored, "failed": failed}, indent=2))
+        print(
+            json.dumps({**network, "shorter_side": scorer.shorter_side, "images": scored, "failed": failed}, indent=2)
+        )
     else:
         for result in scored:
-            print(_line(result, dense.stride))
-        if dense.crops and scored:
-            print(_limit(dense))
+            print(_line(result, scorer.stride))
+        if scorer.crops and scored:
+            print(_limit(scorer))
     if failed:
         reasons = "".join(f"\n  {entry['image']}: {entry['error']}" for entry in failed)
         raise RetinueError(f"{len(failed)} of {len(images)} images could not be scored:{reasons}")
@@ -221,9 +223,9 @@ def _line(result: dict[str, Any], stride: int) -> str:
     return line
 
 
-def _limit(dense: SlidingScorer) -> str:
-    name = type(dense.bundle.network).__name__
-    if dense.sliding.exact:
+def _limit(scorer: SlidingScorer) -> str:
+    name = type(scorer.bundle.network).__name__
+    if scorer.sliding.exact:
         return f"{name} pads nowhere: one pass and single crops give the same, up to rounding."
     return (
         f"{name} pads its maps: at its border a crop sees zeros where the sliding network sees what lies beside the "
