@@ -95,7 +95,7 @@ class Result:
 
     @property
     def revision(self) -> str:
-        """Of its commit; "" for the workspace."""
+        """The hash of its commit; "" for the workspace."""
         return getattr(self.outcome, "revision", "")
 
     @property

@@ -63,7 +63,7 @@ def _pool(sources: Sources, named: Mapping[str, Any], result: torch.Tensor) -> F
 
 
 def _adaptive_pool(sources: Sources, _: Mapping[str, Any], result: torch.Tensor) -> Field | None:
-    """From n positions to m: windows of ⌈(i + 1) · n/m⌉ - ⌊i · n/m⌋ of them, n/m apart."""
+    """Pools n positions to m: windows of ⌈(i + 1) · n/m⌉ - ⌊i · n/m⌋ of them, n/m apart."""
     tensor, field = sources[0]
     if result.shape[-2:] == (1, 1):
         reaches_all = field.whole_image or any(dim.has_places for dim in field.dims[-2:])

@@ -139,7 +139,7 @@ def _of_fingerprint(fingerprint: str, experiments: Iterable[Experiment]) -> Reco
 
 
 def _of_run(run: RecordedRun, experiments: Iterable[Experiment]) -> Recorded:
-    """By the experiment the run belongs to, where it is in this repository; else by what the run itself recorded."""
+    """What is recorded of a run: by its experiment, where that is in this repository; else by the run itself."""
     lineage = run.lineage
     if "settings" not in lineage or not lineage.get("git_revision"):
         raise RetinueError(

@@ -153,7 +153,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _share_below(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """For each of `scores` the share of `others` below it, equal ones counted half."""
+    """The share of `others` below each of `scores`, equal ones counted half."""
     ranked = np.sort(others)
     return (np.searchsorted(ranked, scores, "left") + np.searchsorted(ranked, scores, "right")) / (2 * len(ranked))
 

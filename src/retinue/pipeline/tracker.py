@@ -214,7 +214,7 @@ def track(stage: str, settings: Settings) -> Iterator[Tracker]:
 
 
 def evenly(count: int, limit: int) -> list[int]:
-    """At most `limit` (>= 2) of the indices 0 … `count` - 1, evenly spread, the first and the last among them.
+    """Chooses at most `limit` (>= 2) of the indices 0 … `count` - 1, evenly, with the first and the last.
 
     >>> evenly(11, 3), evenly(3, 10)
     ([0, 5, 10], [0, 1, 2])

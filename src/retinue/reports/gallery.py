@@ -68,7 +68,7 @@ def explanations(inputs: ReportInputs, *, columns: int) -> dict[str, Any]:
 
 
 def spread(entries: Sequence[Explanation], limit: int) -> list[Explanation]:
-    """At most `limit` of `entries`, in their order: the first of every class, then the second, and so on."""
+    """Chooses at most `limit` of `entries`, in order: the first of every class, then the second, and so on."""
     turns: dict[int, int] = defaultdict(int)
     ranked = []
     for position, entry in enumerate(entries):

@@ -210,7 +210,7 @@ def choose(predictions: Sequence[Prediction], num_classes: int, settings: Explai
 
 
 def evenly_spaced(values: np.ndarray, count: int) -> np.ndarray:
-    """At most `count` of `values` (N,): the middles of `count` equal stretches.
+    """Chooses at most `count` of `values` (N,): the middles of `count` equal stretches.
 
     >>> evenly_spaced(np.arange(100), 2)
     array([25, 75])
