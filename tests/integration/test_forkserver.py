@@ -7,12 +7,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from project import forkserver
 from retinue.pipeline.errors import RetinueError
 from retinue.sweeps.forkserver import client
 from retinue.sweeps.forkserver.process import Warm
@@ -20,11 +20,10 @@ from retinue.sweeps.forkserver.process import Warm
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a process ends with its parent on Linux only")
 
 
-@pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
-    process = Warm(tmp_path_factory.mktemp("warm"))
-    yield process
-    process.close()
+@pytest.fixture
+def warm() -> Warm:
+    """The process that the tests of stages fork from, too."""
+    return forkserver()
 
 
 def write(folder: Path, code: str, name: str = "retinue/stages/probe.py") -> Path:
