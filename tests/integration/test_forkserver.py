@@ -140,6 +140,7 @@ def test_a_process_of_another_user_is_refused(warm: Warm, tmp_path: Path) -> Non
     assert run(warm, write(tmp_path / "checkout", "print('served')")) == (0, "served\n")
 
 
+@pytest.mark.slow
 def test_all_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     folder = write(tmp_path / "checkout", "import os, time; print(os.getpid(), flush=True); time.sleep(600)")
     owner = f"""
@@ -164,6 +165,7 @@ with open({str(folder / "output")!r}, "wb") as output:
     server.wait(30)
 
 
+@pytest.mark.slow
 def test_a_warm_process_that_was_killed_is_told(tmp_path: Path) -> None:
     process = Warm(tmp_path / "warm")
     process.wait()
