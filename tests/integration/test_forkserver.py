@@ -7,12 +7,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from project import forkserver
 from retinue.pipeline.errors import RetinueError
 from retinue.sweeps.forkserver import client
 from retinue.sweeps.forkserver.process import Warm
@@ -20,11 +20,10 @@ from retinue.sweeps.forkserver.process import Warm
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a process ends with its parent on Linux only")
 
 
-@pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
-    process = Warm(tmp_path_factory.mktemp("warm"))
-    yield process
-    process.close()
+@pytest.fixture
+def warm() -> Warm:
+    """The process that the tests of stages fork from, too."""
+    return forkserver()
 
 
 def write(folder: Path, code: str, name: str = "retinue/stages/probe.py") -> Path:
@@ -141,6 +140,7 @@ def test_a_process_of_another_user_is_refused(warm: Warm, tmp_path: Path) -> Non
     assert run(warm, write(tmp_path / "checkout", "print('served')")) == (0, "served\n")
 
 
+@pytest.mark.slow
 def test_all_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     folder = write(tmp_path / "checkout", "import os, time; print(os.getpid(), flush=True); time.sleep(600)")
     owner = f"""
@@ -165,6 +165,7 @@ with open({str(folder / "output")!r}, "wb") as output:
     server.wait(30)
 
 
+@pytest.mark.slow
 def test_a_warm_process_that_was_killed_is_told(tmp_path: Path) -> None:
     process = Warm(tmp_path / "warm")
     process.wait()

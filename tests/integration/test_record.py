@@ -10,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import wandb_offline
+from project import Project
 from retinue.pipeline.errors import SettingsError
 from retinue.pipeline.record import Revision, declared, dvc_md5, hashes, revision
 
@@ -84,8 +85,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path) -> P
 
 
 def dvc(*arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stdout + done.stderr
+    Project(Path.cwd()).run("dvc", *arguments, PYTHONPATH=os.environ["PYTHONPATH"])
 
 
 def locked(entries: list[dict[str, Any]]) -> dict[str, str]:

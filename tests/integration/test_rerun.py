@@ -51,9 +51,14 @@ trainer: {name: cpu}
 
 
 @pytest.fixture
-def small(tmp_path: Path, root: Path) -> Project:
+def small(small_once: "Small", tmp_path: Path) -> "Small":
     """A committed project, its one stage done: images that git does not hold, metrics, an offline W&B run."""
-    folder = tmp_path / "project"
+    return Small(small_once.copy(tmp_path / "project").path)
+
+
+@pytest.fixture(scope="module")
+def small_once(tmp_path_factory: pytest.TempPathFactory) -> "Small":
+    folder = tmp_path_factory.mktemp("rerun") / "project"
     (folder / "photos").mkdir(parents=True)
     for name, value in (("a", 2), ("b", 5)):
         (folder / "photos" / name).write_text(str(value))

@@ -103,6 +103,7 @@ def test_one_image_explained_and_one_batch_evaluated_by_three_ranks(finished: Pr
     assert np.load(project.path / "explanations/maps.npy").shape[0] == 1
 
 
+@pytest.mark.slow
 def test_what_one_rank_cannot_read_ends_all_with_one_message(finished: Project, tmp_path: Path) -> None:
     project = finished.copy(tmp_path / "project")
     manifest = project.path / "data/raw/manifest.csv"

@@ -98,11 +98,13 @@ class Project:
         """Runs `command` here; its output is shown when it fails and `check` is set.
 
         Args:
-            command: `sys.executable -m MODULE …` is forked from the process that has imported the libraries.
+            command: `sys.executable -m MODULE …` and `dvc …` are forked from the process that has the libraries.
             check: whether an exit status other than 0 fails the test.
             fresh: start a Python of its own also for a module.
             variables: of the environment.
         """
+        if command[0] == "dvc":
+            command = (sys.executable, "-m", *command)
         if command[:2] == (sys.executable, "-m") and not fresh and sys.platform == "linux":
             result = self._forked(command, self.environment(**variables))
         else:

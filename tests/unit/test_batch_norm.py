@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 RANK = """
@@ -15,11 +14,12 @@ import torch
 import torch.distributed as dist
 from retinue.training.batch_norm import SharedBatchNorm
 
-rank, folder, training = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "train"
+rank, folder = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
 given = torch.load(f"{folder}/given.pt", weights_only=True)
 found = {}
-for case, rows in {"shared": slice(rank, None, 2), "spare": slice(0, 5) if rank == 0 else slice(0, 1)}.items():
+ROWS = {"shared": slice(rank, None, 2), "spare": slice(0, 5) if rank == 0 else slice(0, 1)}
+for training, case, rows in ((training, *item) for training in (True, False) for item in ROWS.items()):
     norm = torch.nn.BatchNorm2d(3, momentum=0.3, dtype=torch.float64).train(training)
     norm.load_state_dict(given["norm"])
     images = given["images"][rows].clone().requires_grad_()
@@ -29,7 +29,7 @@ for case, rows in {"shared": slice(rank, None, 2), "spare": slice(0, 5) if rank 
     ((outputs * given["weights"][rows]).sin().sum() * counts).backward()
     for parameter in norm.parameters():
         dist.all_reduce(parameter.grad)
-    found[case] = {
+    found[case, training] = {
         **norm.state_dict(), "outputs": outputs.detach(), "images": images.grad,
         "weight.grad": norm.weight.grad, "bias.grad": norm.bias.grad,
     }
@@ -37,8 +37,7 @@ torch.save(found, f"{folder}/rank-{rank}.pt")
 """
 
 
-@pytest.mark.parametrize("mode", ["train", "eval"])
-def test_two_processes_normalise_as_one(mode: str, tmp_path: Path, root: Path) -> None:
+def test_two_processes_normalise_as_one(tmp_path: Path, root: Path) -> None:
     torch.manual_seed(0)
     norm = torch.nn.BatchNorm2d(3, momentum=0.3, dtype=torch.float64)
     torch.nn.init.normal_(norm.weight)
@@ -48,26 +47,27 @@ def test_two_processes_normalise_as_one(mode: str, tmp_path: Path, root: Path) -
     torch.save({"norm": state, "images": images, "weights": weights}, tmp_path / "given.pt")
     environment = {**os.environ, "PYTHONPATH": str(root / "src"), "OMP_NUM_THREADS": "1"}
     ranks = [
-        subprocess.Popen([sys.executable, "-c", RANK, str(rank), str(tmp_path), mode], env=environment)
-        for rank in range(2)
+        subprocess.Popen([sys.executable, "-c", RANK, str(rank), str(tmp_path)], env=environment) for rank in range(2)
     ]
     assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
     found = [torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True) for rank in range(2)]
-
-    images = images.requires_grad_()
-    outputs = norm.train(mode == "train")(images)
-    (outputs * weights).sin().sum().backward()
-    assert images.grad is not None
-    expected = {**norm.state_dict(), "weight.grad": norm.weight.grad, "bias.grad": norm.bias.grad}
-    for case in ("shared", "spare"):
-        for name, tensor in expected.items():
+    for training in (True, False):
+        norm.load_state_dict(state)
+        norm.zero_grad()
+        inputs = images.clone().requires_grad_()
+        outputs = norm.train(training)(inputs)
+        (outputs * weights).sin().sum().backward()
+        assert inputs.grad is not None
+        expected = {**norm.state_dict(), "weight.grad": norm.weight.grad, "bias.grad": norm.bias.grad}
+        for case in ("shared", "spare"):
+            for name, tensor in expected.items():
+                for rank in range(2):
+                    close(found[rank][case, training][name], tensor)
+        for name, tensor in {"outputs": outputs.detach(), "images": inputs.grad}.items():
             for rank in range(2):
-                close(found[rank][case][name], tensor)
-    for name, tensor in {"outputs": outputs.detach(), "images": images.grad}.items():
-        for rank in range(2):
-            close(found[rank]["shared"][name], tensor[rank::2])
-        close(found[0]["spare"][name], tensor)
-    assert not found[1]["spare"]["images"].any()
+                close(found[rank]["shared", training][name], tensor[rank::2])
+            close(found[0]["spare", training][name], tensor)
+        assert not found[1]["spare", training]["images"].any()
 
 
 def close(found: torch.Tensor, expected: torch.Tensor | None) -> None:

@@ -50,17 +50,17 @@ def test_what_was_running_when_killed_is_asked_for_again(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("search", ["random", "tpe", "nsga2"])
-@pytest.mark.parametrize("killed_at", [1, 5, 9])
-def test_a_search_that_is_taken_up_draws_what_it_would_have_drawn(tmp_path: Path, search: str, killed_at: int) -> None:
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "killed").mkdir()
-    whole = run(study(tmp_path / "whole", DRAWN, search=search, trials=10), 10)
-    own = study(tmp_path / "killed", DRAWN, search=search, trials=10)
-    begun = run(own, killed_at)
-    own.ask()
-    resumed = study(tmp_path / "killed", DRAWN, search=search, trials=10)
-    assert begun + run(resumed, 10 - killed_at) == whole
-    assert resumed.ask() is None
+def test_a_search_that_is_taken_up_draws_what_it_would_have_drawn(tmp_path: Path, search: str) -> None:
+    whole = run(study(tmp_path, DRAWN, search=search, trials=10), 10)
+    for killed_at in (1, 5, 9):
+        folder = tmp_path / f"killed at {killed_at}"
+        folder.mkdir()
+        own = study(folder, DRAWN, search=search, trials=10)
+        begun = run(own, killed_at)
+        own.ask()
+        resumed = study(folder, DRAWN, search=search, trials=10)
+        assert begun + run(resumed, 10 - killed_at) == whole
+        assert resumed.ask() is None
 
 
 def test_more_trials_go_on_where_fewer_ended(tmp_path: Path) -> None:
