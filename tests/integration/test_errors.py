@@ -10,7 +10,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from project import Project
 
@@ -51,6 +53,51 @@ def test_a_stale_params_yaml_is_found(project: Project) -> None:
     result = project.run(*RETINUE, "compose", "--check", check=False)
     assert result.returncode == 1
     assert "params.yaml is not the composition of conf/. Run `retinue compose`." in result.stderr
+
+
+ALL = "acquire, preprocess, augment, train, evaluate, explain, report"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ((), "will run nothing: all stages are up to date."),
+        (("tracking.mode=online",), "will run nothing: all stages are up to date."),
+        (
+            ("explain.opacity=0.3",),
+            "will run: explain, report (acquire, preprocess, augment, train, evaluate are up",
+        ),
+        (("preprocess.val_fraction=0.1",), f"will run: {ALL.removeprefix('acquire, ')} (acquire is up to date)"),
+    ],
+)
+def test_compose_says_what_will_run(overrides: tuple[str, ...], said: str, finished: Project, tmp_path: Path) -> None:
+    project = finished.copy(tmp_path / "project")
+    made = ("train.max_epochs=3", "tracking=off", "explain.images_per_outcome=1")
+    assert f"\ndvc repro {said}" in project.run(*RETINUE, "compose", *made, *overrides).stdout
+
+
+def test_compose_says_what_will_run_where_nothing_ever_ran(project: Project) -> None:
+    assert project.run(*RETINUE, "compose").stdout.endswith(f"\ndvc repro will run: {ALL}\n")
+    assert project.run(*RETINUE, "compose", "--check").stdout == ""
+
+
+def test_a_stage_by_hand_obeys_params_yaml(project: Project) -> None:
+    for label in ("dark", "light"):
+        folder = project.path / "mes photos (été)" / label
+        folder.mkdir(parents=True)
+        for i in range(3):
+            pixels = np.full((20, 24), 40 * i + 100 * (label == "light"), np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+    project.compose("source=image_folder", "source.path=mes photos (été)", "tracking=off", "trainer.num_workers=0")
+    assert project.stage("acquire").stdout == "6 images of 2 classes, 0 quarantined -> data/raw\n"
+
+
+def test_a_stage_with_overrides_says_that_params_yaml_is_not_used(project: Project) -> None:
+    result = project.stage("report", "tracking=off", "seed=3", check=False)
+    assert result.stdout == "settings: conf/ with tracking=off seed=3; params.yaml is not used\n"
+    inside = project.run(sys.executable, "-m", "retinue.stages.report", "seed=3", check=False, DVC_STAGE="report")
+    assert inside.returncode == 2
+    assert "error: stage report: seed=3: inside DVC a stage reads params.yaml" in inside.stderr
 
 
 def test_no_report_yet(project: Project) -> None:

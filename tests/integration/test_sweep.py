@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from project import Project
 
@@ -245,3 +247,26 @@ print([each.return_value for batch in returned for each in batch])
     values = {row["trial"]: row["values"]["val/log_loss"] for row in table(done, "basic")["trials"]}
     assert said.splitlines()[-1] == f"[{values[0]}, {values[1]}]"
     assert executed(done, "basic").count("train") == 2  # the sweep found both experiments finished
+
+
+@pytest.mark.slow
+def test_an_untracked_folder_is_that_of_the_checkout(project: Project) -> None:
+    """What the best trial recorded is what the checkout has: once applied, nothing is stale."""
+    for label in ("dark", "light"):
+        folder = project.path / "mes photos (été)" / label
+        folder.mkdir(parents=True)
+        for i in range(20):
+            pixels = np.full((20, 24), 5 * i + 120 * (label == "light"), np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+    images = ("source=image_folder", "source.path=mes photos (été)", "augment=none", "trainer.num_workers=0")
+    overrides = (*images, "model=mlp", "optimizer.lr=0.003,0.001", "train.max_epochs=3", "tracking=off")
+    sweep(project, *overrides, "sweep.name=photos", "sweep.workers=2")
+    rows = table(project, "photos")["trials"]
+    assert [row["state"] for row in rows] == ["complete", "complete"]
+    listed = project.run("git", "ls-tree", "-r", "-z", "--name-only", experiments(project)["photos-0"]).stdout
+    assert "mes photos" not in listed
+    assert "params.yaml" in listed
+    project.run(sys.executable, "-m", "dvc", "exp", "apply", "photos-0")
+    assert "path: mes photos (été)" in (project.path / "params.yaml").read_text("utf-8")
+    assert json.loads(project.run(sys.executable, "-m", "dvc", "status", "--json").stdout) == {}
+    assert len(list((project.path / "mes photos (été)").rglob("*.png"))) == 40
