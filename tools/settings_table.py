@@ -40,10 +40,11 @@ TABLES: list[tuple[str, type[Any], str]] = [  # heading, dataclass, file of the 
 ]
 HEAD = """# Settings
 
-Made by `make settings` from the dataclasses that check these settings; not edited by hand. Every section of a composition
-is checked before anything runs, by `retinue compose`, `retinue sweep` and each stage before its W&B run begins: types,
-ranges and choices as below, unknown sections and keys, transforms and their arguments, the network with one training batch,
-the optimizer, the schedule, the explainer, files, devices and optional packages. All faults are listed at once:
+Made by `make settings` from the dataclasses that check these settings; not edited by hand. Every section of a
+composition is checked before anything runs, by `retinue compose`, `retinue sweep` and each stage before its W&B run
+begins: types, ranges and choices as below, unknown sections and keys, transforms and their arguments, the network with
+one training batch, the optimizer, the schedule, the explainer, files, devices and optional packages. All faults
+are listed at once:
 
 ```
 $ retinue compose train.max_epochs=0 evaluate.threshold=2 +callbacks.x=1
@@ -55,8 +56,8 @@ error: compose: 3 settings cannot be used:
 
 What passes is remembered in `.cache/checked/` under a digest of the settings, the code, the installed packages, the
 accelerators and what is found at the paths that the settings name; later stages of the same run look no further. `seed`
-is an integer from 0 to 2⁶³ - 1. The sections `model`, `optimizer` and `schedule` take the arguments of their `_target_`.
-Default is the value in the file of `conf/` named in the heading; `???` has to be given.
+is an integer from 0 to 2⁶³ - 1. The sections `model`, `optimizer` and `schedule` take the arguments of their
+`_target_`. Default is the value in the file of `conf/` named in the heading; `???` has to be given.
 """
 
 
