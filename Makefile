@@ -8,7 +8,7 @@ READY := .venv/.ready
 
 PARITY := .venv/parity
 
-.PHONY: run test test-slow test-parity check format compose deps benchmarks lock clean
+.PHONY: run test test-slow test-parity check format compose deps settings benchmarks lock clean
 
 run: $(READY)
 	dvc repro
@@ -36,6 +36,7 @@ check: $(READY)
 	mypy
 	retinue compose --check
 	python tools/dependencies.py --check
+	python tools/settings_table.py --check
 
 format: $(READY)
 	ruff format .
@@ -47,6 +48,10 @@ compose: $(READY)
 # Into dvc.yaml, the code that each stage imports.
 deps: $(READY)
 	python tools/dependencies.py
+
+# Into docs/settings.md, types, ranges, defaults and meanings of the settings.
+settings: $(READY)
+	python tools/settings_table.py
 
 benchmarks: $(READY)
 	python -m benchmarks

@@ -121,14 +121,13 @@ def _unknown_sections(values: Mapping[str, Any]) -> Iterator[Fault]:
 
 def _loader(name: str) -> Callable[[Any], Any]:
     """Makes of the section `name` what the stages make of it."""
-    if name == "augment":
-        return _policies
+    special: dict[str, Callable[[Any], Any]] = {"augment": _policies, "explain": _explained, "optimizer": _optimizer}
+    if name in special:
+        return special[name]
     if name in SCHEMAS:
         return lambda section: strict(SCHEMAS[name], section, where=name)
     if name == "model":
         return lambda section: section if "_target_" in section else build(section, where=name)  # sized later
-    if name == "optimizer":
-        return _optimizer
     if name == "schedule":
         return lambda section: build(section, _optimizer({"_target_": "torch.optim.SGD", "lr": 0.1}), 100, where=name)
     return lambda section: build(section, where=name)
@@ -230,9 +229,12 @@ def _told(error: Exception, where: str) -> list[Fault]:
 
 
 def _policies(section: Any) -> AugmentSettings:
-    """The section, each of its transforms made once."""
-    augment = strict(AugmentSettings, section, where="augment")
-    faults = _of_each(augment.transforms, lambda entry: Policy([entry], seed=0))
+    """The section, each of its transforms made once, whatever else is wrong."""
+    augment, error = _attempt(section, lambda section: strict(AugmentSettings, section, where="augment"))
+    transforms = section.get("transforms") if isinstance(section, Mapping) else None
+    faults = [] if error is None else _told(error, "augment")
+    if isinstance(transforms, (list, tuple)):
+        faults += _of_each(transforms, lambda entry: Policy([entry], seed=0))
     if faults:
         raise SettingsFaults(faults)
     return augment
@@ -299,12 +301,21 @@ def _batch(train: TrainSettings, trainer: TrainerSettings) -> Iterator[Fault]:
         )
 
 
-def _layers(explain: ExplainSettings, network: Network) -> Iterator[Fault]:
+def _explained(section: Any) -> Explainer:
+    """The explainer, the rest of the section checked."""
+    _, error = _attempt(section, lambda section: strict(ExplainSettings, section, where="explain"))
+    faults = [] if error is None else _told(error, "explain")
     where = "explain.explainer"
-    made = _tried(where, explain.explainer, lambda section: build(section, where=where))
-    yield from made.faults
-    if isinstance(made.result, Explainer):
-        yield from _tried(where, explain.explainer, lambda _: made.result.check(network)).faults
+    explainer = section.get("explainer") if isinstance(section, Mapping) else None
+    made = _tried(where, explainer, lambda section: build(section, where=where))
+    faults += made.faults if isinstance(explainer, Mapping) else []
+    if faults:
+        raise SettingsFaults(faults)
+    return made.result
+
+
+def _layers(explain: Explainer, network: Network) -> Iterator[Fault]:
+    yield from _tried("explain.explainer", explain, lambda explainer: explainer.check(network)).faults
 
 
 def _devices(trainer: TrainerSettings, train: TrainSettings) -> Iterator[Fault]:

@@ -135,8 +135,8 @@ RELATED = [
     (["trainer=ddp", "train.batch_size=1"], "train.batch_size", "each of the 2 processes"),
     (["trainer=ddp", "transfer.frozen_fraction=0.5", "transfer.unfreeze_every=1"], "transfer.unfreeze_every", "null"),
     (["trainer.strategy=dpp"], "trainer", "dpp"),
-    (["model=resnet18", "preprocess.image_size=32", "train.batch_size=1"], "model", "more than 1 value per channel"),
-    (["model=vgg16"], "model", "px"),
+    (["model=resnet18", "preprocess.image_size=8", "train.batch_size=1"], "model", "more than 1 value per channel"),
+    (["model=alexnet"], "model", "images of at least 63 px, got 32"),
     (["explain.explainer.target_layer=conv9"], "explain.explainer.target_layer", "Unknown layer 'conv9'"),
     (["optimizer._target_=torch.optim.Adm"], "optimizer._target_", "Did you mean 'Adam'"),
 ]

@@ -135,7 +135,7 @@ def test_code_of_another_checkout_is_refused(project: Project, tmp_path: Path) -
         (
             "acquire",
             ["source=image_folder"],
-            "source.path: expected text. This setting has no default; give it as source.path=VALUE",
+            "This setting has no default; give it as source.path=VALUE",
         ),
         ("acquire", ["source=image_folder", "source.path=nowhere"], "nowhere"),
         ("acquire", ["source.max_bad_fraction=2"], "source.max_bad_fraction: got 2, expected a number in [0, 1)"),

@@ -595,7 +595,7 @@ def test_other_ranks_log_nothing(checkout: Path):
         ({"mode": False}, "YAML reads a bare on, off, yes and no as true and false: put it in quotes."),
         (
             {"project": "a/b"},
-            "tracking.project: got 'a/b', expected a text of 1 to 128 characters, none of / \\ # ? % :",
+            "project: got 'a/b', expected a text of 1 to 128 characters, none of / \\ # ? % :",
         ),
         ({"tags": [""]}, "tracking.tags: got [''], expected a list of texts of 1 to 64 characters"),
         ({"projct": "a"}, "Did you mean tracking.project?"),

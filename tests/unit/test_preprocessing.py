@@ -172,7 +172,7 @@ SETTINGS = {
         ({"val_fraction": 0.0}, r"preprocess\.val_fraction: got 0\.0, expected a number in \(0, 1\)"),
         (
             {"test_fraction": 0.85},
-            r"val_fraction: got 0\.15, expected less than 1 together .*\(0\.85\)\. Nothing is left to train on",
+            r"val_fraction: got 0\.15, expected less than 1 .*\(0\.85\)\. Nothing is left to train",
         ),
     ],
 )

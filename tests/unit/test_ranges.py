@@ -1,10 +1,10 @@
 """Ranges beside the fields of the settings: declared for every number, held to, and told with all faults at once."""
 
 import dataclasses
-import inspect
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
@@ -17,6 +17,7 @@ from retinue.pipeline.settings import strict
 from retinue.sweeps.settings import SweepSettings
 from retinue.tracking.panels import PANELS
 from retinue.tracking.workspace import SectionSettings
+from settings_table import page
 
 
 def subclasses(of: type[Any]) -> Iterator[type[Any]]:
@@ -27,15 +28,13 @@ def subclasses(of: type[Any]) -> Iterator[type[Any]]:
 
 SCHEMAS = sorted(
     {
-        *(
-            each
-            for each in subclasses(Checked)
-            if each.__module__.startswith("retinue.") and not inspect.isabstract(each)
-        ),
+        *(each for each in subclasses(Checked) if each.__module__.startswith("retinue.")),
         *(SectionSettings, *(panel for panel in PANELS.values() if dataclasses.is_dataclass(panel))),
     },
     key=lambda schema: schema.__name__,
 )
+"""All of the project; a new one is found without an edit here."""
+
 FIELDS = [(schema, entry) for schema in SCHEMAS for entry in dataclasses.fields(schema)]
 
 
@@ -73,17 +72,15 @@ def test_every_number_has_a_range_and_is_held_to_it(schema: type[Any], entry: "d
         _, faults = checked(schema, {entry.name: given}, where="section")
         (fault,) = [each for each in faults if each.key == f"section.{entry.name}" and each.value]
         assert str(value) in fault.value
-        assert any(
-            str(bound) in fault.expected for bound in (limits.ge, limits.gt, limits.le, limits.lt, *limits.choices)
-        )
+        bounds = [limits.ge, limits.gt, limits.le, limits.lt, *limits.choices]
+        assert any(str(bound) in fault.expected for bound in bounds if bound is not None)
 
 
 @pytest.mark.parametrize(("schema", "entry"), FIELDS, ids=lambda value: getattr(value, "__name__", None) or value.name)
 def test_true_nan_and_infinity_are_no_numbers(schema: type[Any], entry: "dataclasses.Field[Any]") -> None:
     numeric = kinds(schema, entry.name) & {int, float}
-    for value in (
-        (True, math.nan, math.inf, -math.inf, "1", LARGEST_INT + 1 if int in numeric else "x") if numeric else ()
-    ):
+    wrong = [True, math.nan, math.inf, -math.inf, "1", LARGEST_INT + 1 if int in numeric else "x"]
+    for value in wrong if numeric else ():
         _, faults = checked(schema, {entry.name: value}, where="section")
         assert [each for each in faults if each.key == f"section.{entry.name}" and each.value], (entry.name, value)
 
@@ -155,7 +152,7 @@ def test_the_constructor_refuses_too() -> None:
 
 
 def test_a_bare_off_is_explained() -> None:
-    with pytest.raises(SettingsError, match=r"got false, expected one of left, right. YAML reads a bare on, off"):
+    with pytest.raises(SettingsError, match=r"got false, expected one of left, right\. YAML reads a bare on, off"):
         strict(Example, {**VALID, "kind": False}, where="example")
 
 
@@ -163,3 +160,9 @@ def test_a_bare_off_is_explained() -> None:
 def test_a_section_is_a_mapping(given: Any) -> None:
     with pytest.raises(SettingsError, match=r"example: got .*, expected a section with keys"):
         strict(Example, given, where="example")
+
+
+def test_the_page_of_the_settings_is_theirs(root: Path) -> None:
+    assert (root / "docs" / "settings.md").read_text("utf-8") == page(), (
+        "run `make settings` and commit docs/settings.md"
+    )

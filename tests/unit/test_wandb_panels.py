@@ -36,7 +36,7 @@ def grids(loaded: Board) -> list[internal.PanelGrid]:
         ({**LINE, "keys": "history:val/log_loss"}, "panels[0].keys: "),
         (
             {"kind": "lines", "x": "history:epoch", "keys": []},
-            "panels[0].title: expected text. This setting has no default",
+            "panels[0].title: expected text. This setting has",
         ),
         ({**LINE, "keys": ["val/log_loss"]}, "expected KIND:NAME, such as history:NAME, got 'val/log_loss'."),
         ({**LINE, "x": "histroy:epoch"}, "Unknown kind of key 'histroy'. Did you mean 'history'?"),

@@ -364,17 +364,17 @@ def test_a_file_may_be_checked_by_its_digest_too(published: Small, tmp_path: Pat
     [
         (
             {"url": "https://host/w.pth"},
-            r"weights\.sha256: got null, expected 8 to 64 .* A download is used only with its digest",
+            r"sha256: got null, expected 8 to 64 .* A download is used only with",
         ),
         (
             {"url": "file:///w.pth", "sha256": "0" * 64},
-            r"weights\.url: got 'file:///w\.pth', expected an address \(http:// or https://\)",
+            r"url: got 'file:///w\.pth', expected an address \(http",
         ),
         ({"url": "https://host/weights", "sha256": "0" * 64}, r"an address .* that ends in \.pth, \.pt, \.safetensors"),
         ({"url": "https://host/w.pth", "sha256": "f00"}, r"got 'f00', expected 8 to 64 hexadecimal digits"),
         (
             {"url": "https://host/w.pth", "sha256": "0" * 8, "path": "w.pth"},
-            r"weights\.url: got .*, expected null, because weights\.path is given",
+            r"expected null, because weights\.path is",
         ),
     ],
 )
