@@ -33,7 +33,7 @@ class Source(ABC):
     """Labelled image files in a fixed order. A source is a subclass of this and a conf/source/<name>.yaml.
 
     Attributes:
-        name: of the choice in conf/source/.
+        name: what people call the data set, not empty.
         inputs: path that DVC watches: when it changes, the images are acquired again.
         formats: Pillow's names of the file formats that are accepted.
         max_bad_fraction: of the files, in [0, 1); acquire fails when more than that cannot be used.
@@ -45,6 +45,8 @@ class Source(ABC):
     max_bad_fraction: float
 
     def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise SettingsError("source.name: expected what to call the data set, got an empty name.")
         if not 0 <= self.max_bad_fraction < 1:
             raise SettingsError(
                 f"source.max_bad_fraction: expected a fraction in [0, 1), got {self.max_bad_fraction!r}."

@@ -37,7 +37,7 @@ class ExplainSettings:
     """conf/explain.
 
     Attributes:
-        name: of the explainer, as people read it.
+        name: of the explainer, as people read it, not empty.
         module: its file in src/retinue/explainers/.
         explainer: its `_target_` and arguments.
         explained_class: "predicted", or "label": the class whose evidence is shown.
@@ -59,6 +59,8 @@ class ExplainSettings:
     opacity: float
 
     def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise SettingsError("explain.name: expected what to call the explainer, got an empty name.")
         if self.explained_class not in EXPLAINED_CLASSES:
             raise SettingsError(f"explain.explained_class: {unknown('value', self.explained_class, EXPLAINED_CLASSES)}")
         for key, least in (("images_per_outcome", 0), ("confident_errors", 0), ("batch_size", 1), ("overlay_size", 1)):
