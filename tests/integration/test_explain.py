@@ -106,10 +106,10 @@ def test_the_gallery_shows_what_it_says(
 ) -> None:
     bundle = make_project(num_classes)
     gallery = explain(explained_class=explained_class, batch_size=7, overlay_size=64, opacity=0.3)
-    assert (gallery["explainer"], gallery["applicable"], gallery["reason"]) == ("gradcam", True, None)
+    assert (gallery["explainer"], gallery["applicable"], gallery["reason"]) == ("Grad-CAM", True, None)
     assert gallery["target_layer"] == "features.c3_activation"
     entries = [Explanation(**entry) for entry in gallery["images"]]
-    assert f"gradcam of features.c3_activation: {len(entries)} of 200 test images explained" in capsys.readouterr().out
+    assert f"Grad-CAM of features.c3_activation: {len(entries)} of 200 test images explained" in capsys.readouterr().out
     assert {entry.outcome for entry in entries} == {"right", "wrong", "confident_error"}
     images, labels = digits(num_classes)
     maps = np.load(artifacts.EXPLANATIONS / "maps.npy")

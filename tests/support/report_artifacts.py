@@ -45,6 +45,7 @@ class Scene:
     """What is made up.
 
     Attributes:
+        name: of the data set.
         classes: names.
         image_size, channels: of the stored images.
         per_class: images of each class in the test split.
@@ -58,6 +59,7 @@ class Scene:
         sections: what differs from params.yaml, section -> key -> value.
     """
 
+    name: str = "made_up"
     classes: Sequence[str] = DIGITS
     image_size: int = 32
     channels: int = 1
@@ -134,7 +136,7 @@ def _dataset(scene: Scene) -> Dataset:
     counts = {"train": train, "val": val, "test": test}
     mean, std = (0.3,) * scene.channels, (0.35,) * scene.channels
     size = scene.image_size
-    return Dataset("made_up", tuple(scene.classes), counts, size, size * 8 // 7, scene.channels, mean, std)
+    return Dataset(scene.name, tuple(scene.classes), counts, size, size * 8 // 7, scene.channels, mean, std)
 
 
 def _pattern(rng: np.random.Generator, label: int, scene: Scene) -> np.ndarray:
@@ -165,7 +167,7 @@ def _raw(scene: Scene, dataset: Dataset) -> None:
     write_table(artifacts.RAW / "manifest.csv", RawImage, rows)
     write_json(artifacts.RAW / "quarantine.json", [asdict(entry) for entry in scene.quarantine])
     card = {
-        "name": "made_up",
+        "name": scene.name,
         "description": "Rings of different sizes; the class is the radius.",
         "licence": "MIT",
         "origin": "drawn by the tests",

@@ -62,7 +62,7 @@ def explanations(inputs: ReportInputs, *, columns: int) -> dict[str, Any]:
         groups.append({"heading": heading, "cards": cards, "empty": empty, "left_out": len(entries) - len(chosen)})
     sentence = (
         f"{gallery['explainer']} at layer {gallery['target_layer']}. Left, the image as the network sees it; right, "
-        "the same under its map: red where the inputs for the class is strongest, blue where there is none."
+        "the same under its map: red where the evidence for the class is strongest, blue where there is none."
     )
     return {"sentence": sentence + _truth(), "groups": groups, "columns": columns}
 

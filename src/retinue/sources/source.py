@@ -34,13 +34,13 @@ class Source(Checked, ABC, section="source"):
     """Labelled image files in a fixed order. A source is a subclass of this and a conf/source/<name>.yaml.
 
     Attributes:
-        name: of the choice in conf/source/.
+        name: what people call the data set, not empty.
         inputs: path that DVC watches: when it changes, the images are acquired again.
         formats: Pillow's names of the file formats that are accepted.
         max_bad_fraction: of the files; acquire fails when more than that cannot be used.
     """
 
-    name: str
+    name: str = field(metadata=allowed(pattern=r".*\S.*", expected="what to call the data set"))
     inputs: str = field(metadata=allowed(follows="path"))
     formats: list[str] = field(metadata=allowed(choices=FORMATS, least=1))
     max_bad_fraction: float = field(metadata=allowed(ge=0, lt=1))

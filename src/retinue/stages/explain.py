@@ -38,7 +38,7 @@ class ExplainSettings(Checked, section="explain"):
     """conf/explain.
 
     Attributes:
-        name: of the explainer, as people read it.
+        name: of the explainer, as people read it, not empty.
         module: its file in src/retinue/explainers/.
         explainer: its `_target_` and arguments.
         explained_class: the class whose evidence is shown.
@@ -49,7 +49,7 @@ class ExplainSettings(Checked, section="explain"):
         opacity: of the heat map.
     """
 
-    name: str
+    name: str = field(metadata=allowed(pattern=r".*\S.*", expected="what to call the explainer"))
     module: str
     explainer: dict[str, Any]
     explained_class: str = field(metadata=allowed(choices=EXPLAINED_CLASSES))
