@@ -28,7 +28,7 @@ TABLES: list[tuple[str, type[Any], str]] = [  # heading, dataclass, file of the 
     ("preprocess", SCHEMAS["preprocess"], "preprocess/gray32"),
     ("augment", SCHEMAS["augment"], "augment/light"),
     ("weights", SCHEMAS["weights"], "weights/none"),
-    ("transfer", Scenario, "scenario/scratch"),
+    ("transfer", Scenario, "transfer/scratch"),
     ("transfer=auto", Auto, "transfer/auto"),
     ("train", SCHEMAS["train"], "train/default"),
     ("evaluate", SCHEMAS["evaluate"], "evaluate/default"),
@@ -68,7 +68,6 @@ def page() -> str:
 
 def _table(heading: str, schema: type[Any], choice: str) -> str:
     defaults = _values(ROOT / "conf" / f"{choice}.yaml")
-    defaults = defaults.get(heading.partition("=")[0], defaults)  # a file of the package _global_
     meanings = {name: text for each in reversed(schema.__mro__) for name, text in _attributes(each)}
     hints = get_type_hints(schema)
     lines = [f"## {heading}", "", f"`conf/{choice}.yaml`", "", "| key | expected | default | meaning |"]
@@ -83,8 +82,9 @@ def _table(heading: str, schema: type[Any], choice: str) -> str:
 def _values(path: Path) -> dict[str, Any]:
     """The settings of a file of conf/, those of its defaults beside it first."""
     values = yaml.safe_load(path.read_text("utf-8"))
-    beside = [name for name in values.pop("defaults", []) if isinstance(name, str)]
-    return {key: value for name in beside for key, value in _values(path.with_name(f"{name}.yaml")).items()} | values
+    named = [name.partition("@") for name in values.pop("defaults", []) if isinstance(name, str)]
+    beside = [name for name, _, package in named if package in ("", "_here_")]
+    return {key: value for name in beside for key, value in _values(path.parent / f"{name}.yaml").items()} | values
 
 
 def _attributes(schema: type[Any]) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,41 @@
+"""What every command of `retinue` must have: a help text for all it takes, and a place in the documentation."""
+
+from pathlib import Path
+
+import click
+import pytest
+
+from retinue.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = {path: path.read_text("utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
+COMMANDS = sorted(main.commands)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_documented(name: str) -> None:
+    examples = ROOT / "docs" / "extending.md"
+    pages = [path.name for path, text in PAGES.items() if f"retinue {name}" in text and path != examples]
+    assert pages, f"`retinue {name}` is on no page of docs/. Say there what it is for."
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_says_what_it_does_and_takes(name: str) -> None:
+    command = main.commands[name]
+    assert command.help, f"src/retinue/cli.py: the function of `retinue {name}` has no docstring, which is its --help."
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help or parameter.default is not None, (
+                f"src/retinue/cli.py: {parameter.opts[0]} of `retinue {name}` has no help."
+            )
+        else:
+            assert str(parameter.human_readable_name).strip("[].").upper() in command.help, (
+                f"src/retinue/cli.py: the help of `retinue {name}` does not say what {parameter.name.upper()} is."
+            )
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    contents = PAGES[ROOT / "docs" / "README.md"]
+    for path in PAGES:
+        if path.parent.name == "docs" and path.name != "README.md":
+            assert f"({path.name})" in contents, f"docs/README.md: has no row for {path.name}."
