@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retinue.dashboard.collect import chosen_outcomes, collect
-from retinue.dashboard.page import render
+from retinue.dashboard.page import render_dashboard
 from retinue.dashboard.results import Result
 from retinue.pipeline import artifacts
 from retinue.pipeline.composition import project_root
@@ -43,7 +43,7 @@ def run(names: Sequence[str], *, output: Path, baseline: str | None, images: int
         reasons = "; ".join(f"{result.name}: {result.notes[0]}" for result in board.left_out)
         raise RetinueError(f"nothing to compare: no experiment has metrics. {reasons}")
     target = output if output.suffix == ".html" else output / "index.html"
-    text = render(board, f"Experiments of {project_root().name}")
+    text = render_dashboard(board, f"Experiments of {project_root().name}")
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.partial")
     partial.write_text(text, "utf-8")

@@ -12,6 +12,7 @@ from retinue.dashboard.comparing import LEVEL, TESTED, Comparable
 from retinue.dashboard.leaderboard import COSTS, headings
 from retinue.dashboard.pictures import Shown
 from retinue.dashboard.results import Result, Scored
+from retinue.metrics.registry import higher_is_better, lower_is_better
 from retinue.pipeline.numbers import percent
 
 
@@ -25,7 +26,7 @@ def document(board: Dashboard) -> dict[str, Any]:
         "level": LEVEL,
         "level_text": percent(LEVEL),
         "metrics": [
-            {"name": name, "text": columns[name], "lower": _lower(name), "kind": _kind(board, name)}
+            {"name": name, "text": columns[name], "better": _better(name), "kind": _kind(board, name)}
             for name in board.metrics
         ],
         "tested": list(TESTED),
@@ -50,8 +51,9 @@ def embedded(value: Any) -> Markup:
     return Markup(text)
 
 
-def _lower(name: str) -> bool:
-    return name.endswith(("_error", "_loss"))
+def _better(name: str) -> str:
+    """Which values of a metric are better: "higher" or "lower"; "" where it is a count or a threshold."""
+    return "higher" if higher_is_better(name) else "lower" if lower_is_better(name) else ""
 
 
 def _kind(board: Dashboard, name: str) -> str:

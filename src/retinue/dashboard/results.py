@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
@@ -167,18 +167,11 @@ def _file(outcome: Outcome, path: str) -> Path:
 def _metrics(document: Any) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """All numbers of metrics.json by dotted name, and the intervals."""
     intervals = {name: (float(low), float(high)) for name, (low, high) in document.get("intervals", {}).items()}
-    values = {name: value for name, value in _numbers(document) if not name.startswith("intervals.")}
+    flat = artifacts.flat_metrics({key: value for key, value in document.items() if key != "intervals"})
+    values = {name: value for name, value in flat.items() if math.isfinite(value)}
     if "accuracy_score" not in values:
         raise DataError(f"{artifacts.METRICS} has no accuracy_score: it is of another version. Run it again.")
     return values, intervals
-
-
-def _numbers(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, float]]:
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _numbers(value, f"{prefix}{key}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            yield f"{prefix}{key}", value
 
 
 def _cost(architecture: Mapping[str, Any]) -> dict[str, int]:

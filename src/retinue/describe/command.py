@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from retinue.describe.describe import describe
-from retinue.describe.measurement import Measured, measure
+from retinue.describe.measurement import Measured, measure_step
 from retinue.describe.request import DescribeRequest
 from retinue.describe.table import as_text
 from retinue.pipeline.numbers import figure, seconds, short
@@ -37,7 +37,7 @@ def run(composition: Mapping[str, Any], sizes: Mapping[str, Any], *, with_measur
     measured = None
     if with_measure:
         with _patience(f"training {case.model['name']} for two steps of {case.batch_size} images …"):
-            measured = measure(case)
+            measured = measure_step(case)
     if as_json:
         heading = {"model": case.model["name"], "num_classes": case.num_classes, "optimizer": case.optimizer["name"]}
         document = {**heading, **description.document()}

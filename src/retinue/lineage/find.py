@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from retinue.experiments import Experiment, all_experiments, locked
-from retinue.pipeline.artifacts import METRICS
+from retinue.pipeline.artifacts import METRICS, flat_metrics
 from retinue.pipeline.composition import project_root
 from retinue.pipeline.errors import RetinueError, unknown
 from retinue.pipeline.git import ask, committed_text
@@ -27,7 +27,7 @@ class Recorded(NamedTuple):
         settings: all of them, as plain containers.
         experiment: the DVC experiment that holds it, if one does.
         dirty: whether the code differed from `commit`; None where nobody knows.
-        metrics: as `flattened` gives them; empty where none were recorded.
+        metrics: as `artifacts.flat_metrics` gives them; empty where none were recorded.
         hashes: path -> DVC's hash of what its stages read and wrote.
         run: the W&B run it was found by, if it was.
     """
@@ -81,24 +81,6 @@ def find(name: str) -> Recorded:
     return _of_run(run, experiments)
 
 
-def flattened(document: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers in evaluation/metrics.json, by the names they have in W&B after `test/`.
-
-    >>> flattened({"auc_score": 0.9, "intervals": {"auc_score": [0.8, 1.0]}, "operating_point": {"threshold": 0.5}})
-    {'auc_score': 0.9, 'auc_score_low': 0.8, 'auc_score_high': 1.0, 'operating_point.threshold': 0.5}
-    """
-    found: dict[str, float] = {}
-    for key, value in document.items():
-        if key == "intervals":
-            for metric, (low, high) in value.items():
-                found |= {f"{metric}_low": low, f"{metric}_high": high}
-        elif isinstance(value, Mapping):
-            found |= {f"{key}.{inner}": number for inner, number in flattened(value).items()}
-        elif isinstance(value, int | float):
-            found[key] = value
-    return found
-
-
 def _of_commit(experiment: Experiment) -> Recorded:
     revision = experiment.revision
     metrics, lock = (committed_text(project_root(), revision, path) for path in (METRICS.as_posix(), LOCK))
@@ -107,7 +89,7 @@ def _of_commit(experiment: Experiment) -> Recorded:
         settings=experiment.settings(),
         experiment=experiment,
         dirty=False,  # the commit holds the code as well
-        metrics=flattened(json.loads(metrics)) if metrics else {},
+        metrics=flat_metrics(json.loads(metrics)) if metrics else {},
         hashes=locked(lock, kinds=("deps", "outs")) if lock else {},
     )
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from retinue.experiments import locked
-from retinue.lineage.find import LOCK, Recorded, find, flattened
-from retinue.pipeline.artifacts import METRICS
+from retinue.lineage.find import LOCK, Recorded, find
+from retinue.pipeline.artifacts import METRICS, flat_metrics
 from retinue.pipeline.composition import project_root
 from retinue.pipeline.errors import RetinueError
 from retinue.pipeline.files import read_json
@@ -23,7 +23,7 @@ from retinue.pipeline.record import SETTINGS, declared, dvc_md5
 PACKAGES = "requirements.lock"
 
 
-class Comparison(NamedTuple):
+class MetricComparison(NamedTuple):
     """A number of evaluation/metrics.json; None where it is missing."""
 
     name: str
@@ -63,9 +63,9 @@ def run(name: str, *, tolerance: float, shared_cache: bool, anyway: bool, keep: 
         provide_inputs(recorded, checkout, folder if keep else folder.parent, anyway=anyway)
         _say(f"dvc repro in {checkout}")
         _repro(checkout)
-        reproduced = flattened(read_json(checkout / METRICS))
+        reproduced = flat_metrics(read_json(checkout / METRICS))
         same, outs = compare_outs(recorded, checkout)
-    rows = compare(recorded, reproduced)
+    rows = compare_metrics(recorded, reproduced)
     _print(rows, tolerance)
     if outs:
         print(f"{same} of {outs} outs of the stages are the same, byte for byte.")
@@ -123,7 +123,7 @@ def provide_inputs(recorded: Recorded, checkout: Path, room: Path, *, anyway: bo
         _link(origin, target)
 
 
-def compare(recorded: Recorded, reproduced: Mapping[str, float]) -> list[Comparison]:
+def compare_metrics(recorded: Recorded, reproduced: Mapping[str, float]) -> list[MetricComparison]:
     """The numbers side by side; of a W&B run, which does not log all of them, those it logged.
 
     Raises:
@@ -136,7 +136,7 @@ def compare(recorded: Recorded, reproduced: Mapping[str, float]) -> list[Compari
         )
     whole = recorded.run is None or recorded.experiment is not None
     names = {**recorded.metrics, **(reproduced if whole else {})}
-    return [Comparison(name, recorded.metrics.get(name), reproduced.get(name)) for name in names]
+    return [MetricComparison(name, recorded.metrics.get(name), reproduced.get(name)) for name in names]
 
 
 def compare_outs(recorded: Recorded, checkout: Path) -> tuple[int, int]:
@@ -229,7 +229,7 @@ def _link_file(origin: Any, target: Any) -> None:
         shutil.copy2(origin, target)
 
 
-def _print(rows: list[Comparison], tolerance: float) -> None:
+def _print(rows: list[MetricComparison], tolerance: float) -> None:
     width = max(len(row.name) for row in rows)
     print(f"\n{'metric':{width}}  {'recorded':>20}  {'reproduced':>20}")
     for row in rows:

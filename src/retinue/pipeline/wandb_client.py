@@ -70,7 +70,7 @@ def _options(mode: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def start(mode: str, **run: Any) -> Any:
+def start_run(mode: str, **run: Any) -> Any:
     """A `wandb.Run`, whose metrics of training have the epoch as their axis.
 
     Args:

@@ -11,7 +11,7 @@ from retinue.pipeline.stage import main
 from retinue.pipeline.tracker import Tracker
 from retinue.reports.contents import content
 from retinue.reports.inputs import ReportInputs
-from retinue.reports.page import render
+from retinue.reports.page import render_report
 
 SECTIONS = (
     "seed",
@@ -54,7 +54,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     """Reads all artifacts, writes report/index.html."""
     settings.section("report", ReportSettings)
     sections = {name: settings.plain(name) for name in SECTIONS}
-    page = render(content(sections, settings.fingerprint(), ReportInputs.read()))
+    page = render_report(content(sections, settings.fingerprint(), ReportInputs.read()))
     with replacing(artifacts.REPORT.parent) as folder:
         (folder / artifacts.REPORT.name).write_text(page, "utf-8")
     tracker.summary({"fingerprint": settings.fingerprint()})

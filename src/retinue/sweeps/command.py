@@ -11,12 +11,12 @@ from omegaconf.errors import OmegaConfBaseException
 from retinue.pipeline.composition import explain, project_root, quoted
 from retinue.pipeline.errors import SettingsError, unknown
 from retinue.sweeps.settings import SweepSettings
-from retinue.sweeps.table import Table
+from retinue.sweeps.table import TrialTable
 
 PLUGINS = ("hydra/launcher=dvc_experiments", "hydra/sweeper=study")
 
 
-def run(overrides: Sequence[str]) -> Table:
+def run(overrides: Sequence[str]) -> TrialTable:
     """Runs the sweep that `overrides` describe.
 
     Args:

@@ -13,7 +13,7 @@ from retinue.metrics.seeds import mean_interval
 from retinue.pipeline.errors import SettingsError
 from retinue.pipeline.files import write_json
 from retinue.pipeline.numbers import figure, interval
-from retinue.sweeps.job import COMPLETE, FAILED, PRUNED, Outcome
+from retinue.sweeps.job import COMPLETE, FAILED, PRUNED, JobOutcome
 from retinue.sweeps.study import REASON, Study
 from retinue.sweeps.sweep import Sweep
 
@@ -46,7 +46,7 @@ class Row(NamedTuple):
     best: bool
 
 
-class Table(NamedTuple):
+class TrialTable(NamedTuple):
     """Rows of a sweep, the best first; what is not complete last."""
 
     sweep: Sweep
@@ -55,7 +55,7 @@ class Table(NamedTuple):
     """Number of a trial -> number of its last retry, or its own."""
 
     @classmethod
-    def of(cls, sweep: Sweep, study: Study) -> "Table":
+    def of(cls, sweep: Sweep, study: Study) -> "TrialTable":
         """What the study and the folders of its trials say."""
         latest = study.latest()
         rows = [_row(sweep, study, number, trial) for number, trial in sorted(latest.items())]
@@ -156,8 +156,8 @@ def _row(sweep: Sweep, study: Study, number: int, trial: FrozenTrial) -> Row:
     )
 
 
-def _outcome(folder: Path) -> Outcome:
-    return Outcome(**json.loads((folder / "result.json").read_text("utf-8")))
+def _outcome(folder: Path) -> JobOutcome:
+    return JobOutcome(**json.loads((folder / "result.json").read_text("utf-8")))
 
 
 def pareto(costs: Sequence[Sequence[float]]) -> set[int]:
