@@ -37,8 +37,8 @@ def document(board: Dashboard) -> dict[str, Any]:
         "changed": [{"name": name, "text": columns[name]} for name in board.changed],
         "common": {key: value for key, value in first.items() if key not in differing},
         "sets": [_set(group) for group in board.groups],
-        "rows": [_row(board, i, result) for i, result in enumerate(board.results)],
-        "pairs": [pair for group in board.groups for pair in _pairs(group)],
+        "rows": [_result_document(board, i, result) for i, result in enumerate(board.results)],
+        "pairs": [pair for group in board.groups for pair in _pair_rows(group)],
         "images": [_image(shown) for shown in board.images],
     }
 
@@ -75,7 +75,7 @@ def _set(group: Comparable) -> dict[str, Any]:
     }
 
 
-def _row(board: Dashboard, index: int, result: Result) -> dict[str, Any]:
+def _result_document(board: Dashboard, index: int, result: Result) -> dict[str, Any]:
     group = board.group_of(index)
     own = {key: result.settings[key] for key in board.differing if key in result.settings}
     cost: dict[str, float] = dict(result.cost)
@@ -102,7 +102,7 @@ def _row(board: Dashboard, index: int, result: Result) -> dict[str, Any]:
     }
 
 
-def _pairs(group: Comparable) -> list[list[Any]]:
+def _pair_rows(group: Comparable) -> list[list[Any]]:
     """Rows [i, j, difference, low, high, p of the first metric, the same of the second], differences i minus j."""
     rows = []
     for i, j in group.pairs[TESTED[0]]:

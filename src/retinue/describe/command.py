@@ -46,10 +46,10 @@ def run(composition: Mapping[str, Any], sizes: Mapping[str, Any], *, with_measur
     print(f"{case.model['name']} for {case.num_classes} classes, optimizer {case.optimizer['name']}\n")
     print(as_text(description))
     if measured is not None:
-        print(_measured(measured))
+        print(_measured_lines(measured))
 
 
-def _measured(measured: Measured) -> str:
+def _measured_lines(measured: Measured) -> str:
     size = measured.peak_growth_bytes
     return (
         f"{'measured':<20}  {figure(size):>15}  {short(size, 'B'):>8}  growth of a process, CPU\n"

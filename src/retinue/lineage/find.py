@@ -133,7 +133,7 @@ def _of_run(run: RecordedRun, experiments: Iterable[Experiment]) -> Recorded:
         settings=json.loads(lineage["settings"]),
         experiment=None,
         dirty=any(sibling.lineage["git_dirty"] for sibling in siblings),
-        metrics=_metrics(siblings),
+        metrics=_logged_metrics(siblings),
         hashes={path: md5 for one in siblings for path, md5 in {**one.lineage["deps"], **one.summary["outs"]}.items()},
         run=run,
     )
@@ -151,7 +151,7 @@ def _siblings(run: RecordedRun) -> list[RecordedRun]:
     return [one for one in everyone if one.lineage.get("git_revision") == commit and "outs" in one.summary]
 
 
-def _metrics(runs: Iterable[RecordedRun]) -> dict[str, float]:
+def _logged_metrics(runs: Iterable[RecordedRun]) -> dict[str, float]:
     """What the last of the `runs` of evaluate logged."""
     summaries = [run.summary for run in runs if run.stage == "evaluate"]
     logged = summaries[-1] if summaries else {}

@@ -56,12 +56,12 @@ def run(name: str, *, tolerance: float, shared_cache: bool, anyway: bool, keep: 
     if not tolerance >= 0:
         raise RetinueError(f"--tolerance: expected a number >= 0, got {tolerance}.")
     recorded = find(name)
-    _check(recorded, anyway)
-    _say(f"{recorded.title}: settings {recorded.fingerprint}, commit {recorded.commit[:12]}")
+    _check_commit(recorded, anyway)
+    _print_now(f"{recorded.title}: settings {recorded.fingerprint}, commit {recorded.commit[:12]}")
     with _folder(keep) as folder:
         checkout = checkout_of(recorded, folder, shared_cache=shared_cache)
         provide_inputs(recorded, checkout, folder if keep else folder.parent, anyway=anyway)
-        _say(f"dvc repro in {checkout}")
+        _print_now(f"dvc repro in {checkout}")
         _repro(checkout)
         reproduced = flat_metrics(read_json(checkout / METRICS))
         same, outs = compare_outs(recorded, checkout)
@@ -147,7 +147,7 @@ def compare_outs(recorded: Recorded, checkout: Path) -> tuple[int, int]:
     return sum(reproduced.get(out) == recorded.hashes[out] for out in outs), len(outs)
 
 
-def _check(recorded: Recorded, anyway: bool) -> None:
+def _check_commit(recorded: Recorded, anyway: bool) -> None:
     if ask(project_root(), "cat-file", "-e", f"{recorded.commit}^{{commit}}") is None:
         raise RetinueError(
             f"{recorded.title}: its commit {recorded.commit} is not in this repository. `git fetch` it from where the "
@@ -159,7 +159,7 @@ def _check(recorded: Recorded, anyway: bool) -> None:
             "and nobody recorded how. --anyway computes it with the code of the commit."
         )
     if ask(project_root(), "diff", "--quiet", recorded.commit, "--", PACKAGES) is None:
-        _say(f"warning: {PACKAGES} is another than in the commit, so the packages may be, too.")
+        _print_now(f"warning: {PACKAGES} is another than in the commit, so the packages may be, too.")
 
 
 def _inputs(recorded: Recorded, checkout: Path) -> list[Path]:
@@ -174,7 +174,7 @@ def _inputs(recorded: Recorded, checkout: Path) -> list[Path]:
 def _check_input(recorded: Recorded, path: Path, origin: Path, anyway: bool) -> None:
     then = recorded.hashes.get(path.as_posix())
     if then is None:
-        _say(f"warning: {path}: nobody recorded its hash; it may have changed since.")
+        _print_now(f"warning: {path}: nobody recorded its hash; it may have changed since.")
         return
     now = dvc_md5(origin)
     if now == then:
@@ -182,7 +182,7 @@ def _check_input(recorded: Recorded, path: Path, origin: Path, anyway: bool) -> 
     changed = f"{path}: it has changed since: its DVC hash was {then} and is {now}"
     if not anyway:
         raise RetinueError(f"{changed}. Bring it back as it was, or compute with what is there: --anyway.")
-    _say(f"warning: {changed}.")
+    _print_now(f"warning: {changed}.")
 
 
 @contextmanager
@@ -248,5 +248,5 @@ def _print(rows: list[MetricComparison], tolerance: float) -> None:
     )
 
 
-def _say(text: str) -> None:
+def _print_now(text: str) -> None:
     print(text, flush=True)

@@ -314,7 +314,7 @@ class Pattern(Network):
         self.features = nn.Sequential(assembly.features)
         self.classifier = nn.Sequential(assembly.classifier)
         self.head = f"classifier.{next(reversed(assembly.classifier))}"
-        _initialise([*self.features, *self.classifier][:-1])
+        _initialise_by_activation([*self.features, *self.classifier][:-1])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits float (N, num_classes) of normalised `images` float (N, in_channels, image_size, image_size)."""
@@ -349,7 +349,7 @@ def _sizes(key: str, setting: int | Sequence[int], word: str, layers: Sequence[P
     return iter(values)
 
 
-def _initialise(layers: Sequence[nn.Module]) -> None:
+def _initialise_by_activation(layers: Sequence[nn.Module]) -> None:
     saturating = False
     for layer in reversed(layers):
         if isinstance(layer, nn.Conv2d | nn.Linear):

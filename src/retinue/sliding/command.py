@@ -139,7 +139,7 @@ def run(dense: SlidingScorer, images: Sequence[Path], *, as_json: bool) -> None:
         print(json.dumps({**network, "shorter_side": dense.shorter_side, "images": scored, "failed": failed}, indent=2))
     else:
         for result in scored:
-            print(_line(result, dense.stride))
+            print(_result_line(result, dense.stride))
         if dense.crops and scored:
             print(_limit(dense))
     if failed:
@@ -201,7 +201,7 @@ def _unique(stem: str, taken: set[str]) -> str:
     return name
 
 
-def _line(result: dict[str, Any], stride: int) -> str:
+def _result_line(result: dict[str, Any], stride: int) -> str:
     best = sorted(result["scores"].items(), key=lambda item: -item[1])[:_SHOWN]
     scores = ", ".join(f"{name} {figure(score)}" for name, score in best)
     down, across = result["positions"]

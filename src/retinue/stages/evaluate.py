@@ -111,7 +111,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
                 row_type = type(rows[0])
                 write_table(curves / artifacts.path_of(row_type).name, row_type, rows)
     artifacts.write_metrics(metrics)
-    _mirror(tracker, metrics, tables)
+    _mirror_metrics(tracker, metrics, tables)
     print(
         f"test split, {figure(len(samples))} images: accuracy {figure(metrics['accuracy_score'])} "
         f"({percent(own.confidence_level)} interval {interval(metrics['intervals']['accuracy_score'])}), "
@@ -162,7 +162,7 @@ def _write_predictions(folder: Path, samples: Sequence[Sample], probs: np.ndarra
     write_table(folder / artifacts.PREDICTED.name, Prediction, table)
 
 
-def _mirror(tracker: Tracker, metrics: Mapping[str, Any], tables: Mapping[str, Sequence[Any]]) -> None:
+def _mirror_metrics(tracker: Tracker, metrics: Mapping[str, Any], tables: Mapping[str, Sequence[Any]]) -> None:
     """Shows the tracker what was written: of many curves the averages."""
     flat = artifacts.flat_metrics(metrics)
     tracker.summary({f"test/{name}": value for name, value in flat.items() if "." not in name})

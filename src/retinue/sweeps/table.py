@@ -58,7 +58,7 @@ class TrialTable(NamedTuple):
     def of(cls, sweep: Sweep, study: Study) -> "TrialTable":
         """What the study and the folders of its trials say."""
         latest = study.latest()
-        rows = [_row(sweep, study, number, trial) for number, trial in sorted(latest.items())]
+        rows = [_trial_row(sweep, study, number, trial) for number, trial in sorted(latest.items())]
         best = _best(sweep, rows)
         rows = [row._replace(best=row.trial in best) for row in rows]
         sign = -1 if sweep.settings.directions[0] == "maximize" else 1
@@ -98,7 +98,7 @@ class TrialTable(NamedTuple):
         objectives = self.sweep.settings.objectives
         lines = [["", "trial", *(key for key in self.sweep.axes.keys), *objectives, "experiment"]]
         for row in self.rows:
-            values = [_shown(row, name) for name in objectives]
+            values = [_value_and_interval(row, name) for name in objectives]
             if row.state != COMPLETE:
                 values = [row.state, *[""] * (len(objectives) - 1)]
             own = [override.partition("=")[2] for override in row.overrides]
@@ -138,7 +138,7 @@ def interval_of_mean(values: Sequence[float]) -> tuple[float, float] | None:
     return mean_interval(values, confidence_level=CONFIDENCE) if len(values) > 1 else None
 
 
-def _row(sweep: Sweep, study: Study, number: int, trial: FrozenTrial) -> Row:
+def _trial_row(sweep: Sweep, study: Study, number: int, trial: FrozenTrial) -> Row:
     seeds = max(1, len(sweep.axes.seeds))
     indices = range(trial.number * seeds, (trial.number + 1) * seeds)
     state = _STATES.get(trial.state, WAITING)
@@ -180,7 +180,7 @@ def _best(sweep: Sweep, rows: Sequence[Row]) -> set[int]:
     return {complete[index].trial for index in pareto(costs)}
 
 
-def _shown(row: Row, name: str) -> str:
+def _value_and_interval(row: Row, name: str) -> str:
     if name not in row.values:
         return ""
     value, bounds = figure(row.values[name]), row.intervals[name]
