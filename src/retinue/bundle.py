@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 
 from retinue.images.preprocessing import Preprocessing
-from retinue.metrics.probabilities import decide, to_probs
+from retinue.metrics.probabilities import decide, num_logits, to_probs
 from retinue.models.network import Network
 from retinue.pipeline.artifacts import BUNDLE, MODEL, WEIGHTS, Dataset
 from retinue.pipeline.errors import ModelError, SettingsError
@@ -128,8 +128,7 @@ class Bundle:
         with torch.inference_mode():
             for batch in self.batches(images, batch_size):
                 outputs.append(network(self.preprocessing.normalise(batch.to(device))).float().cpu().numpy())
-        num_outputs = 1 if len(self.classes) == 2 else len(self.classes)
-        logits = np.concatenate(outputs) if outputs else np.empty((0, num_outputs), np.float32)
+        logits = np.concatenate(outputs) if outputs else np.empty((0, num_logits(len(self.classes))), np.float32)
         probs = to_probs(logits)
         predicted = decide(probs)
         return Predictions(logits, probs, predicted, [self.classes[i] for i in predicted])
@@ -165,7 +164,7 @@ def build_sized(model: Mapping[str, Any], channels: int, num_classes: int, image
         model,
         where="model",
         in_channels=channels,
-        num_classes=1 if num_classes == 2 else num_classes,
+        num_classes=num_logits(num_classes),
         image_size=image_size,
     )
     if not isinstance(network, Network):

@@ -9,6 +9,8 @@ from pathlib import Path
 import yaml
 
 from import_graph import SRC
+from retinue.metrics import per_class, scalar
+from retinue.metrics.registry import higher_is_better, lower_is_better, metrics_of
 from retinue.pipeline import artifacts
 
 PACKAGE = SRC / "retinue"
@@ -99,3 +101,44 @@ def test_every_table_says_what_its_rows_are() -> None:
     tables = {path for path in vars(artifacts).values() if isinstance(path, Path) and path.suffix == ".csv"}
     assert set(artifacts.ROW_TYPES) == tables
     assert all(artifacts.path_of(row_type) == path for path, row_type in artifacts.ROW_TYPES.items())
+
+
+ENTRY_POINTS = {"run", "main"}
+"""Every stage and command has a `run`, every process a `main`."""
+
+IN_ONE_ROOM = {"_shown", "_trains"}
+"""Of transfer/, where two files have one of each."""
+
+FACES = {"cli.py"}
+"""Its functions are the commands, each called as the one it starts."""
+
+
+def defined(tree: ast.Module) -> set[str]:
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+
+
+def test_a_name_means_one_thing() -> None:
+    homes: dict[str, list[str]] = {}
+    for module, tree in modules():
+        for name in defined(tree) - ENTRY_POINTS if module not in FACES else ():
+            homes.setdefault(name, []).append(module)
+    shared = {name: found for name, found in homes.items() if len(found) > 1}
+    # a metric of each class is called as that of all of them
+    metrics = {name for name, found in shared.items() if found == ["metrics/per_class.py", "metrics/scalar.py"]}
+    assert metrics <= set(metrics_of(scalar)) & set(metrics_of(per_class))
+    assert set(shared) - IN_ONE_ROOM == metrics, "say in the name what each of them is"
+
+
+def test_every_metric_is_better_one_way() -> None:
+    names = {**metrics_of(scalar), **metrics_of(per_class)}
+    assert names
+    assert all(higher_is_better(name) is not lower_is_better(name) for name in names)
+    ends = re.compile(r"_(score|error|loss)")
+    asked = {
+        module
+        for module, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "endswith"
+        if ends.search(ast.unparse(node))
+    }
+    assert asked == {"metrics/registry.py"}, "ask metrics/registry.py which values are better"

@@ -19,7 +19,7 @@ from scipy import stats
 
 from project import Project
 from retinue.dashboard.collect import chosen_outcomes, collect
-from retinue.dashboard.page import render
+from retinue.dashboard.page import render_dashboard
 from retinue.experiments.outcomes import Experiment, all_experiments, committed
 from retinue.metrics import summary
 from retinue.metrics.probabilities import decide, to_probs
@@ -327,7 +327,7 @@ def test_a_hundred_experiments_take_well_under_a_minute(inside: Project) -> None
     many = [(Experiment(f"e{n:03d}", twin.revision, twin.baseline), "experiment") for n in range(100)]
     begun = time.process_time()
     board = collect(many, images=8, measure=None, progress=lambda _: None)
-    text = render(board, "many")
+    text = render_dashboard(board, "many")
     assert time.process_time() - begun < 40
     assert len(board.groups[0].pairs["auc_score"]) == 4950
     assert len(text.encode()) < 25_000_000

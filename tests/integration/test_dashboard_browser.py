@@ -13,7 +13,7 @@ from scipy import stats
 from browser import CONTRAST
 from dashboard_outcomes import MadeUp, made_board
 from retinue.dashboard.collect import Dashboard
-from retinue.dashboard.page import render
+from retinue.dashboard.page import render_dashboard
 from retinue.pipeline.numbers import figure
 
 EVIL = "</script><script>document.title = 'taken'</script>" + "a_name_without_any_place_to_break_" * 4
@@ -40,7 +40,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Dashboard:
 @pytest.fixture(scope="module")
 def address(board: Dashboard, tmp_path_factory: pytest.TempPathFactory) -> str:
     page = tmp_path_factory.mktemp("page") / "index.html"
-    page.write_text(render(board, "Experiments"), "utf-8")
+    page.write_text(render_dashboard(board, "Experiments"), "utf-8")
     return page.as_uri()
 
 

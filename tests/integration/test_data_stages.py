@@ -285,7 +285,7 @@ def test_a_transform_that_does_not_suit_the_images_fails_at_once(checkout: Path)
     ],
 )
 def test_the_preview_is_spread_over_the_classes(labels: list[int], num_classes: int, expected: list[int]) -> None:
-    assert augment.spread(labels, num_classes) == expected
+    assert augment.preview_indices(labels, num_classes) == expected
 
 
 def test_the_digits_run_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

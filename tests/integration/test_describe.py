@@ -13,7 +13,7 @@ import pytest
 from compositions import compose
 from project import ROOT, Project
 from retinue.cli import main
-from retinue.describe.measurement import measure
+from retinue.describe.measurement import measure_step
 from retinue.describe.request import DescribeRequest
 from retinue.pipeline.errors import RetinueError
 
@@ -108,7 +108,7 @@ def test_a_step_that_cannot_be_run_says_so() -> None:
         settings["model"], settings["transfer"], settings["optimizer"], 10, 1, 32, 10**12
     )  # petabytes
     with pytest.raises(RetinueError, match=r"--measure: the training step ended .*alloc.* Lower --batch-size"):
-        measure(case)
+        measure_step(case)
 
 
 @pytest.mark.parametrize(

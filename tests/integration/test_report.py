@@ -23,7 +23,7 @@ from retinue.pipeline.files import read_json, read_table, write_json
 from retinue.pipeline.numbers import figure
 from retinue.pipeline.settings import EXECUTION_SECTIONS, Settings
 from retinue.pipeline.tracker import Tracker
-from retinue.reports.gallery import spread
+from retinue.reports.gallery import some_of_each_class
 from retinue.stages import report
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -272,11 +272,11 @@ def test_many_classes_and_files_do_not_make_a_large_page(tmp_path, monkeypatch):
 
 def test_a_crowded_gallery_keeps_every_class():
     entries = [Explanation(str(i), i, i // 5, i // 5, 1.0, "right", i // 5, "", i) for i in range(50)]
-    kept = spread(entries, 12)
+    kept = some_of_each_class(entries, 12)
     assert len(kept) == 12
     assert {entry.label for entry in kept} == set(range(10))
     assert [entry.row for entry in kept] == sorted(entry.row for entry in kept)
-    assert spread(entries, 50) == entries
+    assert some_of_each_class(entries, 50) == entries
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ from typing import BinaryIO
 from project import Project
 from retinue.sweeps import job
 from retinue.sweeps.checkout import Snapshot
-from retinue.sweeps.job import FAILED, INTERRUPTED, Job, Outcome
+from retinue.sweeps.job import FAILED, INTERRUPTED, Job, JobOutcome
 
 
 def test_data_stages_that_failed_are_run_by_the_next_and_then_no_more(project: Project, tmp_path: Path) -> None:
     snapshot = Snapshot.take(project.path)
     asked: list[str] = []
 
-    def trial(number: int, *statuses: int) -> Outcome:
+    def trial(number: int, *statuses: int) -> JobOutcome:
         ends = iter(statuses)
 
         def dvc(arguments: list[str], folder: Path, environment: Mapping[str, str], output: BinaryIO) -> int:

@@ -16,7 +16,7 @@ from retinue.metrics.summary import curve_tables, metrics_document
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.tracker import track
 from retinue.stages import evaluate
-from retinue.tracking.panels import LINES, Artifact, Curve, Key
+from retinue.tracking.panels import LINES, Artifact, CurvePanel, Key
 from retinue.tracking.workspace import build_report, build_workspace, load
 
 EVALUATE = {
@@ -99,7 +99,7 @@ def test_a_curve_is_drawn_as_the_client_draws_it(root: Path, tracked: dict[str, 
     """The client puts a chart's panel into the config of the run; ours asks for the same table and fields."""
     drawn = tracked["evaluate"].config["_wandb"]["visualize"]
     panels = [panel for section in load(root / "wandb.yaml").sections for panel in section.panels]
-    curves = {panel.key.partition(":")[2]: panel for panel in panels if isinstance(panel, Curve)}
+    curves = {panel.key.partition(":")[2]: panel for panel in panels if isinstance(panel, CurvePanel)}
     compared = set(curves) & set(drawn)
     assert compared == {"test/roc/macro", "test/precision_recall/macro"}
     for key in compared:
@@ -113,7 +113,7 @@ def test_a_curve_is_drawn_as_the_client_draws_it(root: Path, tracked: dict[str, 
         assert _tables(ours) == _tables(theirs) == [f"{key}_table"]
 
 
-def _built(panel: Curve) -> str:
+def _built(panel: CurvePanel) -> str:
     import wandb_workspaces.reports.v2 as wr
 
     return panel.build(wr.Layout())._to_model().model_dump_json(by_alias=True, exclude_none=True)

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import subprocess
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from retinue.dashboard.page import FOLDER
 from retinue.pipeline.numbers import MISSING, figure, interval, p_value, percent, seconds, significant, tick_text
+from retinue.reports.axes import Axis
 
 POSITIVE = st.floats(0, 1e12, allow_subnormal=False)
 SHARES = st.floats(0, 1)
@@ -81,12 +83,20 @@ def test_seconds(duration: float, text: str) -> None:
     assert seconds(duration) == text
 
 
-def test_the_dashboards_script_writes_the_same_texts() -> None:
+def said_by_script(files: tuple[str, ...], program: str, given: Any) -> Any:
+    """What `program` makes of `given` behind the dashboard's `files`, by node."""
     node = shutil.which("node")
     if node is None:
         if os.environ.get("CI") == "true":
-            pytest.fail("no node on the PATH to run dashboard/numbers.js")
+            pytest.fail("no node on the PATH to run the dashboard's script")
         pytest.skip("no node on the PATH")
+    text = "".join((FOLDER / name).read_text("utf-8") for name in files)
+    text += f"const given = JSON.parse(require('fs').readFileSync(0)); console.log(JSON.stringify({program}))"
+    done = subprocess.run([node, "-e", text], input=json.dumps(given), capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_the_dashboards_script_writes_the_same_texts() -> None:
     draw = random.Random(0)
     values = [0.0, 1.0, 0.03125, 0.99995, 1 - 2**-53, 5e-5, 1e-6, 9.99e-7, 1e9, 1234.125, 12345.25, 1e23, 5e-324]
     values += [draw.random() for _ in range(1000)] + [10 ** draw.uniform(-12, 12) for _ in range(2000)]
@@ -94,13 +104,22 @@ def test_the_dashboards_script_writes_the_same_texts() -> None:
     values += [1 - 10 ** draw.uniform(-16, -1) for _ in range(500)]
     values += [-value for value in values[:200]]
     counts = [draw.randrange(-(10**6), 10**9) for _ in range(200)]
-    program = (FOLDER / "numbers.js").read_text("utf-8") + (
-        "const [values, counts] = JSON.parse(require('fs').readFileSync(0));"
-        "const texts = (x) => [scoreText(x), significantText(x), significantText(x, 3), tickText(x), pText(x)];"
-        "console.log(JSON.stringify([values.map(texts), counts.map(countText), scoreText(null)]))"
-    )
-    done = subprocess.run(
-        [node, "-e", program], input=json.dumps([values, counts]), capture_output=True, text=True, check=True
-    )
+    texts = "(x) => [scoreText(x), significantText(x), significantText(x, 3), tickText(x), pText(x)]"
+    program = f"[given[0].map({texts}), given[1].map(countText), scoreText(null)]"
     ours = [[figure(x), significant(x), significant(x, 3), tick_text(x), p_value(x)] for x in values]
-    assert json.loads(done.stdout) == [ours, [figure(count) for count in counts], MISSING]
+    theirs = said_by_script(("numbers.js",), program, [values, counts])
+    assert theirs == [ours, [figure(count) for count in counts], MISSING]
+
+
+def test_the_dashboards_axes_are_the_reports() -> None:
+    draw = random.Random(1)
+    ends = [(draw.uniform(0, 1), draw.uniform(0, 1)) for _ in range(100)]
+    ends += [(10 ** draw.uniform(-6, 6), 10 ** draw.uniform(-6, 6)) for _ in range(200)]
+    ends += [(0.5, 0.5), (0.001, 1.0), (0.9, 1.0), (1e-4, 1e4), (0.0, 25.0)]
+    program = (
+        "given.map((ends) => { const x = axisAround('', ends, { mayBeLog: true }); return [x.low, x.high, x.ticks]; })"
+    )
+    for pair, (low, high, ticks) in zip(ends, said_by_script(("drawing.js",), program, ends), strict=True):
+        ours = Axis.around("", pair, may_be_log=True)
+        assert (low, high) == pytest.approx((ours.low, ours.high)), pair
+        assert ticks == pytest.approx(list(ours.ticks)), pair

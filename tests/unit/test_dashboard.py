@@ -13,7 +13,7 @@ from dashboard_outcomes import MadeUp, made_board
 from retinue.dashboard.changes import columns, differing
 from retinue.dashboard.document import document, embedded
 from retinue.dashboard.leaderboard import cells, headings
-from retinue.dashboard.page import render
+from retinue.dashboard.page import render_dashboard
 from retinue.metrics.intervals import accuracy_interval
 from retinue.pipeline import artifacts
 
@@ -120,7 +120,7 @@ def test_a_broken_or_old_experiment_never_ends_the_page(tmp_path: Path, path: st
     notes = next(r.notes for r in (*board.results, *board.left_out) if r.name == "bad")
     assert len(notes) == 1
     assert said in notes[0]
-    page = render(board, "page")
+    page = render_dashboard(board, "page")
     assert "What could not be read" in page
     assert said in page
 
@@ -189,6 +189,6 @@ def test_no_text_gets_out_of_its_element(text: str) -> None:
 def test_names_and_settings_are_escaped(tmp_path: Path) -> None:
     evil = "</script><img src=x onerror=alert(1)>"
     outcomes = [MadeUp("a", changes={"train.monitor": evil}), MadeUp(evil, noise=1, classes=("ant", "bee", evil))]
-    page = render(made_board(tmp_path, outcomes), evil)
+    page = render_dashboard(made_board(tmp_path, outcomes), evil)
     assert "<img src=x" not in page
     assert page.count("</script>") == 2

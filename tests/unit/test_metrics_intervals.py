@@ -27,7 +27,7 @@ def predictions(num_classes: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("num_classes", [2, 3])
 def test_the_auc_of_a_bootstrap_sample_is_that_of_scikit_learn(num_classes: int) -> None:
     labels, probs = predictions(num_classes, 90)
-    counts = intervals._draw(labels, num_classes, 4, np.random.default_rng(0))
+    counts = intervals._draw_counts(labels, num_classes, 4, np.random.default_rng(0))
     areas = intervals._weighted_auc(labels, probs, counts)
     for row, area in zip(counts, areas, strict=True):
         per_class = np.array([row[labels == c].sum() for c in range(num_classes)])

@@ -21,8 +21,8 @@ from retinue.models.resnet import ResNet
 from retinue.pipeline.artifacts import Dataset
 from retinue.pipeline.errors import DataError, ModelError, SettingsError
 from retinue.sliding import scoring
-from retinue.sliding.command import SlidingScorer, resized, run, spread
-from retinue.sliding.comparing import compare, score_crops
+from retinue.sliding.command import SlidingScorer, laid_on_image, resized, run
+from retinue.sliding.comparing import compare_with_crops, score_crops
 from retinue.sliding.convert import Convolutional, to_convolutional
 from retinue.sliding.scoring import dense_scores, slide
 
@@ -274,13 +274,13 @@ def test_scores_are_the_mean_of_the_probabilities() -> None:
 
 def test_a_comparison_counts_crops_and_where_both_agree() -> None:
     network = LeNet5(1, 4, 20).eval()
-    found = compare(network, to_convolutional(network, 20), torch.randn(1, 30, 27), 2, pairs=1)
+    found = compare_with_crops(network, to_convolutional(network, 20), torch.randn(1, 30, 27), 2, pairs=1)
     assert (found.positions, found.agreeing) == (24, 24)
     assert found.largest_difference <= 1e-5
     assert found.ratio == pytest.approx(found.crops_s / found.pass_s)
     network = padded()
     keep(network, torch.eye(6, dtype=torch.bool))
-    found = compare(network, to_convolutional(network, 24), torch.randn(1, 40, 36), pairs=1)
+    found = compare_with_crops(network, to_convolutional(network, 24), torch.randn(1, 40, 36), pairs=1)
     assert found.positions == 20
     assert found.largest_difference > 1e-4
 
@@ -367,11 +367,11 @@ def test_resizing_keeps_the_aspect_ratio_and_refuses_what_would_be_huge() -> Non
 def test_a_score_is_laid_on_the_centre_of_its_crop() -> None:
     scores = np.zeros((4, 3), np.float32)
     scores[1, 2] = 1
-    heat = spread(scores, image_size=20, stride=8, shape=(49, 36))
+    heat = laid_on_image(scores, image_size=20, stride=8, shape=(49, 36))
     down = np.interp(np.arange(49) + 0.5, [10, 18, 26, 34], scores[:, 2])
     across = np.interp(np.arange(36) + 0.5, [10, 18, 26], scores[1])
     assert heat == pytest.approx(np.outer(down, across), abs=0.02)
-    constant = spread(np.full((1, 1), 0.25), image_size=20, stride=32, shape=(25, 30))
+    constant = laid_on_image(np.full((1, 1), 0.25), image_size=20, stride=32, shape=(25, 30))
     assert constant == pytest.approx(np.full((25, 30), 0.25))
 
 

@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 from retinue.pipeline.errors import SettingsError
-from retinue.sweeps.axes import Interval, parse
+from retinue.sweeps.axes import SearchInterval, parse
 from sweeps import settings
 
 
 def test_what_varies_is_told_from_what_does_not() -> None:
     axes = parse({}, ["model=lenet5,resnet18", "tracking=off", "optimizer.lr=tag(log,interval(0.001,0.1))", "seed=0,1"])
     assert axes.choices == {"model": ["lenet5", "resnet18"]}
-    assert axes.intervals == {"optimizer.lr": Interval(0.001, 0.1, log=True, integer=False)}
+    assert axes.intervals == {"optimizer.lr": SearchInterval(0.001, 0.1, log=True, integer=False)}
     assert axes.fixed == ["tracking=off"]
     assert axes.seeds == ["0", "1"]
 
@@ -37,7 +37,7 @@ def test_a_quoted_comma_does_not_vary() -> None:
 
 def test_whole_numbers_stay_whole() -> None:
     interval = parse({}, ["train.batch_size=int(interval(8,64))"]).intervals["train.batch_size"]
-    assert interval == Interval(8, 64, log=False, integer=True)
+    assert interval == SearchInterval(8, 64, log=False, integer=True)
 
 
 @pytest.mark.parametrize(

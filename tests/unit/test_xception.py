@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from networks import count_parameters, output_shapes
-from retinue.models.xception import Block, SeparableConv2d, Xception
+from retinue.models.xception import SeparableConv2d, Xception, XceptionBlock
 from retinue.pipeline.errors import SettingsError
 
 
@@ -29,7 +29,7 @@ def test_a_separable_convolution_is_a_depthwise_and_a_pointwise_one() -> None:
 
 
 def test_a_block_leaves_its_input_alone_and_adds_it() -> None:
-    block, x = Block(4, (4, 4), 1), torch.randn(2, 4, 6, 6)
+    block, x = XceptionBlock(4, (4, 4), 1), torch.randn(2, 4, 6, 6)
     before = x.clone()
     norm = block.rep[-1]
     assert isinstance(norm, nn.BatchNorm2d)

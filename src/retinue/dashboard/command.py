@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retinue.dashboard.collect import chosen_outcomes, collect
-from retinue.dashboard.page import render
+from retinue.dashboard.page import render_dashboard
 from retinue.dashboard.results import Result
 from retinue.pipeline import artifacts
 from retinue.pipeline.composition import project_root
@@ -36,14 +36,14 @@ def run(names: Sequence[str], *, output: Path, baseline: str | None, images: int
         import torch
 
         threads = torch.get_num_threads()
-    measure = _measured if with_latency else None
-    board = collect(outcomes, images=images, measure=measure, progress=_say, threads=threads)
-    _say("")
+    measure = _latency_of if with_latency else None
+    board = collect(outcomes, images=images, measure=measure, progress=_say_progress, threads=threads)
+    _say_progress("")
     if not board.results:
         reasons = "; ".join(f"{result.name}: {result.notes[0]}" for result in board.left_out)
         raise RetinueError(f"nothing to compare: no experiment has metrics. {reasons}")
     target = output if output.suffix == ".html" else output / "index.html"
-    text = render(board, f"Experiments of {project_root().name}")
+    text = render_dashboard(board, f"Experiments of {project_root().name}")
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.partial")
     partial.write_text(text, "utf-8")
@@ -57,7 +57,7 @@ def run(names: Sequence[str], *, output: Path, baseline: str | None, images: int
     return target
 
 
-def _measured(result: Result) -> tuple[float, float, float] | None:
+def _latency_of(result: Result) -> tuple[float, float, float] | None:
     """Latency of a result's network; None, with a note on the result, where it cannot be loaded."""
     from retinue.bundle import Bundle
     from retinue.dashboard.latency import latency
@@ -72,7 +72,7 @@ def _measured(result: Result) -> tuple[float, float, float] | None:
         return None
 
 
-def _say(what: str) -> None:
+def _say_progress(what: str) -> None:
     """Progress: on a terminal in one line, which an empty text clears."""
     if sys.stderr.isatty():
         print(f"\r\033[K{what[:100]}", end="", file=sys.stderr, flush=True)

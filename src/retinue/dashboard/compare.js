@@ -37,7 +37,7 @@ function scoreTable(a, b, differences) {
   const body = lines.map(({ name, text, kind }) => {
     const [left, right] = [valueOf(a, name), valueOf(b, name)];
     const difference = differences?.[name];
-    const isCounted = metricNamed.has(name) && !/_(score|error|loss)$/.test(name);
+    const isCounted = metricNamed.has(name) && !metricNamed.get(name).better;
     const plain = a.set === b.set && !isCounted && left !== undefined && right !== undefined ? left - right : undefined;
     const shown = difference?.value ?? plain;
     const full = difference ? `${difference.low} to ${difference.high}` : "";

@@ -100,7 +100,7 @@ def by_test_images(results: Sequence[Result]) -> list[Comparable]:
 
 def _compared(label: str, members: Sequence[int], results: Sequence[Result]) -> Comparable:
     scored = {i: s for i in members if (s := results[i].scored) is not None}
-    pairs = _pairs(scored)
+    pairs = _paired_differences(scored)
     standings = {
         metric: _standings(_leader(metric, list(scored), results), list(scored), pairs[metric])
         for metric in TESTED
@@ -109,7 +109,7 @@ def _compared(label: str, members: Sequence[int], results: Sequence[Result]) -> 
     return Comparable(label, members, next(iter(scored.values()), None), standings, pairs)
 
 
-def _pairs(scored: Mapping[int, Scored]) -> dict[str, dict[tuple[int, int], Difference]]:
+def _paired_differences(scored: Mapping[int, Scored]) -> dict[str, dict[tuple[int, int], Difference]]:
     right = {i: s.right for i, s in scored.items()}
     labels = next(iter(scored.values())).labels if scored else np.array([], np.int64)
     both = [(i, j) for i in scored for j in scored if i < j]

@@ -2,7 +2,7 @@
 function drawCost(place) {
   const metric = metricNamed.get(state.metric);
   const cost = data.costs.find(({ name }) => name === state.cost);
-  const scores = data.metrics.filter(({ name }) => /_(score|error|loss)$/.test(name));
+  const scores = data.metrics.filter(({ better }) => better);
   const controls = element(
     "div",
     { class: "controls" },
@@ -21,7 +21,7 @@ function drawCost(place) {
 
 /** The rows that no other row is at least as good as in both and better in one, cheapest first. */
 function paretoFront(rows, cost, metric) {
-  const sense = metric.lower ? -1 : 1;
+  const sense = metric.better === "lower" ? -1 : 1;
   const better = (a, b) => {
     const [cheaper, higher] = [b.cost[cost] - a.cost[cost], sense * (a.metrics[metric.name] - b.metrics[metric.name])];
     return cheaper >= 0 && higher >= 0 && (cheaper > 0 || higher > 0);
@@ -31,7 +31,7 @@ function paretoFront(rows, cost, metric) {
 
 function scatter(place, rows, front, cost, metric) {
   const width = Math.max(320, place.clientWidth - 32);
-  const bound = /_score$/.test(metric.name) ? [0, 1] : [0, Infinity];
+  const bound = metric.better === "higher" ? [0, 1] : [0, Infinity];
   const ends = rows.flatMap((row) => row.intervals[metric.name] || []);
   const x = axisAround(cost.text, rows.map((row) => row.cost[cost.name]), { mayBeLog: true, within: [0, Infinity] });
   const y = axisAround(metric.text, [...rows.map((row) => row.metrics[metric.name]), ...ends], { within: bound });

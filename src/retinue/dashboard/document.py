@@ -12,6 +12,7 @@ from retinue.dashboard.comparing import LEVEL, TESTED, Comparable
 from retinue.dashboard.leaderboard import COSTS, headings
 from retinue.dashboard.pictures import Shown
 from retinue.dashboard.results import Result, Scored
+from retinue.metrics.registry import higher_is_better, lower_is_better
 from retinue.pipeline.numbers import percent
 
 
@@ -25,7 +26,7 @@ def document(board: Dashboard) -> dict[str, Any]:
         "level": LEVEL,
         "level_text": percent(LEVEL),
         "metrics": [
-            {"name": name, "text": columns[name], "lower": _lower(name), "kind": _kind(board, name)}
+            {"name": name, "text": columns[name], "better": _better(name), "kind": _kind(board, name)}
             for name in board.metrics
         ],
         "tested": list(TESTED),
@@ -36,8 +37,8 @@ def document(board: Dashboard) -> dict[str, Any]:
         "changed": [{"name": name, "text": columns[name]} for name in board.changed],
         "common": {key: value for key, value in first.items() if key not in differing},
         "sets": [_set(group) for group in board.groups],
-        "rows": [_row(board, i, result) for i, result in enumerate(board.results)],
-        "pairs": [pair for group in board.groups for pair in _pairs(group)],
+        "rows": [_result_document(board, i, result) for i, result in enumerate(board.results)],
+        "pairs": [pair for group in board.groups for pair in _pair_rows(group)],
         "images": [_image(shown) for shown in board.images],
     }
 
@@ -50,8 +51,9 @@ def embedded(value: Any) -> Markup:
     return Markup(text)
 
 
-def _lower(name: str) -> bool:
-    return name.endswith(("_error", "_loss"))
+def _better(name: str) -> str:
+    """Which values of a metric are better: "higher" or "lower"; "" where it is a count or a threshold."""
+    return "higher" if higher_is_better(name) else "lower" if lower_is_better(name) else ""
 
 
 def _kind(board: Dashboard, name: str) -> str:
@@ -73,7 +75,7 @@ def _set(group: Comparable) -> dict[str, Any]:
     }
 
 
-def _row(board: Dashboard, index: int, result: Result) -> dict[str, Any]:
+def _result_document(board: Dashboard, index: int, result: Result) -> dict[str, Any]:
     group = board.group_of(index)
     own = {key: result.settings[key] for key in board.differing if key in result.settings}
     cost: dict[str, float] = dict(result.cost)
@@ -100,7 +102,7 @@ def _row(board: Dashboard, index: int, result: Result) -> dict[str, Any]:
     }
 
 
-def _pairs(group: Comparable) -> list[list[Any]]:
+def _pair_rows(group: Comparable) -> list[list[Any]]:
     """Rows [i, j, difference, low, high, p of the first metric, the same of the second], differences i minus j."""
     rows = []
     for i, j in group.pairs[TESTED[0]]:

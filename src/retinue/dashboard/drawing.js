@@ -6,7 +6,7 @@ const LOG_FACTOR = 30; // from this ratio of the largest to the smallest value a
 function axisAround(text, values, { within = [-Infinity, Infinity], mayBeLog = false } = {}) {
   let [low, high] = [Math.min(...values), Math.max(...values)];
   if (mayBeLog && low > 0 && high > LOG_FACTOR * low) return logAxis(text, low, high);
-  if (high - low <= 1e-9 * Math.max(Math.abs(low), Math.abs(high))) {
+  if (high - low <= 1e-6 * Math.max(Math.abs(low), Math.abs(high))) {
     const room = 0.1 * (Math.abs(low) || 1);
     [low, high] = [low - room, high + room];
   }

@@ -7,6 +7,7 @@ from retinue.dashboard.collect import Dashboard
 from retinue.dashboard.comparing import LEVEL, TESTED, Seeds, Standing
 from retinue.dashboard.results import Result
 from retinue.metrics.intervals import Interval
+from retinue.metrics.registry import lower_is_better
 from retinue.pipeline.numbers import MISSING, figure, interval, p_value, percent, significant
 
 COSTS = {"parameters": "parameters", "multiply_adds": "multiply-adds"}
@@ -194,9 +195,8 @@ def notes(board: Dashboard) -> list[dict[str, Any]]:
 
 
 def _metric_heading(name: str) -> Heading:
-    lower = name.endswith(("_error", "_loss"))
     text = HEADLINES.get(name, name.replace("_", " "))
-    return Heading(name, text, number=True, lower=lower, title=name, extra=name not in HEADLINES)
+    return Heading(name, text, number=True, lower=lower_is_better(name), title=name, extra=name not in HEADLINES)
 
 
 def _short_key(key: str, keys: Sequence[str]) -> str:

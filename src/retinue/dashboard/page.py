@@ -20,7 +20,7 @@ SCRIPTS = ("numbers", "state", "table", "drawing", "cost", "parallel", "compare"
 MAX_NAMED = 8
 
 
-def render(board: Dashboard, title: str) -> str:
+def render_dashboard(board: Dashboard, title: str) -> str:
     """The page as HTML; everything that is not of our own making is escaped.
 
     Args:

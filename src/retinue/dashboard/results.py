@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
@@ -122,7 +122,7 @@ def read_result(outcome: Outcome, kind: str) -> Result:
         return instead
 
     nothing: tuple[dict[str, float], dict[str, tuple[float, float]]] = ({}, {})
-    metrics, intervals = part("metrics", lambda: _metrics(outcome.metrics()), nothing)
+    metrics, intervals = part("metrics", lambda: _metrics_and_intervals(outcome.metrics()), nothing)
     scored = part("predictions", lambda: _scored(outcome), None) if metrics else None
     if scored is not None and abs(float(scored.right.mean()) - metrics.get("accuracy_score", -1.0)) > 1e-9:
         notes.append(f"predictions: they are not those of {artifacts.METRICS}. `dvc repro` makes both anew.")
@@ -136,7 +136,7 @@ def read_result(outcome: Outcome, kind: str) -> Result:
         cost=part("network", lambda: _cost(_json(outcome, artifacts.ARCHITECTURE.as_posix())), {}),
         scored=scored,
         test_hash=part("dvc.lock", lambda: outcome.hashes().get(_TEST_STORE, ""), ""),
-        curves=part("ROC curves", lambda: _curves(outcome), {}) if metrics else {},
+        curves=part("ROC curves", lambda: _roc_curves(outcome), {}) if metrics else {},
         gallery=part("explanations", lambda: _gallery(outcome), []) if metrics else [],
         notes=_unrepeated(notes),
     )
@@ -164,21 +164,14 @@ def _file(outcome: Outcome, path: str) -> Path:
     return outcome.files(path)[""]
 
 
-def _metrics(document: Any) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+def _metrics_and_intervals(document: Any) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """All numbers of metrics.json by dotted name, and the intervals."""
     intervals = {name: (float(low), float(high)) for name, (low, high) in document.get("intervals", {}).items()}
-    values = {name: value for name, value in _numbers(document) if not name.startswith("intervals.")}
+    flat = artifacts.flat_metrics({key: value for key, value in document.items() if key != "intervals"})
+    values = {name: value for name, value in flat.items() if math.isfinite(value)}
     if "accuracy_score" not in values:
         raise DataError(f"{artifacts.METRICS} has no accuracy_score: it is of another version. Run it again.")
     return values, intervals
-
-
-def _numbers(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, float]]:
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _numbers(value, f"{prefix}{key}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            yield f"{prefix}{key}", value
 
 
 def _cost(architecture: Mapping[str, Any]) -> dict[str, int]:
@@ -210,7 +203,7 @@ def _contents(manifest: Path) -> Mapping[str, str]:
     return {image.image_id: image.sha256 for image in iterate_table(manifest, RawImage)}
 
 
-def _curves(outcome: Outcome) -> dict[str, RocCurve]:
+def _roc_curves(outcome: Outcome) -> dict[str, RocCurve]:
     points = read_table(_file(outcome, artifacts.ROC.as_posix()), RocPoint)
     grouped = {name: list(rows) for name, rows in groupby(points, key=lambda point: point.curve)}
     kept = list(grouped) if len(grouped) <= MAX_CURVES else [name for name in _AVERAGES if name in grouped]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from retinue.describe.describe import describe
-from retinue.describe.measurement import Measured, measure
+from retinue.describe.measurement import Measured, measure_step
 from retinue.describe.request import DescribeRequest
 from retinue.describe.table import as_text
 from retinue.pipeline.numbers import figure, seconds, short
@@ -37,7 +37,7 @@ def run(composition: Mapping[str, Any], sizes: Mapping[str, Any], *, with_measur
     measured = None
     if with_measure:
         with _patience(f"training {case.model['name']} for two steps of {case.batch_size} images …"):
-            measured = measure(case)
+            measured = measure_step(case)
     if as_json:
         heading = {"model": case.model["name"], "num_classes": case.num_classes, "optimizer": case.optimizer["name"]}
         document = {**heading, **description.document()}
@@ -46,10 +46,10 @@ def run(composition: Mapping[str, Any], sizes: Mapping[str, Any], *, with_measur
     print(f"{case.model['name']} for {case.num_classes} classes, optimizer {case.optimizer['name']}\n")
     print(as_text(description))
     if measured is not None:
-        print(_measured(measured))
+        print(_measured_lines(measured))
 
 
-def _measured(measured: Measured) -> str:
+def _measured_lines(measured: Measured) -> str:
     size = measured.peak_growth_bytes
     return (
         f"{'measured':<20}  {figure(size):>15}  {short(size, 'B'):>8}  growth of a process, CPU\n"

@@ -59,7 +59,7 @@ class Description:
         """The same as plain containers for JSON, equal for equal networks; `receptive_field` is in it, too."""
         values = asdict(self)
         layers = values.pop("layers")
-        return _plain({**values, "receptive_field": self.receptive_field, "layers": layers})
+        return _plain_json({**values, "receptive_field": self.receptive_field, "layers": layers})
 
 
 def describe(
@@ -132,7 +132,7 @@ def _check(key: str, value: int, *, smallest: int) -> None:
         raise SettingsError(f"{key}: expected >= {smallest}, got {value}.")
 
 
-def _plain(value: Any) -> Any:
+def _plain_json(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: _plain_json(item) for key, item in value.items()}
+    return [_plain_json(item) for item in value] if isinstance(value, (list, tuple)) else value

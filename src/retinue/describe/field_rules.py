@@ -57,7 +57,7 @@ def _convolution(sources: Sources, named: Mapping[str, Any], result: torch.Tenso
     return replace(field, whole_image=field.whole_image or before.dims[1].has_places)
 
 
-def _pool(sources: Sources, named: Mapping[str, Any], result: torch.Tensor) -> Field | None:
+def _pool_field(sources: Sources, named: Mapping[str, Any], result: torch.Tensor) -> Field | None:
     kernel = named["kernel_size"]
     return _window(sources[0][1], kernel, named["stride"] or kernel, named.get("dilation", (1,)), result)
 
@@ -175,13 +175,13 @@ def _resizing(sources: Sources, named: Mapping[str, Any], result: torch.Tensor) 
     return replace(field, stride=(stride[0], stride[1]), dims=tuple(dims))
 
 
-def _unknown(*_: Any) -> Field | None:
+def _unknown_field(*_: Any) -> Field | None:
     return None
 
 
 _OPERATIONS: dict[Rule, str] = {
     _convolution: "convolution",
-    _pool: "max_pool2d_with_indices avg_pool2d max_pool3d_with_indices avg_pool3d",
+    _pool_field: "max_pool2d_with_indices avg_pool2d max_pool3d_with_indices avg_pool3d",
     _adaptive_pool: "_adaptive_avg_pool2d adaptive_max_pool2d",
     _reduction: "mean sum amax amin max min prod var var_mean std linalg_vector_norm _softmax _log_softmax",
     _product: "mm addmm bmm baddbmm",
@@ -191,7 +191,7 @@ _OPERATIONS: dict[Rule, str] = {
     _permutation: "permute transpose t",
     _selection: "select unbind",
     _resizing: "slice split split_with_sizes cat constant_pad_nd reflection_pad2d replication_pad2d",
-    _unknown: "roll flip cumsum sort topk index gather scatter index_select",
+    _unknown_field: "roll flip cumsum sort topk index gather scatter index_select",
 }
 
 RULES: dict[Any, Rule] = {

@@ -102,17 +102,17 @@ def find_layers(network: Network, input_shape: Sequence[int]) -> LayerPass:
     """
     unclaimed = {id(parameter) for parameter in network.parameters()}
     every = [name for name, _ in network.named_modules()]
-    recorder = _run(network.eval(), (1, *input_shape), "always", set(every), unclaimed)
+    recorder = _recorded_pass(network.eval(), (1, *input_shape), "always", set(every), unclaimed)
     rows, reached = recorder.rows, {row.name for row in recorder.rows}
     unreached = [name for name in every if name not in reached and is_layer(network.get_submodule(name))]
     if any(True for name in unreached for _ in network.get_submodule(name).parameters(recurse=False)):
-        extra = _run(network.train(), (2, *input_shape), "training", set(unreached), unclaimed)
+        extra = _recorded_pass(network.train(), (2, *input_shape), "training", set(unreached), unclaimed)
         rows += extra.rows
         reached |= {row.name for row in extra.rows}
     for name in unreached:
         module = network.get_submodule(name)
         if name not in reached and any(True for _ in module.parameters(recurse=False)):
-            rows.append(_row(name, module, unclaimed, called="never"))
+            rows.append(_layer_of_call(name, module, unclaimed, called="never"))
     rows = [replace(row, frozen=row.name in network.frozen) for row in rows]
     return LayerPass(rows, recorder.feature_map, recorder.num_outputs)
 
@@ -161,7 +161,7 @@ class _Recorder:
         if name in self._wanted and (own or is_layer(module)):
             self._uses[name] += 1
             self.rows.append(
-                _row(
+                _layer_of_call(
                     name,
                     module,
                     self._unclaimed,
@@ -200,7 +200,9 @@ def _seen(field: Field | None) -> dict[str, Any]:
     return {"receptive_field": field.size if local else None, "whole_image": whole}
 
 
-def _run(network: Network, shape: tuple[int, ...], called: Called, wanted: set[str], unclaimed: set[int]) -> _Recorder:
+def _recorded_pass(
+    network: Network, shape: tuple[int, ...], called: Called, wanted: set[str], unclaimed: set[int]
+) -> _Recorder:
     images = torch.empty(shape, device="meta")
     recorder = _Recorder(images, network.head, called, wanted, unclaimed)
     with ExitStack() as hooks:
@@ -214,7 +216,7 @@ def _run(network: Network, shape: tuple[int, ...], called: Called, wanted: set[s
     return recorder
 
 
-def _row(
+def _layer_of_call(
     name: str,
     module: nn.Module,
     unclaimed: set[int],

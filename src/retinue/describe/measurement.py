@@ -35,7 +35,7 @@ class Measured:
     threads: int
 
 
-def measure(case: DescribeRequest) -> Measured:
+def measure_step(case: DescribeRequest) -> Measured:
     """Trains the case for two steps in a fresh process.
 
     Raises:

@@ -14,15 +14,17 @@ WIDEST_TYPE = 15
 
 def as_text(description: Description) -> str:
     """The layers as a table, then the totals with exact numbers; lines of at most 100 characters."""
-    return "\n".join([*_table(description.layers), "", *_totals(description), "", *_memory(description)])
+    return "\n".join(
+        [*_layer_lines(description.layers), "", *_total_lines(description), "", *_memory_lines(description)]
+    )
 
 
-def _table(layers: Sequence[Layer]) -> list[str]:
-    rows = [COLUMNS, *map(_row, layers)]
+def _layer_lines(layers: Sequence[Layer]) -> list[str]:
+    rows = [COLUMNS, *map(_layer_cells, layers)]
     widths = [max(len(row[c]) for row in rows) for c in range(len(COLUMNS))]
     widths[1] = min(widths[1], WIDEST_TYPE)
     widths[0] = min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1))
-    lines = [_line(row, widths) for row in rows]
+    lines = [_aligned(row, widths) for row in rows]
     lines.insert(1, "─" * max(map(len, lines)))
     frozen = [i for i, layer in enumerate(layers) if layer.frozen and layer.called == "always"]
     if frozen:
@@ -34,7 +36,7 @@ def _table(layers: Sequence[Layer]) -> list[str]:
     return lines
 
 
-def _row(layer: Layer) -> tuple[str, ...]:
+def _layer_cells(layer: Layer) -> tuple[str, ...]:
     return (
         (layer.name or "(the network)") + (f" ({layer.use})" if layer.use > 1 else ""),
         layer.type,
@@ -46,7 +48,7 @@ def _row(layer: Layer) -> tuple[str, ...]:
     )
 
 
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
     """Names lose their beginning where they are too long, types their end; numbers stand to the right."""
     name, kind = row[0], row[1]
     cells = [
@@ -64,7 +66,7 @@ def _ending(name: str, width: int) -> str:
     return name if len(name) <= width else "…" + name[1 - width :]
 
 
-def _totals(description: Description) -> list[str]:
+def _total_lines(description: Description) -> list[str]:
     rows = [
         ("parameters", description.parameters, "", ""),
         ("  trainable", description.trainable_parameters, "", ""),
@@ -72,7 +74,7 @@ def _totals(description: Description) -> list[str]:
         ("multiply-adds", description.multiply_adds, "", "per image, of convolutions and matrix products"),
         ("weights", description.weight_bytes, "B", f"with {figure(description.buffers)} numbers in buffers"),
     ]
-    lines = [_total(*row) for row in rows if row[1] or not row[0].startswith(" ")]
+    lines = [_number_line(*row) for row in rows if row[1] or not row[0].startswith(" ")]
     return [*lines, *_last_map(description)]
 
 
@@ -90,7 +92,7 @@ def _last_map(description: Description) -> list[str]:
     return [f"{'receptive field':<20}  {seen}", f"{place}, stride {stride} px"]
 
 
-def _memory(description: Description) -> list[str]:
+def _memory_lines(description: Description) -> list[str]:
     memory = description.memory
     rows = [
         ("  activations", memory.activation_bytes, "images and outputs of the layers"),
@@ -102,8 +104,8 @@ def _memory(description: Description) -> list[str]:
         ("alive at once", memory.peak_live_bytes, f"largest sum of all tensors; reached in: {memory.peak_phase}"),
     ]
     title = f"memory of a training step, {memory.batch_size} images of {by(description.input_shape)}:"
-    return [title, *(_total(name, number, "B", comment) for name, number, comment in rows)]
+    return [title, *(_number_line(name, number, "B", comment) for name, number, comment in rows)]
 
 
-def _total(name: str, number: int, unit: str, comment: str) -> str:
+def _number_line(name: str, number: int, unit: str, comment: str) -> str:
     return f"{name:<20}  {figure(number):>15}  {short(number, unit):>8}  {comment}".rstrip()

@@ -66,10 +66,10 @@ def mean_scores(rows: Iterable[Localisation]) -> dict[str, Any]:
     for row in rows:
         groups["all"].append(row)
         groups.setdefault(row.outcome, []).append(row)
-    return {name: _means(members) for name, members in groups.items()}
+    return {name: _mean_of_rows(members) for name, members in groups.items()}
 
 
-def _means(rows: list[Localisation]) -> dict[str, Any]:
+def _mean_of_rows(rows: list[Localisation]) -> dict[str, Any]:
     keys = ("energy_score", "pointing_score", "mask_fraction")
     means = {key: float(np.mean([asdict(row)[key] for row in rows])) for key in keys} if rows else {}
     return {"images": len(rows), **means}

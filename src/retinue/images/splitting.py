@@ -54,7 +54,7 @@ def split(images: Sequence[Candidate], *, val_fraction: float, test_fraction: fl
     }
     fractions = {"train": 1 - sum(fractions.values()), **fractions}
     assigned = {image.image_id: image.split for image in images if image.split in ("val", "test")}
-    assigned |= _draw([image for image in images if image.image_id not in assigned], fractions, seed)
+    assigned |= _draw_splits([image for image in images if image.image_id not in assigned], fractions, seed)
     splits = [assigned[image.image_id] for image in images]
     _check_classes(images, splits)
     return splits
@@ -74,7 +74,7 @@ def largest_remainder(total: int, fractions: Sequence[float]) -> list[int]:
     return counts
 
 
-def _draw(images: Sequence[Candidate], fractions: Mapping[str, float], seed: int) -> dict[str, str]:
+def _draw_splits(images: Sequence[Candidate], fractions: Mapping[str, float], seed: int) -> dict[str, str]:
     """Image id -> split: each unit (a group or a single image) goes where the numbers still wanted are largest."""
     classes = {label: index for index, label in enumerate(sorted({image.label for image in images}))}
     units = _units(images, seed)

@@ -22,8 +22,8 @@ def run(name: str, *, online: bool, as_json: bool) -> None:
     """
     recorded = find(name)
     runs = _runs(recorded, online)
-    document = _document(recorded, runs)
-    print(json.dumps(document, indent=2) if as_json else "\n".join(_lines(document)))
+    document = _lineage_document(recorded, runs)
+    print(json.dumps(document, indent=2) if as_json else "\n".join(_lines_of_text(document)))
 
 
 def _runs(recorded: Recorded, online: bool) -> list[RecordedRun]:
@@ -39,7 +39,7 @@ def _runs(recorded: Recorded, online: bool) -> list[RecordedRun]:
     return list(runs.values())
 
 
-def _document(recorded: Recorded, runs: list[RecordedRun]) -> dict[str, Any]:
+def _lineage_document(recorded: Recorded, runs: list[RecordedRun]) -> dict[str, Any]:
     fingerprint = recorded.fingerprint
     experiments = [each for each in all_experiments() if each.fingerprint() == fingerprint]
     return {
@@ -77,7 +77,7 @@ def _commands(recorded: Recorded, runs: list[RecordedRun]) -> dict[str, str]:
     return commands
 
 
-def _lines(document: dict[str, Any]) -> list[str]:
+def _lines_of_text(document: dict[str, Any]) -> list[str]:
     """`document` for a person."""
     dirty = {True: ", and files that differed from it", False: "", None: ""}[document["dirty"]]
     lines = [

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from retinue.experiments.lock import StageRecord, inputs_of, stale_stages
 from retinue.experiments.outcomes import Experiment, all_experiments
-from retinue.pipeline.artifacts import METRICS
+from retinue.pipeline.artifacts import METRICS, flat_metrics
 from retinue.pipeline.composition import project_root
 from retinue.pipeline.errors import RetinueError, unknown
 from retinue.pipeline.git import ask, committed_text
@@ -28,7 +28,7 @@ class Recorded(NamedTuple):
         settings: all of them, as plain containers.
         experiment: the DVC experiment that holds it, if one does.
         dirty: whether the code differed from `commit`; None where nobody knows.
-        metrics: as `flattened` gives them; empty where none were recorded.
+        metrics: as `artifacts.flat_metrics` gives them; empty where none were recorded.
         hashes: path -> DVC's hash of what its stages wrote, and of what they read and no stage writes.
         stale: stage -> why what it last wrote is not of this result, and so in neither of the two.
         run: the W&B run it was found by, if it was.
@@ -84,24 +84,6 @@ def find(name: str) -> Recorded:
     return _of_run(run, experiments)
 
 
-def flattened(document: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers in evaluation/metrics.json, by the names they have in W&B after `test/`.
-
-    >>> flattened({"auc_score": 0.9, "intervals": {"auc_score": [0.8, 1.0]}, "operating_point": {"threshold": 0.5}})
-    {'auc_score': 0.9, 'auc_score_low': 0.8, 'auc_score_high': 1.0, 'operating_point.threshold': 0.5}
-    """
-    found: dict[str, float] = {}
-    for key, value in document.items():
-        if key == "intervals":
-            for metric, (low, high) in value.items():
-                found |= {f"{metric}_low": low, f"{metric}_high": high}
-        elif isinstance(value, Mapping):
-            found |= {f"{key}.{inner}": number for inner, number in flattened(value).items()}
-        elif isinstance(value, int | float):
-            found[key] = value
-    return found
-
-
 def _of_commit(experiment: Experiment) -> Recorded:
     lock = experiment.lock()
     scored = METRICS.as_posix() in lock.outs
@@ -110,7 +92,7 @@ def _of_commit(experiment: Experiment) -> Recorded:
         settings=experiment.settings(),
         experiment=experiment,
         dirty=False,  # the commit holds the code as well
-        metrics=flattened(experiment.metrics()) if scored else {},
+        metrics=flat_metrics(experiment.metrics()) if scored else {},
         hashes={**lock.inputs, **lock.outs},
         stale=lock.stale,
     )
@@ -159,7 +141,7 @@ def _of_run(run: RecordedRun, experiments: Iterable[Experiment]) -> Recorded:
         settings=json.loads(lineage["settings"]),
         experiment=None,
         dirty=any(sibling.lineage["git_dirty"] for sibling in siblings),
-        metrics={} if "evaluate" in stale else _metrics(siblings),
+        metrics={} if "evaluate" in stale else _logged_metrics(siblings),
         hashes={**inputs_of(records.values(), written), **outs},
         stale=stale,
         run=run,
@@ -178,7 +160,7 @@ def _siblings(run: RecordedRun) -> list[RecordedRun]:
     return [one for one in everyone if one.lineage.get("git_revision") == commit and "outs" in one.summary]
 
 
-def _metrics(runs: Iterable[RecordedRun]) -> dict[str, float]:
+def _logged_metrics(runs: Iterable[RecordedRun]) -> dict[str, float]:
     """What the last of the `runs` of evaluate logged."""
     summaries = [run.summary for run in runs if run.stage == "evaluate"]
     logged = summaries[-1] if summaries else {}

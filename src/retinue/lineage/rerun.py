@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from retinue.experiments.outcomes import Workspace
-from retinue.lineage.find import Recorded, find, flattened
-from retinue.pipeline.artifacts import METRICS
+from retinue.lineage.find import Recorded, find
+from retinue.pipeline.artifacts import METRICS, flat_metrics
 from retinue.pipeline.composition import project_root
 from retinue.pipeline.errors import RetinueError
 from retinue.pipeline.files import read_json
@@ -23,7 +23,7 @@ from retinue.pipeline.record import SETTINGS, declared, dvc_md5
 PACKAGES = "requirements.lock"
 
 
-class Comparison(NamedTuple):
+class MetricComparison(NamedTuple):
     """A number of evaluation/metrics.json; None where it is missing."""
 
     name: str
@@ -56,16 +56,16 @@ def run(name: str, *, tolerance: float, shared_cache: bool, anyway: bool, keep: 
     if not tolerance >= 0:
         raise RetinueError(f"--tolerance: expected a number >= 0, got {tolerance}.")
     recorded = find(name)
-    _check(recorded, anyway)
-    _say(f"{recorded.title}: settings {recorded.fingerprint}, commit {recorded.commit[:12]}")
+    _check_commit(recorded, anyway)
+    _print_now(f"{recorded.title}: settings {recorded.fingerprint}, commit {recorded.commit[:12]}")
     with _folder(keep) as folder:
         checkout = checkout_of(recorded, folder, shared_cache=shared_cache)
         provide_inputs(recorded, checkout, folder if keep else folder.parent, anyway=anyway)
-        _say(f"dvc repro in {checkout}")
+        _print_now(f"dvc repro in {checkout}")
         _repro(checkout)
-        reproduced = flattened(read_json(checkout / METRICS))
+        reproduced = flat_metrics(read_json(checkout / METRICS))
         same, outs = compare_outs(recorded, checkout)
-    rows = compare(recorded, reproduced)
+    rows = compare_metrics(recorded, reproduced)
     _print(rows, tolerance)
     if outs:
         print(f"{same} of {outs} outs of the stages are the same, byte for byte.")
@@ -123,7 +123,7 @@ def provide_inputs(recorded: Recorded, checkout: Path, room: Path, *, anyway: bo
         _link(origin, target)
 
 
-def compare(recorded: Recorded, reproduced: Mapping[str, float]) -> list[Comparison]:
+def compare_metrics(recorded: Recorded, reproduced: Mapping[str, float]) -> list[MetricComparison]:
     """The numbers side by side; of a W&B run, which does not log all of them, those it logged.
 
     Raises:
@@ -137,7 +137,7 @@ def compare(recorded: Recorded, reproduced: Mapping[str, float]) -> list[Compari
         )
     whole = recorded.run is None or recorded.experiment is not None
     names = {**recorded.metrics, **(reproduced if whole else {})}
-    return [Comparison(name, recorded.metrics.get(name), reproduced.get(name)) for name in names]
+    return [MetricComparison(name, recorded.metrics.get(name), reproduced.get(name)) for name in names]
 
 
 def compare_outs(recorded: Recorded, checkout: Path) -> tuple[int, int]:
@@ -148,7 +148,7 @@ def compare_outs(recorded: Recorded, checkout: Path) -> tuple[int, int]:
     return sum(reproduced.get(out) == recorded.hashes[out] for out in outs), len(outs)
 
 
-def _check(recorded: Recorded, anyway: bool) -> None:
+def _check_commit(recorded: Recorded, anyway: bool) -> None:
     if ask(project_root(), "cat-file", "-e", f"{recorded.commit}^{{commit}}") is None:
         raise RetinueError(
             f"{recorded.title}: its commit {recorded.commit} is not in this repository. `git fetch` it from where the "
@@ -160,7 +160,7 @@ def _check(recorded: Recorded, anyway: bool) -> None:
             "and nobody recorded how. --anyway computes it with the code of the commit."
         )
     if ask(project_root(), "diff", "--quiet", recorded.commit, "--", PACKAGES) is None:
-        _say(f"warning: {PACKAGES} is another than in the commit, so the packages may be, too.")
+        _print_now(f"warning: {PACKAGES} is another than in the commit, so the packages may be, too.")
 
 
 def _inputs(recorded: Recorded, checkout: Path) -> list[Path]:
@@ -175,7 +175,7 @@ def _inputs(recorded: Recorded, checkout: Path) -> list[Path]:
 def _check_input(recorded: Recorded, path: Path, origin: Path, anyway: bool) -> None:
     then = recorded.hashes.get(path.as_posix())
     if then is None:
-        _say(f"warning: {path}: nobody recorded its hash; it may have changed since.")
+        _print_now(f"warning: {path}: nobody recorded its hash; it may have changed since.")
         return
     now = dvc_md5(origin)
     if now == then:
@@ -183,7 +183,7 @@ def _check_input(recorded: Recorded, path: Path, origin: Path, anyway: bool) -> 
     changed = f"{path}: it has changed since: its DVC hash was {then} and is {now}"
     if not anyway:
         raise RetinueError(f"{changed}. Bring it back as it was, or compute with what is there: --anyway.")
-    _say(f"warning: {changed}.")
+    _print_now(f"warning: {changed}.")
 
 
 @contextmanager
@@ -230,7 +230,7 @@ def _link_file(origin: Any, target: Any) -> None:
         shutil.copy2(origin, target)
 
 
-def _print(rows: list[Comparison], tolerance: float) -> None:
+def _print(rows: list[MetricComparison], tolerance: float) -> None:
     width = max(len(row.name) for row in rows)
     print(f"\n{'metric':{width}}  {'recorded':>20}  {'reproduced':>20}")
     for row in rows:
@@ -249,5 +249,5 @@ def _print(rows: list[Comparison], tolerance: float) -> None:
     )
 
 
-def _say(text: str) -> None:
+def _print_now(text: str) -> None:
     print(text, flush=True)

@@ -55,14 +55,14 @@ def auc_interval(
     per_chunk = max(1, CHUNK_VALUES // len(labels))
     areas: list[np.ndarray] = []
     for start in range(0, bootstrap_samples, per_chunk):
-        counts = _draw(labels, probs.shape[1], min(per_chunk, bootstrap_samples - start), rng)
+        counts = _draw_counts(labels, probs.shape[1], min(per_chunk, bootstrap_samples - start), rng)
         areas.append(_weighted_auc(labels, probs, counts))
     tail = (1 - confidence_level) / 2
     low, high = np.quantile(np.concatenate(areas), [tail, 1 - tail])
     return Interval(float(low), float(high))
 
 
-def _draw(labels: np.ndarray, num_classes: int, samples: int, rng: np.random.Generator) -> np.ndarray:
+def _draw_counts(labels: np.ndarray, num_classes: int, samples: int, rng: np.random.Generator) -> np.ndarray:
     """How often each image is drawn, int64 (samples, N); of each class as many as it has."""
     counts = np.empty((samples, len(labels)), np.int64)
     offsets = np.arange(samples)[:, None]

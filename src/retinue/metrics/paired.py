@@ -126,7 +126,7 @@ def auc_difference(
     value = float(apart.sum()) / 2
     if not apart.any():
         return Difference(0.0, Interval(0.0, 0.0), 1.0)
-    error = math.sqrt(sum(_spread(apart[labels == c]) for c in np.unique(labels)))
+    error = math.sqrt(sum(_scaled_variance(apart[labels == c]) for c in np.unique(labels)))
     if error == 0:
         return Difference(value, Interval(-1.0, 1.0), 1.0)
     half = _z(confidence_level) * error
@@ -158,7 +158,7 @@ def _share_below(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
     return (np.searchsorted(ranked, scores, "left") + np.searchsorted(ranked, scores, "right")) / (2 * len(ranked))
 
 
-def _spread(parts: np.ndarray) -> float:
+def _scaled_variance(parts: np.ndarray) -> float:
     """n times the sample variance; 0 of a single image, which shows none."""
     return len(parts) * float(parts.var(ddof=1)) if len(parts) > 1 else 0.0
 

@@ -7,6 +7,15 @@ from retinue.pipeline.errors import DataError
 SUM_TOLERANCE = 1e-5  # a float32 softmax over 1,000 classes misses 1 by about 1e-6
 
 
+def num_logits(num_classes: int) -> int:
+    """Logits of an image: two classes share one, that of the second class.
+
+    >>> num_logits(2), num_logits(10)
+    (1, 10)
+    """
+    return 1 if num_classes == 2 else num_classes
+
+
 def to_probs(logits: np.ndarray) -> np.ndarray:
     """Class probabilities of `logits`.
 

@@ -13,6 +13,24 @@ SUFFIXES = ("_score", "_error", "_loss")
 """A `*_score` is better when higher, an `*_error` and a `*_loss` when lower."""
 
 
+def higher_is_better(name: str) -> bool:
+    """Whether a higher value of a metric is the better one; not for what is no metric, such as a count.
+
+    >>> [higher_is_better(name) for name in ("auc_score", "val/log_loss", "parameters")]
+    [True, False, False]
+    """
+    return name.endswith("_score")
+
+
+def lower_is_better(name: str) -> bool:
+    """Whether a lower value of a metric is the better one; not for what is no metric, such as a count.
+
+    >>> [lower_is_better(name) for name in ("auc_score", "val/log_loss", "parameters")]
+    [False, True, False]
+    """
+    return name.endswith(("_error", "_loss"))
+
+
 def metrics_of(module: ModuleType) -> dict[str, Callable[..., Any]]:
     """The metrics that `module` defines, by name: its public functions whose names end in one of SUFFIXES."""
     return {

@@ -91,25 +91,28 @@ def curve_tables(
         settings: conf/evaluate as a mapping.
     """
     points = settings["curve_points"]
-    roc = {name: thin_roc(curve, points) for name, curve in _curves(roc_curve, mean_roc_curve, labels, probs, classes)}
+    roc = {
+        name: thin_roc(curve, points)
+        for name, curve in _named_curves(roc_curve, mean_roc_curve, labels, probs, classes)
+    }
     precision_recall = {
         name: thin_precision_recall(curve, points)
-        for name, curve in _curves(precision_recall_curve, mean_precision_recall_curve, labels, probs, classes)
+        for name, curve in _named_curves(precision_recall_curve, mean_precision_recall_curve, labels, probs, classes)
     }
     matrix = confusion_matrix(labels, probs, threshold=settings["threshold"])
     cells = np.argwhere((matrix > 0) | np.eye(len(classes), dtype=bool)).tolist()
     bins = reliability(labels, probs, calibration_bins=settings["calibration_bins"])
     return {
-        "roc": [RocPoint(name, *row) for name, curve in roc.items() for row in _rows(curve)],
+        "roc": [RocPoint(name, *row) for name, curve in roc.items() for row in _plain_rows(curve)],
         "precision_recall": [
-            PrecisionRecallPoint(name, *row) for name, curve in precision_recall.items() for row in _rows(curve)
+            PrecisionRecallPoint(name, *row) for name, curve in precision_recall.items() for row in _plain_rows(curve)
         ],
         "confusion": [ConfusionCell(classes[i], classes[j], int(matrix[i, j])) for i, j in cells],
-        "calibration": [CalibrationBin(*row) for row in _rows(bins)],
+        "calibration": [CalibrationBin(*row) for row in _plain_rows(bins)],
     }
 
 
-def _curves(
+def _named_curves(
     of_class: Callable[[np.ndarray, np.ndarray], Any],
     mean: Callable[[Sequence[Any]], Any],
     labels: np.ndarray,
@@ -127,6 +130,6 @@ def _curves(
     yield AVERAGES[1], of_class(*pooled(labels, probs))
 
 
-def _rows(columns: Iterable[np.ndarray]) -> Iterator[tuple[Any, ...]]:
+def _plain_rows(columns: Iterable[np.ndarray]) -> Iterator[tuple[Any, ...]]:
     """Rows of plain Python numbers of the arrays `columns`."""
     return zip(*(column.tolist() for column in columns), strict=True)

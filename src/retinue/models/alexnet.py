@@ -58,14 +58,14 @@ class AlexNet(Network):
         if paper:
             _check_tiles(image_size)
             conv1 = (image_size - 11) // 4 + 1
-            side = _pooled(_pooled(_pooled(conv1)))
+            side = _pooled_side(_pooled_side(_pooled_side(conv1)))
             self.features = _features_of_the_paper(in_channels)  # (N, 256, 6, 6) for 227 px images
             self.avgpool: nn.Module = nn.Identity()
             self.classifier = _classifier_of_the_paper(256 * side**2, num_classes, dropout)
             self._initialise()
         else:
             conv1 = (image_size + 4 - 11) // 4 + 1
-            side = _pooled(_pooled(_pooled(conv1)))
+            side = _pooled_side(_pooled_side(_pooled_side(conv1)))
             self.features = _single_tower(in_channels)  # (N, 256, 6, 6) for 224 px images
             self.avgpool = nn.Identity() if side == POOLED_SIDE else AdaptivePool(side, POOLED_SIDE)
             self.classifier = _classifier_of_single_tower(num_classes, dropout)
@@ -97,7 +97,7 @@ def _check_tiles(image_size: int) -> None:
         )
 
 
-def _pooled(side: int) -> int:
+def _pooled_side(side: int) -> int:
     return (side - 3) // 2 + 1
 
 

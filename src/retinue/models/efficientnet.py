@@ -149,14 +149,14 @@ class EfficientNet(Network):
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(4 * channels, num_classes))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                _initialise(module)
+                _initialise_conv(module)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits float (N, num_classes) of normalised `images` float (N, in_channels, H, W)."""
         return self.classifier(self.avgpool(self.features(images)).flatten(1))
 
 
-def _initialise(conv: nn.Conv2d) -> None:
+def _initialise_conv(conv: nn.Conv2d) -> None:
     fan_out = conv.kernel_size[0] * conv.kernel_size[1] * conv.out_channels // conv.groups
     nn.init.normal_(conv.weight, std=math.sqrt(2 / fan_out))
     if conv.bias is not None:

@@ -103,11 +103,11 @@ class AuxiliaryHead(nn.Module):
         self.fc2 = nn.Linear(1024, num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.conv(_means(x, 4))  # (N, 128, 4, 4)
+        x = self.conv(_means_of_windows(x, 4))  # (N, 128, 4, 4)
         return self.fc2(self.dropout(self.relu(self.fc1(x.flatten(1)))))
 
 
-def _means(x: torch.Tensor, count: int) -> torch.Tensor:
+def _means_of_windows(x: torch.Tensor, count: int) -> torch.Tensor:
     """(N, C, count, count) means of equal windows, as far apart as they can be: 5 × 5 at stride 3 for a side of 14.
 
     Torch's adaptive pool has no deterministic backward pass on CUDA. Maps with fewer positions have them repeated.
@@ -186,13 +186,13 @@ class GoogLeNet(Network):
         self._add_stem(in_channels, transform_input, small=small, batch_norm=batch_norm)  # (N, 192, 28, 28)
         self.inception3a = module(192, (64, 96, 128, 16, 32, 32))  # (N, 256, 28, 28)
         self.inception3b = module(self.inception3a.depth, (128, 128, 192, 32, 96, 64))  # (N, 480, 28, 28)
-        self.maxpool3 = _pool(3)  # (N, 480, 14, 14)
+        self.maxpool3 = _inception_pool(3)  # (N, 480, 14, 14)
         self.inception4a = module(self.inception3b.depth, (192, 96, 208, 16, 48, 64))  # (N, 512, 14, 14)
         self.inception4b = module(self.inception4a.depth, (160, 112, 224, 24, 64, 64))  # (N, 512, 14, 14)
         self.inception4c = module(self.inception4b.depth, (128, 128, 256, 24, 64, 64))  # (N, 512, 14, 14)
         self.inception4d = module(self.inception4c.depth, (112, 144, 288, 32, 64, 64))  # (N, 528, 14, 14)
         self.inception4e = module(self.inception4d.depth, (256, 160, 320, 32, 128, 128))  # (N, 832, 14, 14)
-        self.maxpool4 = _pool(2 if batch_norm else 3)  # (N, 832, 7, 7)
+        self.maxpool4 = _inception_pool(2 if batch_norm else 3)  # (N, 832, 7, 7)
         self.inception5a = module(self.inception4e.depth, (256, 160, 320, 32, 128, 128))  # (N, 832, 7, 7)
         self.inception5b = module(self.inception5a.depth, (384, 192, 384, 48, 128, 128))  # (N, 1024, 7, 7)
         self.aux1 = AuxiliaryHead(self.inception4a.depth, num_classes, batch_norm=batch_norm) if auxiliary else None
@@ -226,12 +226,12 @@ class GoogLeNet(Network):
         self.rescale = Rescaling(in_channels) if transform_input else nn.Identity()
         kernel, stride = (3, 1) if small else (7, 2)
         self.conv1 = Convolution(in_channels, 64, kernel, stride=stride, batch_norm=batch_norm)  # (N, 64, 112, 112)
-        self.maxpool1 = nn.Identity() if small else _pool(3)  # (N, 64, 56, 56)
+        self.maxpool1 = nn.Identity() if small else _inception_pool(3)  # (N, 64, 56, 56)
         self.lrn1 = nn.Identity() if batch_norm else ResponseNorm(alpha=2e-5, k=1.0)
         self.conv2 = Convolution(64, 64, 1, batch_norm=batch_norm)
         self.conv3 = Convolution(64, 192, 3, batch_norm=batch_norm)  # (N, 192, 56, 56)
         self.lrn2 = nn.Identity() if batch_norm else ResponseNorm(alpha=2e-5, k=1.0)
-        self.maxpool2 = _pool(3)  # (N, 192, 28, 28)
+        self.maxpool2 = _inception_pool(3)  # (N, 192, 28, 28)
 
     def _initialise(self, *, batch_norm: bool) -> None:
         for name, module in self.named_modules():
@@ -246,5 +246,5 @@ class GoogLeNet(Network):
                 nn.init.constant_(module.bias, 0.0 if batch_norm or is_head else 0.2)
 
 
-def _pool(kernel: int) -> nn.MaxPool2d:
+def _inception_pool(kernel: int) -> nn.MaxPool2d:
     return nn.MaxPool2d(kernel, stride=2, ceil_mode=True)

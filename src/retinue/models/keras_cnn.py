@@ -43,7 +43,7 @@ class MnistCNN(Network):
             nn.Dropout(dropout),
             nn.Linear(128, num_classes),
         )
-        _initialise(self)
+        _initialise_glorot(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits float (N, num_classes) of normalised `images` float (N, in_channels, image_size, image_size)."""
@@ -80,7 +80,7 @@ class BinaryCNN(Network):
             nn.ReLU(inplace=True),
             nn.Linear(512, num_classes),
         )
-        _initialise(self)
+        _initialise_glorot(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits float (N, num_classes) of normalised `images` float (N, in_channels, image_size, image_size)."""
@@ -98,7 +98,7 @@ def _side(image_size: int, steps: int) -> int:
     return side
 
 
-def _initialise(network: nn.Module) -> None:
+def _initialise_glorot(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(module.weight)

@@ -46,7 +46,7 @@ _TOKEN = re.compile(
 )
 
 
-class Layer(NamedTuple):
+class PatternLayer(NamedTuple):
     """One word of a pattern: where it stands, from 1; the arguments it is given; whether a ? follows."""
 
     word: str
@@ -65,9 +65,9 @@ class Notation:
         """Raises SettingsError with the pattern and a caret under `column`."""
         raise SettingsError(f"model.pattern, column {column}: {why}\n  {self._text}\n  {' ' * (column - 1)}^")
 
-    def layers(self) -> list[Layer]:
+    def layers(self) -> list[PatternLayer]:
         """The layers in order, repetitions written out."""
-        groups: list[list[Layer]] = [[]]
+        groups: list[list[PatternLayer]] = [[]]
         opened: list[int] = []
         expected = "a layer or ["
         for token in _TOKEN.finditer(self._text):
@@ -94,7 +94,7 @@ class Notation:
         self._check_ends(groups[0])
         return groups[0]
 
-    def _repeated(self, layers: list[Layer], token: re.Match[str]) -> list[Layer]:
+    def _repeated(self, layers: list[PatternLayer], token: re.Match[str]) -> list[PatternLayer]:
         name = "1" if token["count"] is None else token["count"]
         if not name.isdigit() and name not in self._repeats:
             self.refuse(
@@ -107,7 +107,7 @@ class Notation:
             self.refuse(token.start() + 1, f"Expected at most {MOST_LAYERS} layers, got {len(layers)} × {name}.")
         return layers * count
 
-    def _layer(self, token: re.Match[str]) -> Layer:
+    def _layer(self, token: re.Match[str]) -> PatternLayer:
         word, column = token["word"], token.start() + 1
         if word.upper() in ("SOFTMAX", "LOGSOFTMAX", "LOG_SOFTMAX"):
             self.refuse(column, f"{word} belongs to the loss: a pattern ends in the FC that gives the logits.")
@@ -122,7 +122,7 @@ class Notation:
             for part in token["arguments"].split(","):
                 self._read_argument(word, part, column_of_part + len(part) - len(part.lstrip()), values)
                 column_of_part += len(part) + 1
-        return Layer(word, column, values, bool(token["optional"]))
+        return PatternLayer(word, column, values, bool(token["optional"]))
 
     def _read_argument(self, word: str, part: str, column: int, values: dict[str, Any]) -> None:
         name, equals, text = (piece.strip() for piece in part.rpartition("="))
@@ -148,7 +148,7 @@ class Notation:
                 self.refuse(column, f"{name}: expected a whole number from {low} to {high}, found {text!r}.")
             values[name] = int(value)
 
-    def _check_ends(self, layers: Sequence[Layer]) -> None:
+    def _check_ends(self, layers: Sequence[PatternLayer]) -> None:
         if not layers or layers[0].word != "INPUT":
             self.refuse(layers[0].column if layers else 1, "Expected a pattern that starts with INPUT.")
         if len(layers) > MOST_LAYERS:
@@ -182,7 +182,7 @@ class Assembly:
         self._filters, self._units, self._doubling = filters, units, doubling
         self._placed: Counter[str] = Counter()
 
-    def place(self, layer: Layer, *, bias: bool) -> None:
+    def place(self, layer: PatternLayer, *, bias: bool) -> None:
         """Adds a layer, with or without `bias` if it has weights."""
         word, flat = layer.word, bool(self.classifier)
         if flat and word in ("CONV", "GAP", "FLATTEN", *POOLS):
@@ -212,7 +212,7 @@ class Assembly:
         container = self.classifier if self.classifier or word == "FLATTEN" else self.features
         container[f"{word.lower()}{self._placed[word]}"] = module
 
-    def _conv(self, layer: Layer, bias: bool) -> None:
+    def _conv(self, layer: PatternLayer, bias: bool) -> None:
         kernel, stride = layer.values.get("kernel", 3), layer.values.get("stride", 1)
         padding = layer.values.get("padding", "same")
         if padding == "same" and kernel % 2 == 0:
@@ -230,12 +230,12 @@ class Assembly:
         self._add("CONV", nn.Conv2d(self._width, filters, kernel, stride, padding, bias=bias))
         self._width = filters
 
-    def _pool(self, layer: Layer) -> None:
+    def _pool(self, layer: PatternLayer) -> None:
         size, stride = layer.values.get("size", 2), layer.values.get("stride", 2)
         if self._slide(layer, size, stride, 0):
             self._add(layer.word, POOLS[layer.word](size, stride))
 
-    def _slide(self, layer: Layer, window: int, stride: int, padding: int) -> bool:
+    def _slide(self, layer: PatternLayer, window: int, stride: int, padding: int) -> bool:
         """Whether the windows tile the map, whose side then becomes the next one's; refuses where they must."""
         side, left = self._side, self._side - window + 2 * padding
         tiles = left >= 0 and left % stride == 0
@@ -255,7 +255,7 @@ class Assembly:
         self._add("FLATTEN", nn.Flatten())
         self._width *= self._side**2
 
-    def _fc(self, layer: Layer, bias: bool) -> None:
+    def _fc(self, layer: PatternLayer, bias: bool) -> None:
         if not self.classifier:
             self._flatten()
         units = layer.values.get("units") or next(self._units)
@@ -263,7 +263,7 @@ class Assembly:
         self._add("FC", nn.Linear(self._width, units, bias=bias))
         self._width = units
 
-    def _check_weights(self, layer: Layer, inputs: int, outputs: int) -> None:
+    def _check_weights(self, layer: PatternLayer, inputs: int, outputs: int) -> None:
         if inputs * outputs > MOST_WEIGHTS:
             self._refuse(layer.column, f"{layer.word}: {inputs:,} × {outputs:,} weights; at most {MOST_WEIGHTS:,}.")
 
@@ -314,7 +314,7 @@ class Pattern(Network):
         self.features = nn.Sequential(assembly.features)
         self.classifier = nn.Sequential(assembly.classifier)
         self.head = f"classifier.{next(reversed(assembly.classifier))}"
-        _initialise([*self.features, *self.classifier][:-1])
+        _initialise_by_activation([*self.features, *self.classifier][:-1])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits float (N, num_classes) of normalised `images` float (N, in_channels, image_size, image_size)."""
@@ -332,7 +332,7 @@ def _check_settings(pattern: object, repeats: object) -> None:
             raise SettingsError(f"model.repeats.{name}: expected a whole number >= 0, got {count!r}.")
 
 
-def _sizes(key: str, setting: int | Sequence[int], word: str, layers: Sequence[Layer]) -> Iterator[int]:
+def _sizes(key: str, setting: int | Sequence[int], word: str, layers: Sequence[PatternLayer]) -> Iterator[int]:
     """The `setting` of model.`key`, for each `word` of `layers` that states no `key`."""
     values = setting if isinstance(setting, list | tuple) else [setting]
     for value in values:
@@ -349,7 +349,7 @@ def _sizes(key: str, setting: int | Sequence[int], word: str, layers: Sequence[L
     return iter(values)
 
 
-def _initialise(layers: Sequence[nn.Module]) -> None:
+def _initialise_by_activation(layers: Sequence[nn.Module]) -> None:
     saturating = False
     for layer in reversed(layers):
         if isinstance(layer, nn.Conv2d | nn.Linear):

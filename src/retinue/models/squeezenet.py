@@ -80,16 +80,16 @@ def _features_1_0(in_channels: int) -> nn.Sequential:
     return nn.Sequential(  # sides are those of 224 px images
         nn.Conv2d(in_channels, 96, 7, stride=2),  # (N, 96, 109, 109)
         nn.ReLU(inplace=True),
-        _pool(),  # (N, 96, 54, 54)
+        _fire_pool(),  # (N, 96, 54, 54)
         Fire(96, 16, 64),
         Fire(128, 16, 64),
         Fire(128, 32, 128),
-        _pool(),  # (N, 256, 27, 27)
+        _fire_pool(),  # (N, 256, 27, 27)
         Fire(256, 32, 128),
         Fire(256, 48, 192),
         Fire(384, 48, 192),
         Fire(384, 64, 256),
-        _pool(),  # (N, 512, 13, 13)
+        _fire_pool(),  # (N, 512, 13, 13)
         Fire(512, 64, 256),
     )
 
@@ -98,13 +98,13 @@ def _features_1_1(in_channels: int) -> nn.Sequential:
     return nn.Sequential(  # sides are those of 224 px images
         nn.Conv2d(in_channels, 64, 3, stride=2),  # (N, 64, 111, 111)
         nn.ReLU(inplace=True),
-        _pool(),  # (N, 64, 55, 55)
+        _fire_pool(),  # (N, 64, 55, 55)
         Fire(64, 16, 64),
         Fire(128, 16, 64),
-        _pool(),  # (N, 128, 27, 27)
+        _fire_pool(),  # (N, 128, 27, 27)
         Fire(128, 32, 128),
         Fire(256, 32, 128),
-        _pool(),  # (N, 256, 13, 13)
+        _fire_pool(),  # (N, 256, 13, 13)
         Fire(256, 48, 192),
         Fire(384, 48, 192),
         Fire(384, 64, 256),
@@ -112,5 +112,5 @@ def _features_1_1(in_channels: int) -> nn.Sequential:
     )
 
 
-def _pool() -> nn.MaxPool2d:
+def _fire_pool() -> nn.MaxPool2d:
     return nn.MaxPool2d(3, stride=2, ceil_mode=True)

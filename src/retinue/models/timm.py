@@ -44,7 +44,7 @@ class Timm(Network):
         timm = _import_timm()
         names = timm.list_models()
         if name not in names:
-            raise SettingsError(f"model.name: {_unknown(str(name), names)}")
+            raise SettingsError(f"model.name: {_unknown_timm_model(str(name), names)}")
         config = timm.get_pretrained_cfg(name)
         size = {"img_size": image_size} if config.fixed_input_size else {}
         try:
@@ -95,7 +95,7 @@ def _import_timm() -> ModuleType:
     return timm
 
 
-def _unknown(name: str, names: list[str]) -> str:
+def _unknown_timm_model(name: str, names: list[str]) -> str:
     nearest = difflib.get_close_matches(name, names, n=_NEAREST, cutoff=0.0)
     return f"{unknown('timm model', name, nearest)[:-1]} and {len(names) - len(nearest)} more, see timm.list_models()."
 

@@ -21,7 +21,7 @@ class SeparableConv2d(nn.Module):
         return self.pointwise(self.conv1(x))
 
 
-class Block(nn.Module):
+class XceptionBlock(nn.Module):
     """ReLU, separable convolution, batch norm for each of `widths`, and a shortcut around them all.
 
     With stride 2 the block ends in a 3 × 3 pool and the shortcut is a 1 × 1 convolution with batch norm; with stride 1
@@ -87,20 +87,20 @@ class Xception(Network):
         self.conv2 = nn.Conv2d(32, 64, 3, bias=False)  # (N, 64, 147, 147)
         self.bn2 = nn.BatchNorm2d(64)
         self.act2 = nn.ReLU(inplace=True)
-        self.block1 = Block(64, (128, 128), 2, leading_relu=False)  # (N, 128, 74, 74)
-        self.block2 = Block(128, (256, 256), 2)  # (N, 256, 37, 37)
-        self.block3 = Block(256, (728, 728), 2)  # (N, 728, 19, 19)
+        self.block1 = XceptionBlock(64, (128, 128), 2, leading_relu=False)  # (N, 128, 74, 74)
+        self.block2 = XceptionBlock(128, (256, 256), 2)  # (N, 256, 37, 37)
+        self.block3 = XceptionBlock(256, (728, 728), 2)  # (N, 728, 19, 19)
         # Middle flow, eight times the same.
-        self.block4 = Block(728, (728, 728, 728), 1)
-        self.block5 = Block(728, (728, 728, 728), 1)
-        self.block6 = Block(728, (728, 728, 728), 1)
-        self.block7 = Block(728, (728, 728, 728), 1)
-        self.block8 = Block(728, (728, 728, 728), 1)
-        self.block9 = Block(728, (728, 728, 728), 1)
-        self.block10 = Block(728, (728, 728, 728), 1)
-        self.block11 = Block(728, (728, 728, 728), 1)
+        self.block4 = XceptionBlock(728, (728, 728, 728), 1)
+        self.block5 = XceptionBlock(728, (728, 728, 728), 1)
+        self.block6 = XceptionBlock(728, (728, 728, 728), 1)
+        self.block7 = XceptionBlock(728, (728, 728, 728), 1)
+        self.block8 = XceptionBlock(728, (728, 728, 728), 1)
+        self.block9 = XceptionBlock(728, (728, 728, 728), 1)
+        self.block10 = XceptionBlock(728, (728, 728, 728), 1)
+        self.block11 = XceptionBlock(728, (728, 728, 728), 1)
         # Exit flow.
-        self.block12 = Block(728, (728, 1024), 2)  # (N, 1024, 10, 10)
+        self.block12 = XceptionBlock(728, (728, 1024), 2)  # (N, 1024, 10, 10)
         self.conv3 = SeparableConv2d(1024, 1536)
         self.bn3 = nn.BatchNorm2d(1536)
         self.act3 = nn.ReLU(inplace=True)

@@ -39,9 +39,9 @@ class ZFNet(Network):
         check_side("zfnet", image_size, smallest=SMALLEST_IMAGE, usual=224)
         check_probability("dropout", dropout)
         conv1 = (image_size - 7 + 2) // 2 + 1
-        conv2 = (_pooled(conv1) - 5) // 2 + 1
-        side = _pooled(_pooled(conv2))
-        self.features = _features(in_channels)  # (N, 256, 6, 6) for 224 px images
+        conv2 = (_overlapping_side(conv1) - 5) // 2 + 1
+        side = _overlapping_side(_overlapping_side(conv2))
+        self.features = _feature_layers(in_channels)  # (N, 256, 6, 6) for 224 px images
         self.classifier = nn.Sequential(
             nn.Linear(256 * side**2, 4096),
             nn.ReLU(inplace=True),
@@ -62,15 +62,15 @@ class ZFNet(Network):
         return self.classifier(self.features(images).flatten(1))
 
 
-def _features(in_channels: int) -> nn.Sequential:
+def _feature_layers(in_channels: int) -> nn.Sequential:
     return nn.Sequential(  # sides are those of 224 px images
         nn.Conv2d(in_channels, 96, 7, stride=2, padding=1),  # (N, 96, 110, 110)
         nn.ReLU(inplace=True),
-        _pool(),  # (N, 96, 55, 55)
+        _overlapping_pool(),  # (N, 96, 55, 55)
         ResponseNorm(),
         nn.Conv2d(96, 256, 5, stride=2),  # (N, 256, 26, 26)
         nn.ReLU(inplace=True),
-        _pool(),  # (N, 256, 13, 13)
+        _overlapping_pool(),  # (N, 256, 13, 13)
         ResponseNorm(),
         nn.Conv2d(256, 384, 3, padding=1),  # (N, 384, 13, 13)
         nn.ReLU(inplace=True),
@@ -78,13 +78,13 @@ def _features(in_channels: int) -> nn.Sequential:
         nn.ReLU(inplace=True),
         nn.Conv2d(384, 256, 3, padding=1),  # (N, 256, 13, 13)
         nn.ReLU(inplace=True),
-        _pool(),  # (N, 256, 6, 6)
+        _overlapping_pool(),  # (N, 256, 6, 6)
     )
 
 
-def _pool() -> nn.MaxPool2d:
+def _overlapping_pool() -> nn.MaxPool2d:
     return nn.MaxPool2d(3, stride=2, ceil_mode=True)
 
 
-def _pooled(side: int) -> int:
+def _overlapping_side(side: int) -> int:
     return (side - 2) // 2 + 1  # the last window may be partial

@@ -366,6 +366,24 @@ def read_metrics(folder: Path = Path()) -> dict[str, Any]:
     return {**read_json(folder / METRICS), "per_class": read_json(folder / CLASS_METRICS)}
 
 
+def flat_metrics(document: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers in metrics.json by name: ends of intervals by that of their metric, what is nested by dotted names.
+
+    >>> flat_metrics({"auc_score": 0.9, "intervals": {"auc_score": [0.8, 1.0]}, "operating_point": {"threshold": 0.5}})
+    {'auc_score': 0.9, 'auc_score_low': 0.8, 'auc_score_high': 1.0, 'operating_point.threshold': 0.5}
+    """
+    found: dict[str, float] = {}
+    for key, value in document.items():
+        if key == "intervals":
+            for metric, (low, high) in value.items():
+                found |= {f"{metric}_low": low, f"{metric}_high": high}
+        elif isinstance(value, Mapping):
+            found |= {f"{key}.{inner}": number for inner, number in flat_metrics(value).items()}
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found[key] = value
+    return found
+
+
 def write_dataset(path: Path, dataset: Dataset) -> None:
     """Writes dataset.json."""
     write_json(path, {f.name: getattr(dataset, f.name) for f in fields(dataset)})

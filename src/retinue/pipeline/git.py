@@ -19,7 +19,7 @@ def git(folder: Path, *arguments: str, index: Path | None = None) -> str:
     Raises:
         RetinueError: git fails.
     """
-    done = _run(folder, arguments, index)
+    done = _run_git(folder, arguments, index)
     if done.returncode:
         raise RetinueError(f"git {arguments[0]} in {folder}: {done.stderr.strip() or f'exit {done.returncode}'}.")
     return done.stdout.strip("\n")
@@ -28,7 +28,7 @@ def git(folder: Path, *arguments: str, index: Path | None = None) -> str:
 def ask(folder: Path, *arguments: str) -> str | None:
     """What git says in `folder`, without the last newline; None where it says no, or is not installed."""
     try:
-        done = _run(folder, arguments)
+        done = _run_git(folder, arguments)
     except FileNotFoundError:
         return None
     return None if done.returncode else done.stdout.strip("\n")
@@ -43,7 +43,7 @@ def committed_text(folder: Path, commit: str, path: str) -> str | None:
         commit: its hash, for a commit never changes and what was read once is kept.
         path: of the file in `folder`.
     """
-    shown = _run(folder, ("show", f"{commit}:./{path}"))
+    shown = _run_git(folder, ("show", f"{commit}:./{path}"))
     return None if shown.returncode else shown.stdout
 
 
@@ -58,7 +58,7 @@ def clone(origin: Path, folder: Path, commit: str) -> None:
     git(folder, "checkout", "--quiet", "--detach", commit)
 
 
-def _run(folder: Path, arguments: tuple[str, ...], index: Path | None = None) -> subprocess.CompletedProcess[str]:
+def _run_git(folder: Path, arguments: tuple[str, ...], index: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = os.environ if index is None else {**os.environ, "GIT_INDEX_FILE": str(index)}
     return subprocess.run(
         ["git", *arguments], cwd=folder, env=environment, capture_output=True, text=True, encoding="utf-8", check=False

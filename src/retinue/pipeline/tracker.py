@@ -13,7 +13,7 @@ from typing import Any
 from retinue.pipeline.ranges import Checked, allowed
 from retinue.pipeline.record import Declared, declared, dvc_md5, experiment, hashes, revision
 from retinue.pipeline.settings import Settings
-from retinue.pipeline.wandb_client import folder_of, service, start, warned
+from retinue.pipeline.wandb_client import folder_of, service, start_run, warned
 
 MODES = ("offline", "online", "off")
 MAX_POINTS = 10_000
@@ -192,7 +192,7 @@ def track(stage: str, settings: Settings) -> Iterator[Tracker]:
     config = {**settings.all(), "lineage": {**origin, "deps": hashes(paths.deps), "settings": exact}}
     tags = list(dict.fromkeys([*own.tags, *([source["sweep"][:MAX_TAG]] if "sweep" in source else [])]))
     with service(own.mode):
-        run = start(
+        run = start_run(
             own.mode,
             project=own.project,
             entity=own.entity,

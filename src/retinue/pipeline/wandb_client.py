@@ -70,7 +70,7 @@ def _options(mode: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def start(mode: str, **run: Any) -> Any:
+def start_run(mode: str, **run: Any) -> Any:
     """A `wandb.Run`, whose metrics of training have the epoch as their axis.
 
     Args:
@@ -93,9 +93,9 @@ def start(mode: str, **run: Any) -> Any:
         opened = wandb.init(**run, settings=wandb.Settings(silent=True))
     except wandb.Error as error:
         if mode == "offline":
-            raise RetinueError(f"W&B cannot open a run: {_line(error)}. tracking=off goes without one.") from error
+            raise RetinueError(f"W&B cannot open a run: {_said(error)}. tracking=off goes without one.") from error
         raise RetinueError(
-            f"tracking.mode=online: {server} did not take the run: {_line(error)}. "
+            f"tracking.mode=online: {server} did not take the run: {_said(error)}. "
             f"Check WANDB_BASE_URL and the key (`wandb login`), {alternative}."
         ) from error
     # W&B counts which libraries are imported later; in a forked loader worker that count would end the worker
@@ -120,7 +120,7 @@ def warned(run: Any, what: str, *, remedy: str = "") -> Iterator[None]:
         yield
     except (Error, ValueError, ConnectionError, TimeoutError) as error:
         warning = (
-            f"warning: W&B did not take {what} ({run.name}): {_line(error)}. The results are not affected.{remedy}"
+            f"warning: W&B did not take {what} ({run.name}): {_said(error)}. The results are not affected.{remedy}"
         )
         print(warning, file=sys.stderr, flush=True)
 
@@ -130,6 +130,6 @@ def folder_of(run: Any) -> str:
     return os.path.relpath(run.settings.sync_dir)
 
 
-def _line(error: Exception) -> str:
+def _said(error: Exception) -> str:
     """The first line of what W&B says, without its advice to programmers."""
     return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__

@@ -25,8 +25,8 @@ def architecture(document: Mapping[str, Any], initial_weights: Mapping[str, Any]
         "sentence": f"{document['network']} for images of {by(document['input_shape'])} (channels, height, width): "
         f"{figure(document['parameters'])} parameters, {figure(document['multiply_adds'])} multiply-adds per image.",
         "start": _start(initial_weights),
-        "totals": _totals(document),
-        "memory": _memory(document["memory"]),
+        "totals": _totals_table(document),
+        "memory": _memory_table(document["memory"]),
         "layers": _layers(document["layers"]),
         "num_layers": len(document["layers"]),
     }
@@ -43,7 +43,7 @@ def _start(weights: Mapping[str, Any]) -> str:
     return f"It started from weights={weights['name']} (SHA-256 {weights['sha256'][:12]}…): {'; '.join(parts)}."
 
 
-def _totals(document: Mapping[str, Any]) -> Table:
+def _totals_table(document: Mapping[str, Any]) -> Table:
     last = document["feature_map"]
     rows = [
         ["parameters", _exact(document["parameters"])],
@@ -65,7 +65,7 @@ def _receptive_field(document: Mapping[str, Any]) -> str:
     return f"{side} px" + (f", more than the image's {document['input_shape'][1]}" if last["exceeds_image"] else "")
 
 
-def _memory(memory: Mapping[str, Any]) -> Table:
+def _memory_table(memory: Mapping[str, Any]) -> Table:
     rows = [
         ["activations", _exact(memory["activation_bytes"], "B")],
         ["their gradients", _exact(memory["activation_gradient_bytes"], "B")],

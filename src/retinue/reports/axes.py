@@ -65,7 +65,7 @@ class Axis:
 
     @classmethod
     def _decades(cls, name: str, low: float, high: float) -> "Axis":
-        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+        first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
         parts = (1, 2, 5) if last - first <= 2 else (1,)
         ticks = [part * 10.0**decade for decade in range(first, last + 1) for part in parts]
         return cls(name, 10.0**first, 10.0**last, tuple(t for t in ticks if t <= 10.0**last * 1.001), log=True)

@@ -57,7 +57,7 @@ class Chart(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Frame:
+class _PlotArea:
     """The plotting area inside a drawing, and its two axes."""
 
     x: Axis
@@ -82,7 +82,7 @@ class _Frame:
         """`parts`, seen inside the plotting area only, with room for the strokes and dots on its edge."""
         left, top = _LEFT - 4, _TOP - 4
         width, height = self.right + 4 - left, self.bottom + 4 - top
-        box = f"{left} {top} {_plain(width)} {_plain(height)}"
+        box = f"{left} {top} {_coordinate(width)} {_coordinate(height)}"
         return tag("svg", *parts, x=left, y=top, width=width, height=height, viewBox=box)
 
     def grid(self) -> Markup:
@@ -128,12 +128,12 @@ def line_chart(
         dots: marks every point of lines that have few, with its value under the pointer.
         note: a sentence below the chart.
     """
-    frame = _Frame(x, y, *size)
+    frame = _PlotArea(x, y, *size)
     parts = [frame.grid()]
     if diagonal:
         parts.append(_diagonal(frame))
     if mark is not None:
-        parts.append(_mark(frame, *mark))
+        parts.append(_marked_value(frame, *mark))
     parts.append(frame.clipped([_curve(frame, line, dots) for line in lines]))
     legend = [(line.style, line.name) for line in lines if line.style != "thin"]
     return Chart(title, _drawing(frame, parts, alt), legend, note)
@@ -145,7 +145,7 @@ def reliability_chart(title: str, bins: Sequence[CalibrationBin], *, alt: str, n
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", figure 1.
     """
     width, height = SQUARE
-    upper = _Frame(unit_axis("confidence"), unit_axis("share right"), width, height - 62)
+    upper = _PlotArea(unit_axis("confidence"), unit_axis("share right"), width, height - 62)
     total = sum(b.num_images for b in bins) or 1
     parts = [upper.grid(), _diagonal(upper)]
     strip_bottom = height - 10
@@ -179,27 +179,28 @@ def tag(name: str, *children: str, **attributes: str | float) -> Markup:
     Markup('<text class="tick" x="1" y="2.2">a &lt; b</text>')
     """
     spelled = Markup("").join(
-        Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), _plain(value)) for key, value in attributes.items()
+        Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), _coordinate(value))
+        for key, value in attributes.items()
     )
     return Markup(f"<{name}{spelled}>{Markup('').join(children)}</{name}>")
 
 
-def _plain(value: str | float) -> str:
+def _coordinate(value: str | float) -> str:
     return value if isinstance(value, str) else f"{value:.1f}".removesuffix(".0")
 
 
-def _drawing(frame: _Frame, parts: Sequence[Markup], alt: str, *, height: float | None = None) -> Markup:
+def _drawing(frame: _PlotArea, parts: Sequence[Markup], alt: str, *, height: float | None = None) -> Markup:
     shape = "wide" if frame.width > SQUARE[0] else "square"
     box = f"0 0 {frame.width} {height or frame.height}"
     return tag("svg", *parts, class_=f"chart {shape}", viewBox=box, role="img", aria_label=alt)
 
 
-def _diagonal(frame: _Frame) -> Markup:
+def _diagonal(frame: _PlotArea) -> Markup:
     (x1, y1), (x2, y2) = frame.at(frame.x.low, frame.y.low), frame.at(frame.x.high, frame.y.high)
     return tag("line", class_="reference", x1=x1, y1=y1, x2=x2, y2=y2)
 
 
-def _mark(frame: _Frame, value: float, label: str) -> Markup:
+def _marked_value(frame: _PlotArea, value: float, label: str) -> Markup:
     x, _ = frame.at(value, frame.y.low)
     near_end = x > (_LEFT + frame.right) / 2
     text = tag(
@@ -208,13 +209,13 @@ def _mark(frame: _Frame, value: float, label: str) -> Markup:
     return tag("line", class_="mark", x1=x, y1=_TOP - 7, x2=x, y2=frame.bottom) + text
 
 
-def _curve(frame: _Frame, line: Line, dots: bool) -> Markup:
+def _curve(frame: _PlotArea, line: Line, dots: bool) -> Markup:
     name = line.name if len(line.name) <= _MAX_LABEL else line.name[:_MAX_LABEL] + "…"
     parts = []
     for run in _finite_runs(line.xs, line.ys):
         places = [frame.at(x, y) for x, y in run]
         if line.style != "point":
-            points = " ".join(f"{_plain(x)},{_plain(y)}" for x, y in _corners(places))
+            points = " ".join(f"{_coordinate(x)},{_coordinate(y)}" for x, y in _corners(places))
             parts.append(tag("polyline", tag("title", name), class_=f"line {line.style}", points=points))
         if line.style == "point" or (dots and len(run) <= MARKED_POINTS):
             for (x, y), (cx, cy) in zip(run, places, strict=True):

@@ -106,7 +106,7 @@ def _settings(sections: Mapping[str, Any], inputs: ReportInputs) -> dict[str, An
             }
             for name, values in sections.items()
         ],
-        "hashes": tables.hashes(inputs.hashes),
+        "hashes": tables.hash_table(inputs.hashes),
     }
 
 

@@ -29,8 +29,8 @@ def data_card(card: Mapping[str, Any], dataset: Dataset) -> Table:
         ["quarantined files", figure(card["quarantined"])],
         ["files with equal bytes", figure(sum(map(len, card["duplicates"])))],
         ["splits given by the source", _tally(card["given_splits"]) or "none: they are drawn by the seed"],
-        ["width, px", _spread(card["width"])],
-        ["height, px", _spread(card["height"])],
+        ["width, px", _range_text(card["width"])],
+        ["height, px", _range_text(card["height"])],
         ["pixel formats", _tally(card["modes"])],
         ["file formats", _tally(card["formats"])],
         ["stored as", stored],
@@ -82,7 +82,7 @@ def _tally(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name}: {figure(n)}" for name, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _spread(values: Mapping[str, float]) -> str:
+def _range_text(values: Mapping[str, float]) -> str:
     if values["min"] == values["max"]:
         return significant(values["min"])
     return f"{significant(values['min'])} to {significant(values['max'])}, median {significant(values['median'])}"

@@ -57,7 +57,7 @@ def explanations(inputs: ReportInputs, *, columns: int) -> dict[str, Any]:
     groups = []
     for outcome, (heading, empty) in OUTCOMES.items():
         entries = [entry for entry in gallery["images"] if entry.outcome == outcome]
-        chosen = spread(entries, MAX_IMAGES)
+        chosen = some_of_each_class(entries, MAX_IMAGES)
         cards = [_card(entry, inputs.dataset.classes, store, found.get(entry.map)) for entry in chosen]
         groups.append({"heading": heading, "cards": cards, "empty": empty, "left_out": len(entries) - len(chosen)})
     sentence = (
@@ -67,7 +67,7 @@ def explanations(inputs: ReportInputs, *, columns: int) -> dict[str, Any]:
     return {"sentence": sentence + _truth(), "groups": groups, "columns": columns}
 
 
-def spread(entries: Sequence[Explanation], limit: int) -> list[Explanation]:
+def some_of_each_class(entries: Sequence[Explanation], limit: int) -> list[Explanation]:
     """Chooses at most `limit` of `entries`, in order: the first of every class, then the second, and so on."""
     turns: dict[int, int] = defaultdict(int)
     ranked = []

@@ -89,14 +89,14 @@ class ReportInputs:
             metrics=artifacts.read_metrics(),
             roc=read_table(artifacts.ROC, RocPoint),
             precision_recall=read_table(artifacts.PRECISION_RECALL, PrecisionRecallPoint),
-            confusion=confusion_matrix(cells, dataset.classes),
+            confusion=matrix_of_cells(cells, dataset.classes),
             calibration=read_table(artifacts.CALIBRATION, CalibrationBin),
             gallery={**gallery, "images": [Explanation(**entry) for entry in gallery["images"]]},
             hashes={path.as_posix(): sha256(path) for path in INPUTS},
         )
 
 
-def confusion_matrix(cells: Sequence[ConfusionCell], classes: Sequence[str]) -> np.ndarray:
+def matrix_of_cells(cells: Sequence[ConfusionCell], classes: Sequence[str]) -> np.ndarray:
     """The cells as int64 (K, K), rows are labels.
 
     Raises:

@@ -14,7 +14,7 @@ from retinue.pipeline.numbers import figure
 FOLDER = Path(__file__).parent
 
 
-def render(content: Mapping[str, Any]) -> str:
+def render_report(content: Mapping[str, Any]) -> str:
     """The page as HTML. Everything in `content` is escaped unless it is Markup.
 
     Args:

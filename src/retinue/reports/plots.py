@@ -44,7 +44,7 @@ def training_charts(history: Sequence[Epoch], best_epoch: int) -> list[Chart]:
 def roc_charts(points: Sequence[RocPoint], metrics: Mapping[str, Any]) -> list[Chart]:
     """True against false positive rate, for two classes with the operating point; a good one's corner enlarged."""
     curves = _grouped(points, lambda p: (p.false_positive_rate, p.true_positive_rate))
-    lines, note = _lines(curves, metrics, "auc_score")
+    lines, note = _curve_lines(curves, metrics, "auc_score")
     if "operating_point" in metrics:
         at = metrics["operating_point"]
         name = f"threshold {significant(at['threshold'])}"
@@ -73,7 +73,7 @@ def precision_recall_chart(points: Sequence[PrecisionRecallPoint], metrics: Mapp
         name: (_repeated(xs)[:-1], _repeated(ys)[1:])
         for name, (xs, ys) in _grouped(points, lambda p: (p.recall, p.precision)).items()
     }
-    lines, note = _lines(curves, metrics, "average_precision_score")
+    lines, note = _curve_lines(curves, metrics, "average_precision_score")
     return line_chart(
         "Precision and recall",
         lines,
@@ -106,7 +106,7 @@ def _grouped(points: Iterable[Any], place: Callable[[Any], tuple[float, float]])
     return curves
 
 
-def _lines(curves: Mapping[str, Points], metrics: Mapping[str, Any], area: str) -> tuple[list[Line], str]:
+def _curve_lines(curves: Mapping[str, Points], metrics: Mapping[str, Any], area: str) -> tuple[list[Line], str]:
     """Lines with their areas in the names, averages on top; what is to be said of them."""
     if "macro" not in curves:
         return [Line(f"{name}: {figure(metrics[area])}", *points, "first") for name, points in curves.items()], ""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from retinue.metrics import scalar
-from retinue.metrics.registry import SUFFIXES, metrics_of
+from retinue.metrics.registry import SUFFIXES, higher_is_better, metrics_of
 from retinue.pipeline.numbers import MISSING, figure, interval, percent
 from retinue.reports.charts import tag
 
@@ -69,7 +69,7 @@ def overall_metrics(metrics: Mapping[str, Any], level: float) -> Table:
             name,
             figure(metrics[name]),
             interval(metrics["intervals"].get(name)),
-            "higher" if name.endswith("_score") else "lower",
+            "higher" if higher_is_better(name) else "lower",
             (inspect.getdoc(definitions[name]) or "").split("\n")[0] if name in definitions else "",
         ]
         for name in sorted(names, key=lambda name: (name not in HEADLINES, name))
@@ -167,7 +167,7 @@ def policy_table(transforms: Sequence[Mapping[str, Any]]) -> Table:
     return Table("Augmentation policy", columns, rows)
 
 
-def hashes(digests: Mapping[str, str]) -> Table:
+def hash_table(digests: Mapping[str, str]) -> Table:
     """Files and their SHA-256."""
     rows = [[path, tag("code", digest)] for path, digest in digests.items()]
     return Table("Inputs of this page", [Column("file"), Column("SHA-256")], rows)

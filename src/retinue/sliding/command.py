@@ -20,7 +20,7 @@ from retinue.images.overlay import overlay
 from retinue.images.preprocessing import resize_shorter_side
 from retinue.pipeline.errors import DataError, RetinueError, SettingsError
 from retinue.pipeline.numbers import figure, seconds, significant
-from retinue.sliding.comparing import Comparison, compare
+from retinue.sliding.comparing import CropComparison, compare_with_crops
 from retinue.sliding.convert import Convolutional, to_convolutional
 from retinue.sliding.scoring import ClassMaps, checked_stride, dense_scores
 
@@ -96,7 +96,7 @@ class SlidingScorer:
         if self.output is not None:
             result.update(self._write(self.output, path, image, found))
         if self.crops:
-            result["crops"] = compare(self.bundle.network, self.sliding, normalised, self.stride)._asdict()
+            result["crops"] = compare_with_crops(self.bundle.network, self.sliding, normalised, self.stride)._asdict()
         return result
 
     def _load(self, path: Path) -> np.ndarray:
@@ -114,7 +114,7 @@ class SlidingScorer:
         name = _unique(path.stem, self._written)
         maps, shown = folder / f"{name}.npy", folder / f"{name}.png"
         np.save(maps, found.probs, allow_pickle=False)
-        heat = spread(found.probs[:, :, found.predicted], self.sliding.image_size, found.stride, image.shape[:2])
+        heat = laid_on_image(found.probs[:, :, found.predicted], self.sliding.image_size, found.stride, image.shape[:2])
         Image.fromarray(overlay(image, heat, size=max(SMALLEST_OVERLAY, self.shorter_side))).save(shown)
         return {"maps": str(maps), "overlay": str(shown)}
 
@@ -141,7 +141,7 @@ def run(scorer: SlidingScorer, images: Sequence[Path], *, as_json: bool) -> None
         )
     else:
         for result in scored:
-            print(_line(result, scorer.stride))
+            print(_result_line(result, scorer.stride))
         if scorer.crops and scored:
             print(_limit(scorer))
     if failed:
@@ -166,7 +166,7 @@ def resized(image: np.ndarray, shorter_side: int) -> np.ndarray:
     return resize_shorter_side(image, shorter_side)
 
 
-def spread(scores: np.ndarray, image_size: int, stride: int, shape: tuple[int, ...]) -> np.ndarray:
+def laid_on_image(scores: np.ndarray, image_size: int, stride: int, shape: tuple[int, ...]) -> np.ndarray:
     """A class map laid on its image: each score at the centre of its crop, linear between, constant beyond the last.
 
     Args:
@@ -203,7 +203,7 @@ def _unique(stem: str, taken: set[str]) -> str:
     return name
 
 
-def _line(result: dict[str, Any], stride: int) -> str:
+def _result_line(result: dict[str, Any], stride: int) -> str:
     best = sorted(result["scores"].items(), key=lambda item: -item[1])[:_SHOWN]
     scores = ", ".join(f"{name} {figure(score)}" for name, score in best)
     down, across = result["positions"]
@@ -213,7 +213,7 @@ def _line(result: dict[str, Any], stride: int) -> str:
     if "overlay" in result:
         line += f"; {result['overlay']}"
     if "crops" in result:
-        found = Comparison(**result["crops"])
+        found = CropComparison(**result["crops"])
         line += (
             f"\n  one pass {seconds(found.pass_s)}, {found.positions} crops {seconds(found.crops_s)}: "
             f"{significant(found.ratio, 2)} times as fast; "

@@ -13,7 +13,7 @@ from retinue.sliding.convert import Convolutional
 from retinue.sliding.scoring import checked_stride, probabilities, slide
 
 
-class Comparison(NamedTuple):
+class CropComparison(NamedTuple):
     """One pass over an image against its single crops.
 
     Attributes:
@@ -59,9 +59,9 @@ def score_crops(
     return torch.cat(found).unflatten(0, (down, across))
 
 
-def compare(
+def compare_with_crops(
     network: nn.Module, sliding: Convolutional, image: torch.Tensor, stride: int | None = None, *, pairs: int = 3
-) -> Comparison:
+) -> CropComparison:
     """Times `slide` and `score_crops` in turn, after one uncounted pair, and compares their probabilities.
 
     Args:
@@ -82,7 +82,7 @@ def compare(
         _crops(network, sliding, image, stride)
         passes.append(between - begun)
         crops.append(time.perf_counter() - between)
-    return Comparison(
+    return CropComparison(
         positions=ours.shape[0] * ours.shape[1],
         pass_s=statistics.median(passes),
         crops_s=statistics.median(crops),

@@ -190,7 +190,7 @@ def _from_csv(root: Path, name: str) -> list[SourceRecord]:
     path = root / name
     line_of: dict[str, int] = {}
     records = []
-    for line, cells in _lines(path):
+    for line, cells in _csv_lines(path):
         record = _record(root, cells, where=f"{path}, line {line}")
         if record.image_id in line_of:
             raise DataError(
@@ -204,7 +204,7 @@ def _from_csv(root: Path, name: str) -> list[SourceRecord]:
     return records
 
 
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _csv_lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and column -> cell of each line below the header."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # Excel writes a byte order mark

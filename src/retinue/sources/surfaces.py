@@ -253,12 +253,14 @@ def _depth(
     across, along = size * rng.uniform(0.2, 0.32, 2)
     patch = np.hypot(u / along, v / across) - 1
     # Cut off at 2: it rises steeply beside a thin mark, and a little metal would leave nothing of the patch.
-    mark = np.minimum(_mark(rng, name, u, v, size, px), 2)
+    mark = np.minimum(_defect_depth(rng, name, u, v, size, px), 2)
     inside = -((1 - distance) * mark + distance * patch)
     return np.where(inside > 0, np.minimum(0.35 + inside, 1), 0)
 
 
-def _mark(rng: np.random.Generator, name: str, u: np.ndarray, v: np.ndarray, size: float, px: float) -> np.ndarray:
+def _defect_depth(
+    rng: np.random.Generator, name: str, u: np.ndarray, v: np.ndarray, size: float, px: float
+) -> np.ndarray:
     """A function (H, W), -1 at the centre and 0 where the defect ends on metal."""
 
     def radius(low: float, high: float) -> float:

@@ -108,7 +108,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
         if not trainer.is_global_zero:
             return
         images, quarantine = _sort_out(take_documents(folder), records)
-        _check(source, images, quarantine, labels={record.label for record in records if record.label})
+        _check_usable(source, images, quarantine, labels={record.label for record in records if record.label})
         write_table(folder / artifacts.RAW_MANIFEST.name, RawImage, images)
         write_json(folder / artifacts.QUARANTINE.name, [asdict(entry) for entry in quarantine])
         write_json(folder / artifacts.CARD.name, card(source, images, quarantine))
@@ -157,7 +157,9 @@ def _sort_out(
     return images, quarantine
 
 
-def _check(source: Source, images: Sequence[RawImage], quarantine: Sequence[Quarantined], labels: set[str]) -> None:
+def _check_usable(
+    source: Source, images: Sequence[RawImage], quarantine: Sequence[Quarantined], labels: set[str]
+) -> None:
     """Refuses a source of which too much is bad, or that has not two classes with images."""
     listed = ""
     if quarantine:
@@ -199,8 +201,8 @@ def card(source: Source, images: Sequence[RawImage], quarantine: Sequence[Quaran
         "given_splits": Counter(image.split for image in images if image.split),
         "modes": Counter(image.mode for image in images),
         "formats": Counter(image.format for image in images),
-        "width": _spread(image.width for image in images),
-        "height": _spread(image.height for image in images),
+        "width": _range_and_median(image.width for image in images),
+        "height": _range_and_median(image.height for image in images),
         "duplicates": [
             [{"image_id": image.image_id, "label": image.label, "split": image.split} for image in same]
             for same in copies.values()
@@ -209,7 +211,7 @@ def card(source: Source, images: Sequence[RawImage], quarantine: Sequence[Quaran
     }
 
 
-def _spread(values: Iterable[int]) -> dict[str, float]:
+def _range_and_median(values: Iterable[int]) -> dict[str, float]:
     ordered = sorted(values)
     return {"min": ordered[0], "median": statistics.median(ordered), "max": ordered[-1]}
 

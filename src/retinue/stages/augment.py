@@ -134,7 +134,8 @@ def run(settings: Settings, tracker: Tracker) -> None:
     images = ImageStore(artifacts.PROCESSED / "train")
     samples = read_table(artifacts.PROCESSED / "train" / artifacts.MANIFEST, Sample)
     policy.check(images[0])
-    draws = Draws(images, policy, spread([s.label for s in samples], len(dataset.classes)), own.copies_per_image)
+    shown = preview_indices([sample.label for sample in samples], len(dataset.classes))
+    draws = Draws(images, policy, shown, own.copies_per_image)
     trainer = make_trainer(plan.trainer, seed=plan.seed, logger=tracker.lightning_logger())
     with replacing(artifacts.AUGMENTED, leader=trainer.is_global_zero) as folder:
         stores = {folder / _PREVIEW: draws.previewed}
@@ -164,10 +165,10 @@ def run(settings: Settings, tracker: Tracker) -> None:
     )
 
 
-def spread(labels: Sequence[int], num_classes: int) -> list[int]:
+def preview_indices(labels: Sequence[int], num_classes: int) -> list[int]:
     """Indices of at most `PREVIEW_IMAGES` images, evenly over the classes, the first ones of each.
 
-    >>> spread([0, 0, 0, 1, 1, 1, 1, 1, 1, 1], 2)
+    >>> preview_indices([0, 0, 0, 1, 1, 1, 1, 1, 1, 1], 2)
     [0, 1, 2, 3, 4, 5, 6]
     """
     wanted = Counter(i * num_classes // PREVIEW_IMAGES for i in range(PREVIEW_IMAGES))

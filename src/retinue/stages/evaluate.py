@@ -16,7 +16,7 @@ from retinue.engine.store import ImageStore, RowFile
 from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.engine.writing import writing
 from retinue.metrics import summary
-from retinue.metrics.probabilities import decide, to_probs
+from retinue.metrics.probabilities import decide, num_logits, to_probs
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Prediction, Sample
 from retinue.pipeline.errors import ModelError, TrainingError
@@ -93,8 +93,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     with replacing(artifacts.PREDICTIONS, leader=trainer.is_global_zero) as folder:
         file = folder / artifacts.LOGITS.name
         if trainer.is_global_zero:
-            num_outputs = 1 if len(bundle.classes) == 2 else len(bundle.classes)
-            RowFile.create(file, (len(samples), num_outputs), np.float32).close()
+            RowFile.create(file, (len(samples), num_logits(len(bundle.classes))), np.float32).close()
         images = StoredImages([ImageStore(_TEST)], labels.tolist())
         batches = Batches(images, batch_size=own.batch_size, num_workers=plan.trainer.train_workers)
         with writing(trainer, {"logits": lambda: RowFile(file, writable=True)}):
@@ -115,7 +114,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
                 row_type = type(rows[0])
                 write_table(curves / artifacts.path_of(row_type).name, row_type, rows)
     artifacts.write_metrics(metrics)
-    _mirror(tracker, metrics, tables)
+    _mirror_metrics(tracker, metrics, tables)
     print(
         f"test split, {figure(len(samples))} images: accuracy {figure(metrics['accuracy_score'])} "
         f"({percent(own.confidence_level)} interval {interval(metrics['intervals']['accuracy_score'])}), "
@@ -166,11 +165,10 @@ def _write_predictions(folder: Path, samples: Sequence[Sample], probs: np.ndarra
     write_table(folder / artifacts.PREDICTED.name, Prediction, table)
 
 
-def _mirror(tracker: Tracker, metrics: Mapping[str, Any], tables: Mapping[str, Sequence[Any]]) -> None:
+def _mirror_metrics(tracker: Tracker, metrics: Mapping[str, Any], tables: Mapping[str, Sequence[Any]]) -> None:
     """Shows the tracker what was written: of many curves the averages."""
-    tracker.summary({f"test/{name}": value for name, value in metrics.items() if isinstance(value, int | float)})
-    for name, (low, high) in metrics["intervals"].items():
-        tracker.summary({f"test/{name}_low": low, f"test/{name}_high": high})
+    flat = artifacts.flat_metrics(metrics)
+    tracker.summary({f"test/{name}": value for name, value in flat.items() if "." not in name})
     by_class = metrics["per_class"]
     columns = ["class", *next(iter(by_class.values()))]
     tracker.table("test/per_class", columns, [[name, *values.values()] for name, values in by_class.items()])

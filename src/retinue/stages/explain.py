@@ -164,7 +164,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
         write_json(folder / artifacts.GALLERY.name, document)
         if masks is not None:
             _localise(folder, gallery, masks, tracker)
-    _mirror(tracker, gallery, bundle.classes)
+    _mirror_gallery(tracker, gallery, bundle.classes)
     print(reason or f"{own.name} of {explainer.target_layer}: {len(gallery)} of {len(store)} test images explained")
 
 
@@ -262,7 +262,7 @@ def _localise(folder: Path, gallery: Sequence[Explanation], masks: ImageStore, t
     tracker.summary({f"localisation/{key}": value for key, value in document["all"].items()})
 
 
-def _mirror(tracker: Tracker, gallery: Sequence[Explanation], classes: Sequence[str]) -> None:
+def _mirror_gallery(tracker: Tracker, gallery: Sequence[Explanation], classes: Sequence[str]) -> None:
     """Shows the tracker what was written."""
     captions = [
         f"{entry.outcome.replace('_', ' ')}: {classes[entry.label]}, predicted {classes[entry.predicted]} "

@@ -93,7 +93,7 @@ class SplitPlan:
 
     def __init__(self, images: Sequence[RawImage], settings: PreprocessSettings, seed: int):
         splits = split(
-            [Candidate(image.image_id, image.label, _group(image), image.split) for image in images],
+            [Candidate(image.image_id, image.label, _drawn_together(image), image.split) for image in images],
             val_fraction=settings.val_fraction,
             test_fraction=settings.test_fraction,
             seed=seed,
@@ -162,7 +162,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
             return
         for name, samples in splits.samples.items():
             write_table(folder / name / artifacts.MANIFEST, Sample, samples)
-        dataset = _describe(source.name, own, splits, _total(folder / _HISTOGRAMS))
+        dataset = _describe(source.name, own, splits, _summed_histograms(folder / _HISTOGRAMS))
         artifacts.write_dataset(folder / artifacts.DATASET.name, dataset)
     counts = {name: len(samples) for name, samples in splits.samples.items()}
     tracker.summary({**counts, "image_size": own.image_size, "channels": own.channels})
@@ -183,7 +183,7 @@ def _make_room(folder: Path, splits: SplitPlan, own: PreprocessSettings, has_mas
     RowFile.create(folder / _HISTOGRAMS, (num_batches, own.channels, 256), np.int64).close()
 
 
-def _total(histograms: Path) -> list[list[int]]:
+def _summed_histograms(histograms: Path) -> list[list[int]]:
     """The histograms of all batches in one; their file is deleted."""
     with closing(RowFile(histograms)) as rows:
         total = sum(rows[batch] for batch in range(len(rows)))
@@ -191,7 +191,7 @@ def _total(histograms: Path) -> list[list[int]]:
     return np.asarray(total).tolist()
 
 
-def _group(image: RawImage) -> str:
+def _drawn_together(image: RawImage) -> str:
     """Copies of a file that are to be drawn go into one split together, or the test would contain training images."""
     drawn = image.split in ("", "train")
     return image.group or (image.sha256 if drawn else "")

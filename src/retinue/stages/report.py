@@ -14,7 +14,7 @@ from retinue.pipeline.stage import main
 from retinue.pipeline.tracker import Tracker
 from retinue.reports.contents import content
 from retinue.reports.inputs import ReportInputs
-from retinue.reports.page import render
+from retinue.reports.page import render_report
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ SECTIONS = sections_of(ReportPlan)
 def run(settings: Settings, tracker: Tracker) -> None:
     """Reads all artifacts, writes report/index.html."""
     plan = load_plan(ReportPlan, settings)
-    page = render(content(asdict(plan), settings.fingerprint(), ReportInputs.read()))
+    page = render_report(content(asdict(plan), settings.fingerprint(), ReportInputs.read()))
     with replacing(artifacts.REPORT.parent) as folder:
         (folder / artifacts.REPORT.name).write_text(page, "utf-8")
     tracker.summary({"fingerprint": settings.fingerprint()})

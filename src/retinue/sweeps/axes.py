@@ -13,7 +13,7 @@ from retinue.pipeline.errors import SettingsError
 SEED = "seed"
 
 
-class Interval(NamedTuple):
+class SearchInterval(NamedTuple):
     """Numbers from `low` to `high`, both included.
 
     Attributes:
@@ -46,7 +46,7 @@ class Axes(NamedTuple):
 
     fixed: list[str]
     choices: dict[str, list[str]]
-    intervals: dict[str, Interval]
+    intervals: dict[str, SearchInterval]
     seeds: list[str]
 
     @property
@@ -129,7 +129,7 @@ def _values(override: Override) -> list[str]:
     return values
 
 
-def _interval(key: str, override: Override) -> Interval:
+def _interval(key: str, override: Override) -> SearchInterval:
     value = override.value()
     assert isinstance(value, IntervalSweep)
     if value.start is None or value.end is None or not value.start < value.end:
@@ -137,4 +137,4 @@ def _interval(key: str, override: Override) -> Interval:
     log = "log" in value.tags
     if log and value.start <= 0:
         raise SettingsError(f"{key}: a logarithmic interval begins above 0, got {value.start}.")
-    return Interval(float(value.start), float(value.end), log, isinstance(value.start, int))
+    return SearchInterval(float(value.start), float(value.end), log, isinstance(value.start, int))

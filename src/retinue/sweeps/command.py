@@ -15,12 +15,12 @@ from retinue.pipeline.settings import first_line
 from retinue.sweeps.axes import axes_of, points
 from retinue.sweeps.settings import SweepSettings
 from retinue.sweeps.sweep import RECIPE
-from retinue.sweeps.table import Table
+from retinue.sweeps.table import TrialTable
 
 PLUGINS = ("hydra/launcher=dvc_experiments", "hydra/sweeper=study")
 
 
-def run(overrides: Sequence[str]) -> Table:
+def run(overrides: Sequence[str]) -> TrialTable:
     """Runs the sweep that `overrides` describe.
 
     Args:

@@ -59,7 +59,7 @@ class Job(NamedTuple):
         return Checkout(self.folder / "checkout", self.snapshot.root)
 
 
-class Outcome(NamedTuple):
+class JobOutcome(NamedTuple):
     """How an experiment ended.
 
     Attributes:
@@ -77,17 +77,17 @@ class Outcome(NamedTuple):
     values: dict[str, float]
 
 
-def finished(job: Job) -> Outcome | None:
+def finished(job: Job) -> JobOutcome | None:
     """What an earlier process finished: the experiment is there, and its result. None where one of them is not."""
     path = job.folder / "result.json"
     found = reference(job.snapshot.root, job.name)
     if not path.exists() or found is None:
         return None
-    outcome = Outcome(**json.loads(path.read_text("utf-8")))
+    outcome = JobOutcome(**json.loads(path.read_text("utf-8")))
     return outcome if git(job.snapshot.root, "rev-parse", found) == outcome.revision else None
 
 
-def run(job: Job, run_dvc: Run) -> Outcome:
+def run(job: Job, run_dvc: Run) -> JobOutcome:
     """Runs the experiment, unless it is finished; takes over one that a killed sweep left running."""
     job.folder.mkdir(parents=True, exist_ok=True)
     # Each process of the job has the log as its output, so the lock is held until the last of them has ended.
@@ -141,21 +141,21 @@ def _execute(job: Job, run_dvc: Run, log: BinaryIO) -> int:
     return run_dvc(["exp", "run", "--name", job.name, *settings], folder, variables, log)
 
 
-def _ended_early(job: Job, status: int, seconds: float) -> Outcome:
+def _ended_early(job: Job, status: int, seconds: float) -> JobOutcome:
     log = (job.folder / "log.txt").read_text("utf-8", errors="replace")
     killed = re.findall(r"exited with (-\d+|1(?:2[89]|[3-5]\d))$", log, re.MULTILINE)
     if status < 0 or killed:
         number = -status if status < 0 else abs(int(killed[-1])) % 128
         reason = f"killed by signal {number} ({signal.Signals(number).name})"
-        return Outcome(INTERRUPTED, reason, "", seconds, {})
+        return JobOutcome(INTERRUPTED, reason, "", seconds, {})
     if (job.folder / "prune").exists() and "pruned" in log:
-        return Outcome(PRUNED, "behind the others", "", seconds, {})
+        return JobOutcome(PRUNED, "behind the others", "", seconds, {})
     said = re.findall(r"^error: (.*)|^ERROR: (.*)", log, re.MULTILINE)
     reason = next((ours or dvcs for ours, dvcs in said), f"DVC ended with exit status {status}")
-    return Outcome(FAILED, reason, "", seconds, {})
+    return JobOutcome(FAILED, reason, "", seconds, {})
 
 
-def _result(job: Job, seconds: float) -> Outcome:
+def _result(job: Job, seconds: float) -> JobOutcome:
     """The result of an experiment: what validation says of its best epoch, and what it costs."""
     folder = job.checkout.path
     bundle = json.loads((folder / artifacts.BUNDLE).read_text("utf-8"))
@@ -164,7 +164,7 @@ def _result(job: Job, seconds: float) -> Outcome:
     best = vars(history[bundle["training"]["best_epoch"] - 1])
     values = {f"val/{key.removeprefix('val_')}": value for key, value in best.items() if key.startswith("val_")}
     revision = git(folder, "rev-parse", str(job.checkout.reference(job.name)))
-    return Outcome(COMPLETE, "", revision, seconds, values | {key: architecture[key] for key in COSTS})
+    return JobOutcome(COMPLETE, "", revision, seconds, values | {key: architecture[key] for key in COSTS})
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from retinue.pipeline.errors import RetinueError
 from retinue.sweeps import job, runners
 from retinue.sweeps.inputs import check
-from retinue.sweeps.job import COMPLETE, Job, Outcome
+from retinue.sweeps.job import COMPLETE, Job, JobOutcome
 from retinue.sweeps.sweep import Sweep
 
 POLL_S = 0.5
@@ -33,7 +33,7 @@ class Experiments:
         self.sweep = sweep
         self.inputs: tuple[str, ...] = ()
         self._open = ExitStack()
-        self._execute: Callable[[Job], Outcome] | None = None
+        self._execute: Callable[[Job], JobOutcome] | None = None
 
     @classmethod
     def of(cls, config: DictConfig) -> "Experiments":
@@ -55,11 +55,11 @@ class Experiments:
         if settings.cluster is not None:
             self._execute = _cluster(settings.cluster, self.sweep.folder / "cluster", self._open)
         else:
-            runner = runners.start(self.sweep.folder / "warm", warm=settings.warm)
+            runner = runners.start_runner(self.sweep.folder / "warm", warm=settings.warm)
             self._open.callback(runner.close)
             self._execute = lambda each: job.run(each, runner.dvc)
 
-    def run(self, index: int, overrides: Sequence[str]) -> Outcome:
+    def run(self, index: int, overrides: Sequence[str]) -> JobOutcome:
         """Runs one job to its end; several threads may do so at a time."""
         assert self._execute is not None, "start() comes first"
         return self._execute(self.job(index, overrides))
@@ -91,7 +91,7 @@ class Experiments:
             self.close()
         return [self._returned(*each) for each in zip(job_overrides, outcomes, strict=True)]
 
-    def _returned(self, overrides: Sequence[str], outcome: Outcome) -> JobReturn:
+    def _returned(self, overrides: Sequence[str], outcome: JobOutcome) -> JobReturn:
         complete = outcome.state == COMPLETE
         values = [outcome.values[name] for name in self.sweep.settings.objectives] if complete else []
         returned = JobReturn(overrides=list(overrides), task_name=self.sweep.name)
@@ -102,7 +102,7 @@ class Experiments:
         return returned
 
 
-def _cluster(settings: dict[str, Any], folder: Path, stack: ExitStack) -> Callable[[Job], Outcome]:
+def _cluster(settings: dict[str, Any], folder: Path, stack: ExitStack) -> Callable[[Job], JobOutcome]:
     """Runs jobs through submitit on machines that see this checkout under the same path."""
     try:
         import submitit
@@ -113,7 +113,7 @@ def _cluster(settings: dict[str, Any], folder: Path, stack: ExitStack) -> Callab
     executor.update_parameters(**options)
     submitting = threading.Lock()
 
-    def execute(each: Job) -> Outcome:
+    def execute(each: Job) -> JobOutcome:
         with submitting:
             submitted = executor.submit(run_on_node, each)
             stack.callback(submitted.cancel)
@@ -121,13 +121,13 @@ def _cluster(settings: dict[str, Any], folder: Path, stack: ExitStack) -> Callab
             time.sleep(POLL_S)
         failure = submitted.exception()
         if failure is not None:
-            return Outcome(job.INTERRUPTED, f"cluster job {submitted.job_id}: {_last_line(failure)}", "", 0.0, {})
-        return Outcome(*submitted.result())
+            return JobOutcome(job.INTERRUPTED, f"cluster job {submitted.job_id}: {_last_line(failure)}", "", 0.0, {})
+        return JobOutcome(*submitted.result())
 
     return execute
 
 
-def run_on_node(each: Job) -> Outcome:
+def run_on_node(each: Job) -> JobOutcome:
     """Runs a job on a machine of the cluster, with processes of its own."""
     runner = runners.Cold()
     try:

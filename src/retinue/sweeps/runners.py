@@ -80,7 +80,7 @@ class Forked:
         self._warm.close()
 
 
-def start(folder: Path, *, warm: bool) -> Runner:
+def start_runner(folder: Path, *, warm: bool) -> Runner:
     """A runner with its files in `folder`; warm where the system lets a process end with its parent, which is Linux."""
     return Forked(folder) if warm and sys.platform == "linux" else Cold()
 

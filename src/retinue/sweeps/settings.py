@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from retinue.metrics.registry import SUFFIXES, higher_is_better
 from retinue.pipeline.artifacts import Epoch
 from retinue.pipeline.errors import Fault, nearest
 from retinue.pipeline.ranges import Checked, allowed, shown
@@ -12,7 +13,7 @@ PRUNERS = ("none", "median", "hyperband")
 VALIDATION = tuple(
     f"val/{field.name.removeprefix('val_')}"
     for field in fields(Epoch)
-    if field.name.startswith("val_") and field.name.endswith(("_loss", "_score"))
+    if field.name.startswith("val_") and field.name.endswith(SUFFIXES)
 )
 """Objectives of the best epoch, of models/history.csv."""
 
@@ -116,4 +117,4 @@ class SweepSettings(Checked, section="sweep"):
     @property
     def directions(self) -> list[Literal["maximize", "minimize"]]:
         """ "maximize" for a score, "minimize" for a loss, an error or a cost, in the order of the objectives."""
-        return ["maximize" if name.endswith("_score") else "minimize" for name in self.objectives]
+        return ["maximize" if higher_is_better(name) else "minimize" for name in self.objectives]

@@ -75,7 +75,7 @@ class Study:
 
     def overrides(self, trial: Trial | FrozenTrial) -> list[str]:
         """The trial's point as overrides of conf/."""
-        return [f"{key}={_text(trial.params[key])}" for key in self._axes.keys]
+        return [f"{key}={_choice_text(trial.params[key])}" for key in self._axes.keys]
 
     def complete(self, trial: Trial, values: Sequence[float]) -> None:
         """The trial's objectives."""
@@ -162,5 +162,5 @@ def pruner(settings: SweepSettings) -> optuna.pruners.BasePruner:
     return optuna.pruners.NopPruner()
 
 
-def _text(value: Any) -> str:
+def _choice_text(value: Any) -> str:
     return value if isinstance(value, str) else repr(value)

@@ -79,10 +79,10 @@ class Sweep(NamedTuple):
         The name is the same for the same code, axes, fixed overrides, search, objective and seed: then it is the same
         sweep, which goes on where it was. More trials, more workers and another place to run them do not change it.
         """
-        settings = strict(SweepSettings, plain(config.sweep), where="sweep")
+        settings = strict(SweepSettings, _plain_settings(config.sweep), where="sweep")
         arguments = list(config.hydra.overrides.task)
         params = config.hydra.sweeper.params  # None of Hydra's own sweeper
-        axes = parse({} if params is None else plain(params), arguments)
+        axes = parse({} if params is None else _plain_settings(params), arguments)
         snapshot = Snapshot.take(project_root().resolve())
         if settings.name is not None:
             return cls(settings.name, settings, axes, snapshot)
@@ -94,7 +94,7 @@ class Sweep(NamedTuple):
         return unnamed._replace(name=f"{stem}-{fingerprint(unnamed.identity)[:6]}")
 
 
-def plain(node: Any) -> dict[str, Any]:
+def _plain_settings(node: Any) -> dict[str, Any]:
     """A Hydra composition, or a section of it, as plain containers."""
     values = OmegaConf.to_container(node, resolve=True)
     assert isinstance(values, dict)

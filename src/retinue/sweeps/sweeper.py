@@ -14,10 +14,10 @@ from optuna.trial import Trial
 from retinue.pipeline.errors import RetinueError, SettingsError
 from retinue.pipeline.numbers import figure, seconds
 from retinue.sweeps.axes import parse, points
-from retinue.sweeps.job import COMPLETE, FAILED, INTERRUPTED, PRUNED, Outcome
+from retinue.sweeps.job import COMPLETE, FAILED, INTERRUPTED, PRUNED, JobOutcome
 from retinue.sweeps.launcher import Experiments
 from retinue.sweeps.study import Study
-from retinue.sweeps.table import WAITING, Table
+from retinue.sweeps.table import WAITING, TrialTable
 
 POLL_S = 0.5
 """How often the validation metrics of running trials are looked at, where there is a pruner or a terminal."""
@@ -31,7 +31,7 @@ class Running(NamedTuple):
     overrides: list[str]
 
 
-def sweep(params: Mapping[str, Any], arguments: list[str], launcher: Any) -> Table:
+def sweep(params: Mapping[str, Any], arguments: list[str], launcher: Any) -> TrialTable:
     """Runs the sweep to its end, and returns its table.
 
     Args:
@@ -67,9 +67,9 @@ class Search:
         self._seeds: Sequence[str | None] = self._sweep.axes.seeds or [None]
         self._study = Study(self._sweep.folder, self._settings, self._sweep.axes)
         self._queue: list[Running] = []
-        self._outcomes: dict[int, list[Outcome]] = {}
+        self._outcomes: dict[int, list[JobOutcome]] = {}
 
-    def run(self) -> Table:
+    def run(self) -> TrialTable:
         """Runs what is left; the table of all trials."""
         if self._settings.retry is not None:
             self._study.retry(self._table().retried(self._settings.retry))
@@ -92,7 +92,7 @@ class Search:
         return table
 
     def _drive(self, pool: ThreadPoolExecutor) -> None:
-        running: dict[Future[Outcome], Running] = {}
+        running: dict[Future[JobOutcome], Running] = {}
         pruning = self._settings.prune != "none"
         watched = pruning or sys.stderr.isatty()
         try:
@@ -138,7 +138,7 @@ class Search:
             self._outcomes[trial.number] = []
         return self._queue.pop(0)
 
-    def _record(self, run: Running, outcome: Outcome) -> None:
+    def _record(self, run: Running, outcome: JobOutcome) -> None:
         """An experiment has ended; when it was the last of its trial, the study is told."""
         outcomes = self._outcomes[run.trial.number]
         outcomes.append(outcome)
@@ -146,7 +146,7 @@ class Search:
             self._tell(run.trial, outcomes)
         self._say(run, outcome)
 
-    def _tell(self, trial: Trial, outcomes: Sequence[Outcome]) -> None:
+    def _tell(self, trial: Trial, outcomes: Sequence[JobOutcome]) -> None:
         """A trial has ended, with an experiment for each seed."""
         by_state = {each.state: each for each in outcomes}
         if FAILED in by_state:
@@ -178,8 +178,8 @@ class Search:
     def _too_many_failed(self) -> bool:
         return self._study.num_failed() > self._settings.max_failure_rate * self._study.size
 
-    def _table(self) -> Table:
-        return Table.of(self._sweep, self._study)
+    def _table(self) -> TrialTable:
+        return TrialTable.of(self._sweep, self._study)
 
     def _announce(self) -> None:
         done = self._study.num_finished()
@@ -193,7 +193,7 @@ class Search:
         for path in self._sweep.snapshot.untracked():
             print(f"warning: {path} is not in git, so no trial sees it: git add {path}", flush=True)
 
-    def _say(self, run: Running, outcome: Outcome) -> None:
+    def _say(self, run: Running, outcome: JobOutcome) -> None:
         values = "  ".join(
             f"{name} {figure(outcome.values[name])}" for name in self._settings.objectives if outcome.values
         )

@@ -13,7 +13,7 @@ from retinue.metrics.seeds import mean_interval
 from retinue.pipeline.errors import SettingsError
 from retinue.pipeline.files import write_json
 from retinue.pipeline.numbers import figure, interval
-from retinue.sweeps.job import COMPLETE, FAILED, PRUNED, Outcome
+from retinue.sweeps.job import COMPLETE, FAILED, PRUNED, JobOutcome
 from retinue.sweeps.study import REASON, Study
 from retinue.sweeps.sweep import Sweep
 
@@ -46,7 +46,7 @@ class Row(NamedTuple):
     best: bool
 
 
-class Table(NamedTuple):
+class TrialTable(NamedTuple):
     """Rows of a sweep, the best first; what is not complete last."""
 
     sweep: Sweep
@@ -55,10 +55,10 @@ class Table(NamedTuple):
     """Number of a trial -> number of its last retry, or its own."""
 
     @classmethod
-    def of(cls, sweep: Sweep, study: Study) -> "Table":
+    def of(cls, sweep: Sweep, study: Study) -> "TrialTable":
         """What the study and the folders of its trials say."""
         latest = study.latest()
-        rows = [_row(sweep, study, number, trial) for number, trial in sorted(latest.items())]
+        rows = [_trial_row(sweep, study, number, trial) for number, trial in sorted(latest.items())]
         best = _best(sweep, rows)
         rows = [row._replace(best=row.trial in best) for row in rows]
         sign = -1 if sweep.settings.directions[0] == "maximize" else 1
@@ -98,7 +98,7 @@ class Table(NamedTuple):
         objectives = self.sweep.settings.objectives
         lines = [["", "trial", *(key for key in self.sweep.axes.keys), *objectives, "experiment"]]
         for row in self.rows:
-            values = [_shown(row, name) for name in objectives]
+            values = [_value_and_interval(row, name) for name in objectives]
             if row.state != COMPLETE:
                 values = [row.state, *[""] * (len(objectives) - 1)]
             own = [override.partition("=")[2] for override in row.overrides]
@@ -138,7 +138,7 @@ def interval_of_mean(values: Sequence[float]) -> tuple[float, float] | None:
     return mean_interval(values, confidence_level=CONFIDENCE) if len(values) > 1 else None
 
 
-def _row(sweep: Sweep, study: Study, number: int, trial: FrozenTrial) -> Row:
+def _trial_row(sweep: Sweep, study: Study, number: int, trial: FrozenTrial) -> Row:
     seeds = max(1, len(sweep.axes.seeds))
     indices = range(trial.number * seeds, (trial.number + 1) * seeds)
     state = _STATES.get(trial.state, WAITING)
@@ -156,8 +156,8 @@ def _row(sweep: Sweep, study: Study, number: int, trial: FrozenTrial) -> Row:
     )
 
 
-def _outcome(folder: Path) -> Outcome:
-    return Outcome(**json.loads((folder / "result.json").read_text("utf-8")))
+def _outcome(folder: Path) -> JobOutcome:
+    return JobOutcome(**json.loads((folder / "result.json").read_text("utf-8")))
 
 
 def pareto(costs: Sequence[Sequence[float]]) -> set[int]:
@@ -180,7 +180,7 @@ def _best(sweep: Sweep, rows: Sequence[Row]) -> set[int]:
     return {complete[index].trial for index in pareto(costs)}
 
 
-def _shown(row: Row, name: str) -> str:
+def _value_and_interval(row: Row, name: str) -> str:
     if name not in row.values:
         return ""
     value, bounds = figure(row.values[name]), row.intervals[name]

@@ -180,7 +180,7 @@ class Gallery:
 
 
 @dataclass(frozen=True)
-class Table:
+class TablePanel:
     """A table that a stage logged."""
 
     key: str
@@ -195,7 +195,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Curve:
+class CurvePanel:
     """A chart of lines that a stage logged, drawn as W&B draws it in the page of the run."""
 
     title: str
@@ -249,14 +249,14 @@ class Differences:
 PANELS: dict[str, type] = {
     "artifact": Artifact,
     "bars": Bars,
-    "curve": Curve,
+    "curve": CurvePanel,
     "differences": Differences,
     "gallery": Gallery,
     "importance": Importance,
     "lines": Lines,
     "parallel": Parallel,
     "scatter": Scatter,
-    "table": Table,
+    "table": TablePanel,
 }
 
 

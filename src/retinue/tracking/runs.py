@@ -105,7 +105,7 @@ def read_folder(path: Path) -> RecordedRun:
     return RecordedRun(
         run_id=found["run_id"],
         stage=_stage(found["name"]),
-        group=_group(found["config"]),
+        group=_fingerprint_of_run(found["config"]),
         state=found["state"],
         folder=os.path.relpath(file.parent),
         url=_url(found) if online and found["entity"] else None,
@@ -169,7 +169,9 @@ def online_runs(project: str, fingerprint: str) -> list[RecordedRun]:
 def _of_server(run: Any) -> RecordedRun:
     config = dict(run.config)
     summary = {key: value for key, value in run.summary_metrics.items() if not key.startswith("_")}
-    return RecordedRun(run.id, _stage(run.name), _group(config), run.state, None, run.url, True, config, summary)
+    return RecordedRun(
+        run.id, _stage(run.name), _fingerprint_of_run(config), run.state, None, run.url, True, config, summary
+    )
 
 
 def _url(found: Mapping[str, Any]) -> str:
@@ -208,5 +210,5 @@ def _stage(name: str) -> str:
     return name.rpartition("-")[0] or name
 
 
-def _group(config: Mapping[str, Any]) -> str:
+def _fingerprint_of_run(config: Mapping[str, Any]) -> str:
     return config.get("lineage", {}).get("settings_fingerprint", "")

@@ -102,7 +102,7 @@ def build_workspace(board: Board, entity: str, project: str) -> Any:
             ],
             is_open=True,
             layout_settings=ws.SectionLayoutSettings(
-                columns=section.settings.panels_per_row, rows=_rows(1 + len(section.panels), section)
+                columns=section.settings.panels_per_row, rows=_num_grid_rows(1 + len(section.panels), section)
             ),
         )
         for section in board.sections
@@ -212,5 +212,5 @@ def _places(section: Section) -> list[tuple[int, int]]:
     return [divmod(index, section.settings.panels_per_row) for index in range(len(section.panels))]
 
 
-def _rows(panels: int, section: Section) -> int:
+def _num_grid_rows(panels: int, section: Section) -> int:
     return -(-panels // section.settings.panels_per_row)

@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
 
+from retinue.metrics.registry import higher_is_better
 from retinue.pipeline.artifacts import SHARED_CACHE
 from retinue.pipeline.errors import TrainingError
 from retinue.pipeline.files import sha256
@@ -64,7 +65,7 @@ def early_stopping(monitor: str, patience: int) -> EarlyStopping:
 
 def direction(monitor: str) -> str:
     """ "max" for a `_score`, "min" for a `_loss` or `_error`."""
-    return "max" if monitor.endswith("_score") else "min"
+    return "max" if higher_is_better(monitor) else "min"
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ SOCKET = "RETINUE_WARM_SOCKET"
 STAGES = "retinue.stages."
 
 
-def ask(
+def request(
     name: str,
     module: str,
     arguments: Sequence[str],
@@ -66,7 +66,7 @@ def main() -> None:
     """`python ARGUMENTS`: a stage by the warm process, anything else by the real Python."""
     match sys.argv[1:]:
         case ["-m", module, *arguments] if module.startswith(STAGES):
-            status = ask(
+            status = request(
                 os.environ[SOCKET],
                 module,
                 arguments,

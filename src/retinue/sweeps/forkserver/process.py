@@ -80,7 +80,7 @@ class Warm:
         try:
             with Path(os.devnull).open("rb") as nothing:
                 files = (nothing.fileno(), output.fileno(), output.fileno())
-                return client.ask(
+                return client.request(
                     self._socket,
                     module,
                     arguments,
