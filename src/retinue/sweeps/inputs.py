@@ -5,7 +5,7 @@ trial records. In the trial's clone a link stands at the same place.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from retinue.pipeline.errors import Fault, SettingsFaults
 from retinue.pipeline.git import git
 
 
-def check(root: Path, trials: Iterable[Sequence[str]]) -> tuple[str, ...]:
+def check(root: Path, trials: Iterable[Iterable[str]]) -> tuple[str, ...]:
     """Composes conf/ for each of `trials`, so that what is wrong is said before anything runs.
 
     Args:
@@ -30,7 +30,7 @@ def check(root: Path, trials: Iterable[Sequence[str]]) -> tuple[str, ...]:
     faults: list[Fault] = []
     paths: set[str] = set()
     for overrides in trials:
-        values, wrong = compose_collecting(overrides)
+        values, wrong = compose_collecting(list(overrides))
         named = _named(values)
         faults += [*wrong, *(fault for each in named.items() if (fault := _input_fault(root, *each)) is not None)]
         paths |= {path for path in named.values() if not Path(path).is_absolute()}

@@ -12,7 +12,9 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
 from retinue.pipeline.errors import RetinueError
+from retinue.pipeline.overrides import name_of
 from retinue.sweeps import job, runners
+from retinue.sweeps.axes import OF_SWEEPS
 from retinue.sweeps.inputs import check
 from retinue.sweeps.job import COMPLETE, Job, Outcome
 from retinue.sweeps.sweep import Sweep
@@ -71,7 +73,9 @@ class Experiments:
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """What Hydra's own sweepers call: runs all jobs, `sweep.workers` at a time."""
-        self.inputs = check(self.sweep.snapshot.root, ([*self.sweep.axes.fixed, *each] for each in job_overrides))
+        fixed = self.sweep.axes.fixed  # Hydra's sweepers hand it over as well, with what is not the trials' own
+        trials = ([each for each in job if name_of(each).split(".")[0] not in OF_SWEEPS] for job in job_overrides)
+        self.inputs = check(self.sweep.snapshot.root, (dict.fromkeys([*fixed, *each]) for each in trials))
         self.sweep.take_place()
         self.start()
         try:
