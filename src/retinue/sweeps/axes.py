@@ -11,6 +11,8 @@ from hydra.errors import HydraException
 from retinue.pipeline.errors import SettingsError
 
 SEED = "seed"
+OF_SWEEPS = ("sweep", "hydra")
+"""Sections that say how a sweep is run; no trial composes them."""
 
 
 class SearchInterval(NamedTuple):
@@ -109,7 +111,7 @@ def axes_of(params: Mapping[str, Any], arguments: Sequence[str]) -> Axes:
         raise SettingsError(f"{str(error).splitlines()[0]} Values with spaces or commas need quotes.") from error
     axes = Axes([], {}, {}, [])
     for key, override in overrides.items():
-        if key.lstrip("+").partition(".")[0] in ("sweep", "hydra"):
+        if key.lstrip("+").partition(".")[0] in OF_SWEEPS:
             continue
         if not override.is_sweep_override():
             axes.fixed.append(str(override.input_line))

@@ -10,9 +10,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from retinue.pipeline.composition import compose_collecting, project_root
 from retinue.pipeline.errors import Fault, SettingsError, SettingsFaults, unknown
-from retinue.pipeline.overrides import readable
+from retinue.pipeline.overrides import name_of, readable
 from retinue.pipeline.settings import first_line
-from retinue.sweeps.axes import axes_of, points
+from retinue.sweeps.axes import OF_SWEEPS, axes_of, points
 from retinue.sweeps.settings import SweepSettings
 from retinue.sweeps.sweep import RECIPE
 from retinue.sweeps.table import TrialTable
@@ -54,7 +54,7 @@ def run(overrides: Sequence[str]) -> TrialTable:
 
 def _faults(given: Sequence[str]) -> list[Fault]:
     """What of a command line does not compose; a recipe's own settings are left out."""
-    own = [each for each in given if each.lstrip("+").partition("=")[0].partition(".")[0] not in ("sweep", "hydra")]
+    own = [each for each in given if name_of(each).split(".")[0] not in OF_SWEEPS]
     found = list(_recipe_faults(given))
     for point in points(axes_of({}, own)):
         found += compose_collecting(point)[1]

@@ -5,7 +5,7 @@ trial records. In the trial's clone a link stands at the same place.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from retinue.pipeline.errors import Fault, SettingsFaults
 from retinue.pipeline.git import git
 
 
-def check(root: Path, trials: Iterable[Sequence[str]], *, elsewhere: bool) -> tuple[str, ...]:
+def check_trials(root: Path, trials: Iterable[Iterable[str]], *, elsewhere: bool) -> tuple[str, ...]:
     """Composes and checks conf/ for each of `trials`, so that what is wrong is said before anything runs.
 
     Args:
@@ -33,7 +33,7 @@ def check(root: Path, trials: Iterable[Sequence[str]], *, elsewhere: bool) -> tu
     faults: list[Fault] = []
     paths: set[str] = set()
     for overrides in trials:
-        values, wrong = compose_collecting(overrides)
+        values, wrong = compose_collecting(list(overrides))
         named = _named(values)
         with chdir(root):
             faults += [*wrong, *found_faults(values, elsewhere=elsewhere)]

@@ -12,8 +12,10 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
 from retinue.pipeline.errors import RetinueError
+from retinue.pipeline.overrides import name_of
 from retinue.sweeps import job, runners
-from retinue.sweeps.inputs import check
+from retinue.sweeps.axes import OF_SWEEPS
+from retinue.sweeps.inputs import check_trials
 from retinue.sweeps.job import COMPLETE, Job, JobOutcome
 from retinue.sweeps.sweep import Sweep
 
@@ -64,14 +66,14 @@ class Experiments:
         assert self._execute is not None, "start() comes first"
         return self._execute(self.job(index, overrides))
 
-    def check(self, trials: Iterable[Sequence[str]]) -> None:
+    def check(self, trials: Iterable[Iterable[str]]) -> None:
         """Looks at the settings of `trials`, all their overrides, and at what they read, before anything runs.
 
         Raises:
             SettingsFaults: something cannot be used, or is not there.
         """
         elsewhere = self.sweep.settings.cluster is not None
-        self.inputs = check(self.sweep.snapshot.root, trials, elsewhere=elsewhere)
+        self.inputs = check_trials(self.sweep.snapshot.root, trials, elsewhere=elsewhere)
 
     def close(self) -> None:
         """Ends what is still running."""
@@ -80,7 +82,9 @@ class Experiments:
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """What Hydra's own sweepers call: runs all jobs, `sweep.workers` at a time."""
-        self.check([*self.sweep.axes.fixed, *each] for each in job_overrides)
+        fixed = self.sweep.axes.fixed  # Hydra's sweepers hand it over as well, with what is not the trials' own
+        trials = ([each for each in job if name_of(each).split(".")[0] not in OF_SWEEPS] for job in job_overrides)
+        self.check(dict.fromkeys([*fixed, *each]) for each in trials)
         self.sweep.take_place()
         self.start()
         try:
