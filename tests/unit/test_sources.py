@@ -21,7 +21,7 @@ DEFAULTS = {k: v for k, v in compose(["source=image_folder"])["source"].items() 
 
 def folder(path: Path | str, **changes: Any) -> ImageFolder:
     values = {**DEFAULTS, "path": str(path), "inputs": str(path), **changes}
-    return strict(ImageFolder, {k: v for k, v in values.items() if k != "_target_"}, where="source")
+    return strict(ImageFolder, {k: v for k, v in values.items() if k not in ("_target_", "module")}, where="source")
 
 
 def touch(root: Path, *names: str) -> None:
