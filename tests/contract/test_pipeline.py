@@ -163,10 +163,26 @@ def test_stages_never_import_stages(stage: str) -> None:
     assert imported == {stage_file(stage)}, "what two stages need stands in a room of its own"
 
 
-@pytest.mark.parametrize("stage", ["acquire", "preprocess", "augment", "train"])
-def test_only_later_stages_may_open_the_test_split(stage: str) -> None:
-    deps = PIPELINE["stages"][stage]["deps"]
-    assert not any(dep.startswith(("data/processed/test", "evaluation")) or dep == "data/processed" for dep in deps)
+def before(stage: str) -> set[str]:
+    """The stages that must have run before `stage`."""
+    reads = [Path(dep) for dep in PIPELINE["stages"][stage]["deps"]]
+    found = set()
+    for name, definition in PIPELINE["stages"].items():
+        outs = [Path(out) for out in definition["outs"]]
+        if any(out == dep or out in dep.parents or dep in out.parents for out in outs for dep in reads):
+            found |= {name, *before(name)}
+    return found
+
+
+def test_only_later_stages_may_open_the_test_split() -> None:
+    """Neither train nor any stage that it needs."""
+    learning = {*before("train"), "train"}
+    assert {"acquire", "preprocess", "augment"} <= learning
+    assert "evaluate" not in learning
+    for stage in learning:
+        for dep in PIPELINE["stages"][stage]["deps"]:
+            assert not dep.startswith(("data/processed/test", "evaluation")), f"dvc.yaml, stage {stage}: reads {dep}"
+            assert dep != "data/processed", f"dvc.yaml, stage {stage}: reads {dep}, which holds the test split"
 
 
 def test_params_yaml_is_the_composition_of_conf(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from project import ROOT, Project
 from retinue.sweeps.axes import points
 from retinue.sweeps.command import PLUGINS
-from retinue.sweeps.inputs import check
+from retinue.sweeps.inputs import check_trials
 from retinue.sweeps.study import Study, distributions
 from retinue.sweeps.sweep import Sweep
 
@@ -33,7 +33,7 @@ def test_a_recipe_composes_and_says_what_it_costs(
         assert hydra is not None
         overrides = [f"+sweep={recipe}", *PLUGINS]
         sweep = Sweep.of(hydra.compose_config("config", overrides, run_mode=RunMode.MULTIRUN))
-        check(checkout, points(sweep.axes))
+        check_trials(checkout, points(sweep.axes))
     assert sweep.name.startswith(recipe.replace("_", "-") + "-")
     assert Study(tmp_path, sweep.settings, sweep.axes).size > 1
     assert distributions(sweep.axes).keys() == set(sweep.axes.keys)

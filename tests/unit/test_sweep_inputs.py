@@ -9,7 +9,7 @@ from retinue.pipeline.errors import SettingsFaults
 from retinue.pipeline.git import git
 from retinue.sweeps.axes import parse, points
 from retinue.sweeps.checkout import Checkout, Snapshot
-from retinue.sweeps.inputs import check, link
+from retinue.sweeps.inputs import check_trials, link
 
 FOLDER = ("source=image_folder", "optimizer.lr=0.01,0.1")
 
@@ -30,7 +30,7 @@ def write(path: Path) -> None:
 
 
 def checked(root: Path, *overrides: str) -> tuple[str, ...]:
-    return check(root, points(parse({}, [*FOLDER, *overrides])))
+    return check_trials(root, points(parse({}, [*FOLDER, *overrides])))
 
 
 def test_the_paths_of_all_trials_are_found(root: Path, tmp_path: Path) -> None:
