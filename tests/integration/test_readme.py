@@ -6,15 +6,12 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from PIL import Image
 
-from compositions import compose
 from project import ROOT, Project
-from retinue.pipeline.composition import load_params
 
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
@@ -51,15 +48,11 @@ def test_the_readme_has_commands() -> None:
 @pytest.mark.parametrize("command", [c for c in dict.fromkeys(COMMANDS) if c.startswith("retinue compose ")])
 def test_compose_commands(command: str, project: Project) -> None:
     project.run(sys.executable, "-m", "retinue.cli", *substituted(command)[1:])
-    composed = load_params(project.path / "params.yaml")
-    overrides = substituted(command)[2:]
-    expected = compose(overrides)
-    threads = composed["trainer"]["num_threads"]  # of the tests
-    assert composed == {**expected, "trainer": {**expected["trainer"], "num_threads": threads}}
-    for override in overrides:
+    composed = yaml.safe_load((project.path / "params.yaml").read_text())
+    for override in substituted(command)[2:]:
         key, _, value = override.partition("=")
         if "." in key:
-            node: Any = composed
+            node = composed
             for part in key.split("."):
                 node = node[part]
             assert str(node) == str(yaml.safe_load(value))
