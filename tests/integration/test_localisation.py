@@ -15,6 +15,7 @@ from hypothesis import settings as budget
 from hypothesis import strategies as st
 from PIL import Image
 
+from compositions import compose
 from report_artifacts import Scene, write_artifacts
 from retinue.bundle import Bundle
 from retinue.engine.store import ImageStore
@@ -25,7 +26,6 @@ from retinue.images.preprocessing import Preprocessing
 from retinue.models.lenet5 import LeNet5
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import SPLITS, Explanation, Prediction, RawImage, Sample
-from retinue.pipeline.composition import compose
 from retinue.pipeline.files import read_json, read_table, write_json, write_table
 from retinue.pipeline.settings import Settings, build
 from retinue.pipeline.tracker import Tracker

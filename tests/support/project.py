@@ -89,19 +89,20 @@ class Project:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         return {**inherited, "PATH": path, "PYTHONPATH": "src", **variables}
 
-    def run(self, *command: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str, check: bool = True, fresh: bool = False, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         """Runs `command` here; its output is shown when it fails and `check` is set.
 
         Args:
-            command: `sys.executable -m MODULE …` and `dvc …` are forked from the process that has the libraries; with
-                trainer=ddp, where Lightning starts the other ranks as it was started, each is a Python of its own.
+            command: `sys.executable -m MODULE …` and `dvc …` are forked from the process that has the libraries.
             check: whether an exit status other than 0 fails the test.
+            fresh: start a Python of its own also for a module.
             variables: of the environment.
         """
         if command[0] == "dvc":
             command = (sys.executable, "-m", *command)
-        alone = "trainer=ddp" not in command
-        if command[:2] == (sys.executable, "-m") and alone and sys.platform == "linux":
+        if command[:2] == (sys.executable, "-m") and not fresh and sys.platform == "linux":
             result = self._forked(command, self.environment(**variables))
         else:
             result = subprocess.run(
@@ -144,8 +145,9 @@ class Project:
         return self.run(sys.executable, "-m", "dvc", "repro", *arguments, check=check, **variables)
 
     def stage(self, name: str, *overrides: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """A stage by hand, without DVC: conf/ with `overrides`."""
-        return self.run(sys.executable, "-m", f"retinue.stages.{name}", *overrides, check=check)
+        """A stage by hand, without DVC: conf/ with `overrides`. Of several ranks, each is a Python of its own."""
+        fresh = "trainer=ddp" in overrides
+        return self.run(sys.executable, "-m", f"retinue.stages.{name}", *overrides, check=check, fresh=fresh)
 
     def start(self, *command: str, **options: Any) -> subprocess.Popen[str]:
         """Starts `command` here and returns at once; its output is a pipe."""
