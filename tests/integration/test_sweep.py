@@ -67,15 +67,15 @@ def done(finished: Project, tmp_path: Path) -> Project:
 
 
 def test_trials_are_experiments_of_their_own_checkouts(done: Project) -> None:
-    """One of four trials fails; its log is shown, it is retried alone, and the best is applied without running."""
+    """One of two trials fails; its log is shown, it is retried alone, and the best is applied without running."""
     before = state(done)
-    overrides = ("model=mlp,lenet5", "optimizer.lr=0.01,1e9", "sweep.workers=2", "sweep.name=grid", *QUICK)
+    overrides = ("model=lenet5", "optimizer.lr=0.01,1e9", "sweep.workers=2", "sweep.name=grid", *QUICK)
     result = done.run(sys.executable, "-m", "retinue.cli", "sweep", *overrides, "sweep.max_failure_rate=1", check=False)
     rows = {tuple(row["overrides"]): row for row in table(done)["trials"]}
     failed = [row for row in rows.values() if row["state"] == "failed"]
     assert result.returncode == 1
     assert failed
-    assert all(row["overrides"][1] == "optimizer.lr=1000000000.0" or "1e9" in row["overrides"][1] for row in failed)
+    assert all(row["overrides"][-1] in ("optimizer.lr=1000000000.0", "optimizer.lr=1e9") for row in failed)
     for row in failed:
         assert f"trial {row['trial']} failed: stage train: " in result.stdout
         assert (done.path / ".cache" / "sweeps" / "grid" / str(row["trial"]) / "log.txt").is_file()

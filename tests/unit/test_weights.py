@@ -1,6 +1,5 @@
 """Initial weights into networks: what is taken over, adapted, skipped and refused; files, addresses, digests."""
 
-import contextlib
 import hashlib
 import http.server
 import pickle
@@ -225,8 +224,16 @@ def test_a_damaged_file_is_refused_or_read_never_a_crash(
         content[data.draw(st.integers(0, min(len(content) - 1, 1500)))] = data.draw(st.integers(0, 255))
     path = scratch / ("w.safetensors" if form == "safetensors" else "w.pth")
     path.write_bytes(content)
-    with contextlib.suppress(ModelError):
-        load_weights(Small(), path)
+    taken, problem = set[str](), ""
+    try:
+        report = load_weights(Small(), path)
+    except ModelError as error:
+        problem = str(error)
+    else:
+        taken = {*report.loaded, *report.adapted}
+    assert bool(taken) != bool(problem)
+    assert taken <= set(Small().state_dict())
+    assert problem == "" or problem.startswith(f"{path}: ")
 
 
 def test_a_training_checkpoint_is_no_state_dict(published: Small, tmp_path: Path) -> None:
