@@ -257,8 +257,8 @@ def test_many_classes_and_files_do_not_make_a_large_page(tmp_path, monkeypatch):
     assert len(_rows(page, "Metrics of the 100 classes with the lowest F1")) == 100
     assert len(_rows(page, "Images of each class")) == 100
     assert page.text().count("50 more rows are not shown.") == 2
-    assert len(_rows(page, "1 234 quarantined files")) == 200
-    assert "1 034 more rows are not shown." in page.text()
+    assert len(_rows(page, "1,234 quarantined files")) == 200
+    assert "1,034 more rows are not shown." in page.text()
     assert "150 classes is too large" in page.text()
     assert len(_rows(page, "Most frequent confusions")) == 20
     metrics = artifacts.read_metrics()["per_class"]
@@ -375,16 +375,16 @@ def test_the_network_is_described(tmp_path, monkeypatch):
     assert "Its initial weights were drawn from the seed." in text
     size = dict(_rows(page, "Size"))
     # 6·(25 + 1) + 16·(150 + 1) + 120·(400 + 1) + 84·(120 + 1) + 10·(84 + 1)
-    assert size["parameters"] == "61 706 (61.7 k)"
+    assert size["parameters"] == "61,706 (61.7 k)"
     # 28²·6·25 + 10²·16·150 + 400·120 + 120·84 + 84·10
-    assert size["multiply-adds per image (convolutions, matrix products)"].startswith("416 520")
+    assert size["multiply-adds per image (convolutions, matrix products)"].startswith("416,520")
     layers = _rows(page, "Layers, in the order of computation")
     assert [row[0] for row in layers if row[4]] == [
         *("features.c1", "features.c3", "classifier.c5", "classifier.f6", "classifier.output")
     ]
     assert [row[2] for row in layers][:3] == ["6×28×28", "6×28×28", "6×14×14"]
     memory = {
-        name: int(value.split(" (")[0].replace(" ", ""))
+        name: int(value.split(" (")[0].replace(",", ""))
         for name, value in _rows(page, "Memory of a training step of 32 images")
     }
     assert memory["optimizer state"] == 2 * memory["parameters"] == 2 * 4 * 61_706

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from retinue.dashboard.page import FOLDER
 from retinue.pipeline.numbers import MISSING, figure, interval, p_value, percent, seconds, significant, tick_text
 from retinue.reports.axes import Axis
+from retinue.reports.page import FOLDER as REPORT_FOLDER
 
 POSITIVE = st.floats(0, 1e12, allow_subnormal=False)
 SHARES = st.floats(0, 1)
@@ -84,14 +85,17 @@ def test_seconds(duration: float, text: str) -> None:
 
 
 def said_by_script(files: tuple[str, ...], program: str, given: Any) -> Any:
-    """What `program` makes of `given` behind the dashboard's `files`, by node."""
+    """What `program` makes of `given` behind the dashboard's `files`."""
+    return by_node("".join((FOLDER / name).read_text("utf-8") for name in files), program, given)
+
+
+def by_node(script: str, program: str, given: Any) -> Any:
     node = shutil.which("node")
     if node is None:
         if os.environ.get("CI") == "true":
-            pytest.fail("no node on the PATH to run the dashboard's script")
+            pytest.fail("no node on the PATH to run the pages' scripts")
         pytest.skip("no node on the PATH")
-    text = "".join((FOLDER / name).read_text("utf-8") for name in files)
-    text += f"const given = JSON.parse(require('fs').readFileSync(0)); console.log(JSON.stringify({program}))"
+    text = f"{script}\nconst given = JSON.parse(require('fs').readFileSync(0)); console.log(JSON.stringify({program}))"
     done = subprocess.run([node, "-e", text], input=json.dumps(given), capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
@@ -109,6 +113,16 @@ def test_the_dashboards_script_writes_the_same_texts() -> None:
     ours = [[figure(x), significant(x), significant(x, 3), tick_text(x), p_value(x)] for x in values]
     theirs = said_by_script(("numbers.js",), program, [values, counts])
     assert theirs == [ours, [figure(count) for count in counts], MISSING]
+
+
+def test_the_report_sorts_numbers_by_their_texts() -> None:
+    """Its script finds no table here; what it sorts a cell by is the number that the cell shows."""
+    values = [1797, 25_557_032, 12, 0.9833, 0.99997, 2e-12, -0.5, 0.0]
+    program = "given.map((text) => keyOf(text, true))"
+    page = "const document = { querySelectorAll: () => [] }; const addEventListener = () => {};"
+    script = (REPORT_FOLDER / "script.js").read_text("utf-8").removeprefix('"use strict";')
+    given = [*map(figure, values), percent(0.975), MISSING]
+    assert by_node(page + script, program, given) == [*values, 97.5, None]  # JSON has no -Infinity
 
 
 def test_the_dashboards_axes_are_the_reports() -> None:

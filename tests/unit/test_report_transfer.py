@@ -127,7 +127,7 @@ def test_reasons_are_those_of_auto() -> None:
 
 
 def test_the_table_is_the_ledger() -> None:
-    table = by_layer(section([*LAYERS, trained("late", 0.0002, start=2)])["layers"])
+    table = by_layer(section([*LAYERS, trained("late", 0.0002, start=3)])["layers"])
     assert list(table) == ["features.0", "features.1", "features.4", "classifier", "late"]
     assert table["features.0"] == {
         "layer": "features.0",

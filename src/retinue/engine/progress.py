@@ -18,7 +18,10 @@ class RateBar(TQDMProgressBar):
 
     def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
         self._clock.start()
-        super().on_train_epoch_start(trainer, *_)
+        self.train_progress_bar.reset(self.total_train_batches)
+        self.train_progress_bar.initial = 0
+        # Lightning's own method would do the same and show the epochs from 0
+        self.train_progress_bar.set_description(f"Epoch {trainer.current_epoch + 1}")
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, i: int

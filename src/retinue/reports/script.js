@@ -25,7 +25,7 @@ function sortBy(heading) {
 
 function keyOf(text, numeric) {
   if (!numeric) return text.trim();
-  const value = parseFloat(text.replace(/\s/g, ""));
+  const value = parseFloat(text.replace(/,/g, "").replace("−", "-"));
   return Number.isNaN(value) ? -Infinity : value;
 }
 
