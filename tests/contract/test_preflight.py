@@ -33,7 +33,7 @@ NEEDS = {  # what a choice does not come with
 }
 ABSENT = {  # what this machine may not have
     "model=timm": (find_spec("timm") is not None, "model: .*timm, an optional extra, is not installed"),
-    "trainer=gpu": (torch.cuda.is_available(), "trainer: .*accelerator=gpu"),
+    "trainer=gpu": (torch.cuda.is_available(), "trainer: got gpu, .*accelerator=gpu"),
 }
 
 
