@@ -224,7 +224,7 @@ def _told(error: Exception, where: str) -> list[Fault]:
     if isinstance(error, SettingsFaults):
         return list(error.faults)
     text = str(error)
-    start = re.match(rf"({re.escape(_root(where))}[\w.\[\]]*)(: |, )", text)
+    start = re.match(rf"({re.escape(_root(where))}[\w.\[\]]*)(: |, | )", text)
     return [Fault(start[1], "", "", text[start.end() :]) if start else Fault(where, "", "", text)]
 
 
