@@ -303,7 +303,7 @@ def test_a_stage_by_hand_ends_with_a_message_and_a_status(project: Project) -> N
     result = project.stage("acquire", "tracking=off", "source=image_folder", "source.path=photos", check=False)
     assert result.returncode == 2
     assert (
-        "error: stage acquire: source.path: got 'photos', expected a folder of images. photos: no such" in result.stderr
+        "stage acquire: source.path: got 'photos', expected a folder of images. photos: no such" in result.stderr
     )
     assert "Traceback" not in result.stderr
 
