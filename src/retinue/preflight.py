@@ -88,13 +88,11 @@ def _root(key: str) -> str:
 def _faults(values: Mapping[str, Any], elsewhere: bool) -> Iterator[Fault]:
     yield from _unknown_sections(values)
     parts = {name: _tried(name, values[name], _loader(name)) for name in SECTIONS if name in values and name != "seed"}
-    seed = fault_of("seed", values.get("seed", 0), int, SEED)
-    yield from [] if seed is None else [seed]
+    if (seed := fault_of("seed", values.get("seed", 0), int, SEED)) is not None:
+        yield seed
     for part in parts.values():
         yield from part.faults
     loaded = {name: part.result for name, part in parts.items() if not part.faults}
-    if "seed" in values and seed is None:
-        loaded["seed"] = values["seed"]
     if "model" in loaded:
         network = _sized(loaded["model"], values)
         loaded["network"] = network.result
@@ -127,10 +125,17 @@ def _loader(name: str) -> Callable[[Any], Any]:
     if name in SCHEMAS:
         return lambda section: strict(SCHEMAS[name], section, where=name)
     if name == "model":
-        return lambda section: section if "_target_" in section else build(section, where=name)  # sized later
+        return _named
     if name == "schedule":
         return lambda section: build(section, _optimizer({"_target_": "torch.optim.SGD", "lr": 0.1}), 100, where=name)
     return lambda section: build(section, where=name)
+
+
+def _named(model: Any) -> Mapping[str, Any]:
+    """The section, which says what to build; that is tried once the size of the images is known."""
+    if isinstance(model, Mapping) and "_target_" in model:
+        return model
+    return build(model, where="model")  # refuses it
 
 
 def _optimizer(section: Any) -> torch.optim.Optimizer:
@@ -224,7 +229,7 @@ def _told(error: Exception, where: str) -> list[Fault]:
     if isinstance(error, SettingsFaults):
         return list(error.faults)
     text = str(error)
-    start = re.match(rf"({re.escape(_root(where))}[\w.\[\]]*)(: |, )", text)
+    start = re.match(rf"({re.escape(_root(where))}[\w.\[\]]*)(: |, | )", text)
     return [Fault(start[1], "", "", text[start.end() :]) if start else Fault(where, "", "", text)]
 
 

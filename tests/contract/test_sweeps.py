@@ -9,6 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
 from project import ROOT, Project
+from retinue.pipeline.errors import SettingsFaults
 from retinue.sweeps.axes import points
 from retinue.sweeps.command import PLUGINS
 from retinue.sweeps.inputs import check_trials
@@ -40,3 +41,23 @@ def test_a_recipe_composes_and_says_what_it_costs(
     header = re.findall(r"^# ?(.*)", (checkout / "conf" / "sweep" / f"{recipe}.yaml").read_text(), re.MULTILINE)
     assert f"Command: retinue sweep sweep={recipe}" in header
     assert any(line.startswith("Cost: ") for line in header)
+
+
+def test_values_and_bounds_that_no_trial_could_take_are_refused_together(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(checkout)
+    axes = ["train.label_smoothing=interval(0.0,1.5)", "train.batch_size=8,0", "seed=0,-1", "report.gallery_columns=9"]
+    overrides = ["+sweep=default", "sweep.search=random", "sweep.trials=2", *axes, *PLUGINS]
+    with initialize_config_dir(str(checkout / "conf"), version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        sweep = Sweep.of(hydra.compose_config("config", overrides, run_mode=RunMode.MULTIRUN))
+        with pytest.raises(SettingsFaults) as caught:
+            check_trials(checkout, points(sweep.axes))
+    assert sorted(map(str, caught.value.faults)) == [
+        "report.gallery_columns: got 9, expected an integer in [1, 8].",
+        "seed: got -1, expected an integer >= 0.",
+        "train.batch_size: got 0, expected an integer >= 1.",
+        "train.label_smoothing: got 1.5, expected a number in [0, 1).",
+    ]

@@ -302,7 +302,7 @@ def test_the_digits_run_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_stage_by_hand_ends_with_a_message_and_a_status(project: Project) -> None:
     result = project.stage("acquire", "tracking=off", "source=image_folder", "source.path=photos", check=False)
     assert result.returncode == 2
-    assert "error: stage acquire: source.path: got 'photos', expected a folder of images. There is no" in result.stderr
+    assert "stage acquire: source.path: got 'photos', expected a folder of images. photos: no such" in result.stderr
     assert "Traceback" not in result.stderr
 
 

@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from click.testing import CliRunner
 from PIL import Image
 
 from project import ROOT, Project
+from retinue.cli import main
 
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
@@ -46,8 +49,15 @@ def test_the_readme_has_commands() -> None:
 
 
 @pytest.mark.parametrize("command", [c for c in dict.fromkeys(COMMANDS) if c.startswith("retinue compose ")])
-def test_compose_commands(command: str, project: Project) -> None:
-    project.run(sys.executable, "-m", "retinue.cli", *substituted(command)[1:])
+def test_compose_commands(command: str, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project.path)
+    for name in ("photos", "PATH"):
+        (project.path / name).mkdir()
+    result = CliRunner().invoke(main, substituted(command)[1:])
+    if "trainer=gpu" in command and not torch.cuda.is_available():
+        assert "trainer: got gpu, expected what Lightning can run on this machine." in result.stderr
+        return
+    assert result.exit_code == 0, result.output
     composed = yaml.safe_load((project.path / "params.yaml").read_text())
     for override in substituted(command)[2:]:
         key, _, value = override.partition("=")

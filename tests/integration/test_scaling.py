@@ -174,7 +174,7 @@ def test_a_step_needs_an_image_for_each_process(finished: Project, tmp_path: Pat
     project = finished.copy(tmp_path / "project")
     result = project.stage("train", *SHORT, "trainer=ddp", "train.batch_size=1", check=False)
     assert result.returncode == 2
-    assert "train.batch_size: 1 images of a step for 2 processes" in result.stderr
+    assert "train.batch_size: got 1, expected at least one image for each of the 2 processes." in result.stderr
 
 
 @pytest.mark.slow

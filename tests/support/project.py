@@ -124,7 +124,7 @@ class Project:
             tempfile.TemporaryFile() as output,
             tempfile.TemporaryFile() as errors,
         ):
-            status = client.ask(
+            status = client.request(
                 changed[client.SOCKET],
                 module,
                 arguments,

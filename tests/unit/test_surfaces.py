@@ -178,7 +178,7 @@ def test_an_image_that_is_not_there(wrong: str) -> None:
         ({"images_per_class": 0}, r"source\.images_per_class: got 0, expected an integer >= 1"),
         (
             {"images_per_class": 9, "imbalance": 20.0},
-            r"got 9, expected .* 1 image of the rarest .* imbalance 20\. Raise",
+            r"got 9, expected .* 1 image of the rarest .*imbalance 20\. Raise",
         ),
         ({"image_size": 15}, r"source\.image_size: got 15, expected an integer >= 16 px"),
         ({"seed": -1}, r"source\.seed: got -1, expected an integer >= 0"),

@@ -12,7 +12,7 @@ import pytorch_lightning as L
 
 from retinue.engine.progress import EpochLines, RateBar
 from retinue.engine.reproducibility import seed_everything, use_deterministic_algorithms
-from retinue.pipeline.errors import SettingsError
+from retinue.pipeline.errors import Fault, SettingsFaults
 from retinue.pipeline.ranges import Checked, allowed
 
 
@@ -67,7 +67,7 @@ def make_trainer(
         options: further arguments of `pytorch_lightning.Trainer`.
 
     Raises:
-        SettingsError: Lightning refuses the combination (no such accelerator, unknown strategy).
+        SettingsFaults: Lightning refuses the combination (no such accelerator, unknown strategy).
     """
     _silence()
     use_deterministic_algorithms(settings.num_threads)
@@ -99,7 +99,7 @@ def check_devices(settings: TrainerSettings, **options: Any) -> None:
         options: further arguments of `pytorch_lightning.Trainer`.
 
     Raises:
-        SettingsError: as `make_trainer`.
+        SettingsFaults: as `make_trainer`.
     """
     _silence()
     _lightning(settings, logger=False, enable_progress_bar=False, enable_checkpointing=False, **options)
@@ -117,10 +117,9 @@ def _lightning(settings: TrainerSettings, **options: Any) -> L.Trainer:
         )
     except (ValueError, L.utilities.exceptions.MisconfigurationException) as error:
         asked = ", ".join(f"{key}={getattr(settings, key)}" for key in ("accelerator", "devices", "strategy"))
-        raise SettingsError(
-            f"trainer={settings.name}: {error} (Lightning was asked for {asked}.) "
-            "conf/trainer/cpu.yaml as it stands runs on any machine."
-        ) from error
+        hint = f"{error} (Lightning was asked for {asked}.) conf/trainer/cpu.yaml as it stands runs on any machine."
+        fault = Fault("trainer", settings.name, "what Lightning can run on this machine", hint)
+        raise SettingsFaults([fault]) from error
 
 
 def _silence() -> None:

@@ -68,11 +68,12 @@ class ImageFolder(Source):
         """The folder, or the CSV in it."""
         root = self._root()
         if not root.is_dir():
-            found = "It is a file." if root.exists() else "There is no such folder; check the spelling."
-            return [Fault("source.path", shown(self.path), "a folder of images", found)]
+            found = "not a folder." if root.exists() else "no such folder; check the spelling."
+            return [Fault("source.path", shown(self.path), "a folder of images", f"{root}: {found}")]
         if self.labels_csv is not None and not (root / self.labels_csv).is_file():
-            hint = f"{root / self.labels_csv}: no such file."
-            return [Fault("source.labels_csv", shown(self.labels_csv), "a CSV below source.path", hint)]
+            path = root / self.labels_csv
+            found = "a folder." if path.is_dir() else "no such file."
+            return [Fault("source.labels_csv", shown(self.labels_csv), "a CSV below source.path", f"{path}: {found}")]
         return []
 
     def read(self, image_id: str) -> bytes:

@@ -16,7 +16,7 @@ from retinue.pipeline.errors import Fault, SettingsFaults
 from retinue.pipeline.git import git
 
 
-def check_trials(root: Path, trials: Iterable[Iterable[str]], *, elsewhere: bool) -> tuple[str, ...]:
+def check_trials(root: Path, trials: Iterable[Iterable[str]], *, elsewhere: bool = False) -> tuple[str, ...]:
     """Composes and checks conf/ for each of `trials`, so that what is wrong is said before anything runs.
 
     Args:
