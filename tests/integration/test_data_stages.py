@@ -258,7 +258,7 @@ def test_a_stage_before_its_inputs_says_which_is_missing(checkout: Path) -> None
     ("changes", "message"),
     [
         ({"copies_per_image": -1}, r"augment\.copies_per_image: got -1, expected an integer >= 0"),
-        ({"copies_per_image": 1, "transforms": []}, "they would be equal to their originals"),
+        ({"copies_per_image": 1, "transforms": []}, "copies would be equal to their originals"),
         ({"transforms": [{"name": "Afine"}]}, r"augment\.transforms\[0\]: Unknown transform 'Afine'"),
         ({"copies_per_imge": 1}, r"augment\.copies_per_imge: got 1, .* Did you mean augment\.copies_per_image\?"),
     ],
