@@ -75,7 +75,7 @@ def check(values: Mapping[str, Any], *, elsewhere: bool = False) -> None:
         SettingsFaults: with every fault of every section, in the order of the composition.
     """
     order = list(values)
-    faults = list(dict.fromkeys(_faults(values, elsewhere)))
+    faults = list(dict.fromkeys(_all_faults(values, elsewhere)))
     if faults:
         faults.sort(key=lambda fault: order.index(section) if (section := _root(fault.key)) in order else -1)
         raise SettingsFaults(faults)
@@ -85,7 +85,7 @@ def _root(key: str) -> str:
     return key.partition(".")[0]
 
 
-def _faults(values: Mapping[str, Any], elsewhere: bool) -> Iterator[Fault]:
+def _all_faults(values: Mapping[str, Any], elsewhere: bool) -> Iterator[Fault]:
     yield from _unknown_sections(values)
     parts = {name: _tried(name, values[name], _loader(name)) for name in SECTIONS if name in values and name != "seed"}
     if (seed := fault_of("seed", values.get("seed", 0), int, SEED)) is not None:
@@ -97,7 +97,14 @@ def _faults(values: Mapping[str, Any], elsewhere: bool) -> Iterator[Fault]:
         network = _sized(loaded["model"], values)
         loaded["network"] = network.result
         yield from network.faults
-    checks: list[Callable[..., Iterator[Fault]]] = [_drawing, _transfer, _unfreezing, _rates, _batch, _layers]
+    checks: list[Callable[..., Iterator[Fault]]] = [
+        _policy_draws,
+        _transfer,
+        _unfreezing,
+        _learning_rates,
+        _batch,
+        _target_layer,
+    ]
     if not elsewhere:
         checks += [_images_are_there, _weights_are_there, _devices]
     for relation in checks:
@@ -125,13 +132,13 @@ def _loader(name: str) -> Callable[[Any], Any]:
     if name in SCHEMAS:
         return lambda section: strict(SCHEMAS[name], section, where=name)
     if name == "model":
-        return _named
+        return _named_settings
     if name == "schedule":
         return lambda section: build(section, _optimizer({"_target_": "torch.optim.SGD", "lr": 0.1}), 100, where=name)
     return lambda section: build(section, where=name)
 
 
-def _named(model: Any) -> Mapping[str, Any]:
+def _named_settings(model: Any) -> Mapping[str, Any]:
     """The section, which says what to build; that is tried once the size of the images is known."""
     if isinstance(model, Mapping) and "_target_" in model:
         return model
@@ -181,7 +188,7 @@ def _tried(where: str, section: Any, make: Callable[[Any], Any]) -> Tried:
         if error is None:
             return Tried(None if faults else result, faults)
         found = _told(error, where)
-        culprit = _culprit(section, make, error) if {fault.key for fault in found} == {where} else None
+        culprit = _blamed_setting(section, make, error) if {fault.key for fault in found} == {where} else None
         if culprit is not None:
             found = [Fault(f"{where}.{culprit}", shown(section[culprit]), "", fault.hint) for fault in found]
         faults += found
@@ -199,7 +206,7 @@ def _attempt(section: Any, make: Callable[[Any], Any]) -> tuple[Any, Exception |
         return None, error
 
 
-def _culprit(section: Any, make: Callable[[Any], Any], error: Exception) -> str | None:
+def _blamed_setting(section: Any, make: Callable[[Any], Any], error: Exception) -> str | None:
     """The argument without which the error is another one, or none."""
     for key in _optional(section) if isinstance(section, Mapping) else ():
         _, other = _attempt({name: value for name, value in section.items() if name != key}, make)
@@ -245,7 +252,7 @@ def _policies(section: Any) -> AugmentSettings:
     return augment
 
 
-def _drawing(augment: AugmentSettings, preprocess: PreprocessSettings) -> Iterator[Fault]:
+def _policy_draws(augment: AugmentSettings, preprocess: PreprocessSettings) -> Iterator[Fault]:
     shape = (preprocess.image_size, preprocess.image_size, preprocess.channels)
     noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     yield from _of_each(augment.transforms, lambda entry: Policy([entry], seed=0).check(noise))
@@ -291,7 +298,7 @@ def _unfreezing(transfer: Scenario | Auto, trainer: TrainerSettings) -> Iterator
         )
 
 
-def _rates(transfer: Scenario | Auto, optimizer: torch.optim.Optimizer) -> Iterator[Fault]:
+def _learning_rates(transfer: Scenario | Auto, optimizer: torch.optim.Optimizer) -> Iterator[Fault]:
     if transfer.transfers and "lr" not in optimizer.defaults:
         yield Fault("optimizer._target_", type(optimizer).__name__, "an optimizer with lr, which transfer multiplies")
 
@@ -319,7 +326,7 @@ def _explained(section: Any) -> Explainer:
     return made.result
 
 
-def _layers(explain: Explainer, network: Network) -> Iterator[Fault]:
+def _target_layer(explain: Explainer, network: Network) -> Iterator[Fault]:
     yield from _tried("explain.explainer", explain, lambda explainer: explainer.check(network)).faults
 
 

@@ -22,7 +22,6 @@ OWN_DIGITS = {
     "sources/surfaces.py",  # the description of a source is a file of the stage, to the last digit
     "reports/charts.py",  # pixels
     "reports/data_tables.py",  # the width of a bar
-    "training/prefix.py",
 }
 """Files that write digits themselves, and why."""
 

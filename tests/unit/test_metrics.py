@@ -10,7 +10,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from retinue.metrics import curves, per_class, scalar
 from retinue.metrics.calibration import reliability
 from retinue.metrics.confusion import confusion_matrix
-from retinue.metrics.probabilities import checked, decide, to_probs
+from retinue.metrics.probabilities import checked_inputs, decide, to_probs
 from retinue.pipeline.errors import DataError
 
 
@@ -202,7 +202,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("message", REFUSED)
-@pytest.mark.parametrize("metric", [checked, scalar.accuracy_score, per_class.auc_score, reliability])
+@pytest.mark.parametrize("metric", [checked_inputs, scalar.accuracy_score, per_class.auc_score, reliability])
 def test_what_is_not_probabilities_is_refused(metric: Callable[..., object], message: str) -> None:
     with pytest.raises(DataError) as error:
         metric(*REFUSED[message])

@@ -86,7 +86,7 @@ def read_lock(lock: str, pipeline: str, settings: str) -> Lock:
         stages = document["stages"]
         names = {**values, **{key: value for each in document.get("vars", ()) for key, value in each.items()}}
         causes = {name: _cause(stage, locked.get(name), values, names) for name, stage in stages.items()}
-        records = {name: _record(stage, locked.get(name)) for name, stage in stages.items()}
+        records = {name: _lock_record(stage, locked.get(name)) for name, stage in stages.items()}
         stale = stale_stages(records, {name: cause for name, cause in causes.items() if cause is not None})
         reasons = {name: _sentence(name, stages[name], cause, values) for name, cause in stale.items()}
         writers = {path: name for name, stage in stages.items() for path in _outs(stage)}
@@ -119,7 +119,7 @@ def stale_stages(records: Mapping[str, StageRecord], causes: Mapping[str, str]) 
     written = {path: (name, md5) for name, record in records.items() for path, md5 in record.outs.items()}
     stale = dict(causes)
     while True:
-        fresh = {name: _upstream(record, written, stale) for name, record in records.items() if name not in stale}
+        fresh = {name: _mismatch(record, written, stale) for name, record in records.items() if name not in stale}
         found = {name: cause for name, cause in fresh.items() if cause is not None}
         if not found:
             return {name: stale[name] for name in records if name in stale}
@@ -133,7 +133,7 @@ def inputs_of(records: Iterable[StageRecord], outs: Iterable[str]) -> dict[str, 
     return {path: md5 for path, md5 in read.items() if not any(_overlap(path, out) for out in written)}
 
 
-def _upstream(record: StageRecord, written: Mapping[str, tuple[str, str]], stale: Mapping[str, str]) -> str | None:
+def _mismatch(record: StageRecord, written: Mapping[str, tuple[str, str]], stale: Mapping[str, str]) -> str | None:
     """Why what a stage read is not what others wrote; None where it is."""
     for path, md5 in record.deps.items():
         for out, (stage, current) in written.items():
@@ -164,7 +164,7 @@ def _sentence(name: str, stage: Mapping[str, Any], cause: str, values: Mapping[s
     return f"{name} has not run for {what}: {cause}. `dvc repro` runs it."
 
 
-def _record(stage: Mapping[str, Any], entry: Mapping[str, Any] | None) -> StageRecord:
+def _lock_record(stage: Mapping[str, Any], entry: Mapping[str, Any] | None) -> StageRecord:
     """The `entry` of a stage in dvc.lock; without one, what it would write, and no hash."""
     if entry is None:
         return StageRecord({}, dict.fromkeys(_outs(stage), ""))

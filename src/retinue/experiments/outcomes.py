@@ -76,7 +76,7 @@ class Experiment(NamedTuple):
         Raises:
             RetinueError: there is none, or it is no mapping.
         """
-        return _sections(self.text(SETTINGS))
+        return _settings_sections(self.text(SETTINGS))
 
     def fingerprint(self) -> str:
         """The settings fingerprint, which is the group of its W&B runs."""
@@ -165,7 +165,7 @@ class Workspace:
 
     def settings(self) -> dict[str, Any]:
         """params.yaml as plain containers."""
-        return _sections(self._text(SETTINGS))
+        return _settings_sections(self._text(SETTINGS))
 
     def lock(self) -> Lock:
         """dvc.lock; without one, every stage is stale."""
@@ -238,7 +238,7 @@ def _cache_folder(root: Path) -> Path:
     return Path(DVCFileSystem(str(root)).repo.cache.local.path)
 
 
-def _sections(text: str) -> dict[str, Any]:
+def _settings_sections(text: str) -> dict[str, Any]:
     """The settings in the params.yaml `text` as plain containers."""
     import yaml
     from omegaconf import OmegaConf

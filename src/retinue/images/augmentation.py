@@ -169,10 +169,10 @@ def _build(entry: Mapping[str, Any], where: str) -> A.BasicTransform:
             warnings.simplefilter("error")
             return _available()[name](**arguments)
     except (TypeError, ValueError, Warning) as error:
-        raise SettingsError(f"{where}: {name}: {_faults(error)}.") from error
+        raise SettingsError(f"{where}: {name}: {_what_fails(error)}.") from error
 
 
-def _faults(error: Exception) -> str:
+def _what_fails(error: Exception) -> str:
     """What Albumentations says is wrong, an argument at a time, without pydantic's web links."""
     cause = error if isinstance(error, ValidationError) else error.__cause__
     if not isinstance(cause, ValidationError):
@@ -185,7 +185,7 @@ def _applied(compose: A.Compose, image: np.ndarray, names: str) -> np.ndarray:
         drawn = compose(image=image)["image"]
     except (TypeError, ValueError, LookupError, NotImplementedError, cv2.error, Warning) as error:
         raise SettingsError(
-            f"{_WHERE}: {names}: cannot take images of shape {image.shape}: {_faults(error)}. Expected transforms "
+            f"{_WHERE}: {names}: cannot take images of shape {image.shape}: {_what_fails(error)}. Expected transforms "
             f"of uint8 images with {image.shape[2]} channel(s)."
         ) from error
     if drawn.ndim == 2:  # OpenCV drops a channel axis of length 1

@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retinue.metrics.probabilities import checked
-
 
 class Reliability(NamedTuple):
     """The bins of a reliability diagram that hold an image, by rising confidence.
@@ -32,7 +30,7 @@ def reliability(labels: np.ndarray, probs: np.ndarray, *, calibration_bins: int 
         probs: float (N, num_classes), rows sum to 1.
         calibration_bins: over [0, 1], >= 1.
     """
-    labels, probs = checked(labels, probs)
+    labels, probs = checked_inputs(labels, probs)
     confidence = probs.max(axis=1)
     right = probs.argmax(axis=1) == labels
     edges = np.linspace(0, 1, calibration_bins + 1)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from retinue.metrics.probabilities import checked, decide
+from retinue.metrics.probabilities import checked_inputs, decide
 
 
 def confusion_matrix(labels: np.ndarray, probs: np.ndarray, *, threshold: float = 0.5) -> np.ndarray:
@@ -16,7 +16,7 @@ def confusion_matrix(labels: np.ndarray, probs: np.ndarray, *, threshold: float 
     Returns:
         int64 (num_classes, num_classes); its sum is N.
     """
-    labels, probs = checked(labels, probs)
+    labels, probs = checked_inputs(labels, probs)
     num_classes = probs.shape[1]
     cells = np.bincount(labels * num_classes + decide(probs, threshold), minlength=num_classes**2)
     return cells.reshape(num_classes, num_classes)

@@ -5,8 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retinue.metrics.probabilities import checked
-
 CHUNK_VALUES = 4_000_000  # float64 values of a chunk of bootstrap samples: 32 MB
 
 
@@ -50,7 +48,7 @@ def auc_interval(
         bootstrap_samples: >= 1; 1,000 or more for a 95 % interval.
         seed: of the draws.
     """
-    labels, probs = checked(labels, probs)
+    labels, probs = checked_inputs(labels, probs)
     rng = np.random.default_rng(seed)
     per_chunk = max(1, CHUNK_VALUES // len(labels))
     areas: list[np.ndarray] = []

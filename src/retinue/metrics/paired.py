@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 
 from retinue.metrics.intervals import Interval
-from retinue.metrics.probabilities import checked
 from retinue.pipeline.errors import DataError
 
 
@@ -91,9 +90,9 @@ def auc_parts(labels: np.ndarray, probs: np.ndarray) -> np.ndarray:
         the AUC.
 
     Raises:
-        DataError: a class without images, or what `checked` refuses.
+        DataError: a class without images, or what `checked_inputs` refuses.
     """
-    labels, probs = checked(labels, probs)
+    labels, probs = checked_inputs(labels, probs)
     classes = [1] if probs.shape[1] == 2 else range(probs.shape[1])
     parts = np.zeros(len(labels))
     for c in classes:

@@ -9,7 +9,6 @@ import numpy as np
 
 from retinue.metrics.confusion import confusion_matrix
 from retinue.metrics.curves import precision_recall_area, precision_recall_curve, roc_area, roc_curve
-from retinue.metrics.probabilities import checked
 from retinue.pipeline.errors import DataError
 
 
@@ -62,7 +61,7 @@ def average_precision_score(labels: np.ndarray, probs: np.ndarray) -> np.ndarray
 
 
 def _every_class(labels: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    labels, probs = checked(labels, probs)
+    labels, probs = checked_inputs(labels, probs)
     empty = np.flatnonzero(np.bincount(labels, minlength=probs.shape[1]) == 0)
     if len(empty):
         raise DataError(f"labels: none is of class {empty[0]}, so its curve and area are not defined.")

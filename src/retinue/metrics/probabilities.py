@@ -58,7 +58,7 @@ def decide(probs: np.ndarray, threshold: float = 0.5) -> np.ndarray:
     return probs.argmax(axis=1)
 
 
-def checked(labels: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def checked_inputs(labels: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`labels` as int64 (N,) and `probs` as float64 (N, num_classes), for what a metric can be computed of.
 
     Nothing is repaired: logits are not turned into probabilities, rows are not normalised.
@@ -97,7 +97,7 @@ def pooled(labels: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarra
     Raises:
         DataError: as `checked`.
     """
-    labels, probs = checked(labels, probs)
+    labels, probs = checked_inputs(labels, probs)
     return (labels[:, None] == np.arange(probs.shape[1])).ravel(), probs.ravel()
 
 

@@ -11,7 +11,7 @@ from retinue.metrics import per_class
 from retinue.metrics.calibration import reliability
 from retinue.metrics.confusion import confusion_matrix
 from retinue.metrics.curves import precision_recall_area, precision_recall_curve, roc_area, roc_curve
-from retinue.metrics.probabilities import checked, pooled
+from retinue.metrics.probabilities import checked_inputs, pooled
 
 
 def accuracy_score(labels: np.ndarray, probs: np.ndarray, *, threshold: float = 0.5) -> float:
@@ -76,7 +76,7 @@ def log_loss(labels: np.ndarray, probs: np.ndarray) -> float:
 
     A probability of 0 counts as 2.2e-16 (float64's epsilon), as in scikit-learn, so that it is always finite.
     """
-    labels, probs = checked(labels, probs)
+    labels, probs = checked_inputs(labels, probs)
     given = probs[np.arange(len(labels)), labels]
     return float(-np.log(np.clip(given, np.finfo(np.float64).eps, 1)).mean())
 
@@ -86,7 +86,7 @@ def brier_loss(labels: np.ndarray, probs: np.ndarray) -> float:
 
     Of two classes only the second is counted, of more the sum over the classes; so does scikit-learn.
     """
-    labels, probs = checked(labels, probs)
+    labels, probs = checked_inputs(labels, probs)
     squares = (probs - np.eye(probs.shape[1])[labels]) ** 2
     return float((squares[:, 1] if probs.shape[1] == 2 else squares.sum(axis=1)).mean())
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from retinue.pipeline.artifacts import CACHE
+from retinue.pipeline.artifacts import CACHE, WEIGHTS
 from retinue.pipeline.errors import Fault, SettingsFaults
 
 FOLDER = CACHE / "checked"
@@ -32,7 +32,7 @@ def ensure_checked(values: Mapping[str, Any], *, elsewhere: bool = False) -> Non
     Raises:
         SettingsFaults: with every fault; nothing is remembered then.
     """
-    stamp = FOLDER / f"{_name(values)}{'-elsewhere' if elsewhere else ''}"
+    stamp = FOLDER / f"{_stamp_name(values)}{'-elsewhere' if elsewhere else ''}"
     if stamp.exists():
         return
     importlib.import_module("retinue.preflight").check(values, elsewhere=elsewhere)
@@ -49,7 +49,7 @@ def found_faults(values: Mapping[str, Any], *, elsewhere: bool = False) -> tuple
     return ()
 
 
-def _name(values: Mapping[str, Any]) -> str:
+def _stamp_name(values: Mapping[str, Any]) -> str:
     """Twenty hexadecimal digits of all that the answer depends on."""
     digest = hashlib.sha256()
     for part in (json.dumps(values, default=str), *_machine(), *_there(values)):
@@ -76,5 +76,5 @@ def _there(values: Mapping[str, Any]) -> Iterator[str]:
         name = entry.get(key) if isinstance(entry, Mapping) else None
         path = Path(root if key == "labels_csv" else "", str(name)).expanduser()
         root = str(path) if (section, key) == ("source", "path") else root
-        bundle = (path / "weights.safetensors").exists()
+        bundle = (path / WEIGHTS.name).exists()
         yield "nothing" if name is None else f"{path.is_dir()} {path.exists()} {bundle}"

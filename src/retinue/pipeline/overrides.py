@@ -36,7 +36,7 @@ def readable(override: str, *, several: bool = False) -> str | Fault:
     key, equals, value = override.partition("=")
     name = name_of(override)
     if not override.isascii() and any(0xD800 <= ord(sign) <= 0xDFFF for sign in override):
-        return Fault(_printable(key), _printable(value), "text in UTF-8", "Rename the file or folder.")
+        return Fault(_shown_text(key), _shown_text(value), "text in UTF-8", "Rename the file or folder.")
     if override.startswith("~"):
         return override if parsed(override) else Fault(key, value or "no value", "~KEY, which removes a setting")
     if not equals or not name:
@@ -131,5 +131,5 @@ def _quoted_text(override: "Override") -> str | None:
     return value if isinstance(value, str) and begins in ('"', "'") else None
 
 
-def _printable(text: str) -> str:
+def _shown_text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()

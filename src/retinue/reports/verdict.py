@@ -33,11 +33,11 @@ def verdict(inputs: ReportInputs, level: float) -> dict[str, Any]:
         "auc": figure(metrics["auc_score"]),
         "auc_interval": interval(metrics["intervals"].get("auc_score")),
         "calibration_error": figure(metrics["calibration_error"]),
-        "points": points(inputs),
+        "points": verdict_points(inputs),
     }
 
 
-def points(inputs: ReportInputs) -> list[str]:
+def verdict_points(inputs: ReportInputs) -> list[str]:
     """What calls for a second look; every sentence states the figures it rests on."""
     classes, counts = inputs.dataset.classes, inputs.confusion
     found = [_baseline(classes, counts), _weakest(classes, counts), _commonest_confusion(classes, counts)]

@@ -52,13 +52,13 @@ class Surface(NamedTuple):
     mask: np.ndarray
 
 
-def _counts(images_per_class: int, imbalance: float) -> dict[str, int]:
+def _class_sizes(images_per_class: int, imbalance: float) -> dict[str, int]:
     step = imbalance ** (-1 / (len(CLASSES) - 1))
     return {name: round(images_per_class * step**rank) for rank, name in enumerate(CLASSES)}
 
 
 def _rarest_has_images(images_per_class: int, imbalance: float) -> Fault | None:
-    if min(_counts(images_per_class, imbalance).values()) >= 1:
+    if min(_class_sizes(images_per_class, imbalance).values()) >= 1:
         return None
     expected = f"a number that leaves 1 image of the rarest class with source.imbalance {imbalance:g}"
     return Fault("images_per_class", shown(images_per_class), expected, "Raise images_per_class or lower imbalance.")
@@ -98,7 +98,7 @@ class Surfaces(Source):
 
     def counts(self) -> dict[str, int]:
         """Class name -> number of images."""
-        return _counts(self.images_per_class, self.imbalance)
+        return _class_sizes(self.images_per_class, self.imbalance)
 
     def records(self) -> list[SourceRecord]:
         """The images class by class; an image id is the class and the number in it, as in pit/00012."""

@@ -118,13 +118,13 @@ def axes_of(params: Mapping[str, Any], arguments: Sequence[str]) -> Axes:
         elif override.is_interval_sweep():
             axes.intervals[key] = _interval(key, override)
         elif key == SEED:
-            axes.seeds.extend(_values(override))
+            axes.seeds.extend(_axis_values(override))
         else:
-            axes.choices[key] = _values(override)
+            axes.choices[key] = _axis_values(override)
     return axes
 
 
-def _values(override: Override) -> list[str]:
+def _axis_values(override: Override) -> list[str]:
     values = list(override.sweep_string_iterator())
     if len(set(values)) < len(values):
         raise SettingsError(f"{override.get_key_element()}: a value is given twice: {', '.join(values)}.")

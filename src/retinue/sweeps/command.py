@@ -38,7 +38,7 @@ def run(overrides: Sequence[str]) -> TrialTable:
         else:
             given.append(read)
     if wrong:
-        raise SettingsFaults([*wrong, *_faults(given)])
+        raise SettingsFaults([*wrong, *_composition_faults(given)])
     if not any(each.startswith("+sweep=") for each in given):
         given.insert(0, "+sweep=default")
     try:
@@ -47,12 +47,12 @@ def run(overrides: Sequence[str]) -> TrialTable:
             assert hydra is not None
             return hydra.multirun("config", lambda _: None, [*given, *PLUGINS], with_log_configuration=False)
     except (HydraException, OmegaConfBaseException) as error:
-        if faults := _faults(given):
+        if faults := _composition_faults(given):
             raise SettingsFaults(faults) from error
         raise SettingsError(first_line(error)) from error
 
 
-def _faults(given: Sequence[str]) -> list[Fault]:
+def _composition_faults(given: Sequence[str]) -> list[Fault]:
     """What of a command line does not compose; a recipe's own settings are left out."""
     own = [each for each in given if name_of(each).split(".")[0] not in OF_SWEEPS]
     found = list(_recipe_faults(given))

@@ -37,9 +37,9 @@ class GradualUnfreezing(L.Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         order = unfreezing_order(self._network, self._freezing)
-        frozen = {name: self._parameters(name) for name in order if not any(map(_trains, self._parameters(name)))}
+        frozen = {name: self._parameters(name) for name in order if not any(map(_is_trained, self._parameters(name)))}
         freeze_blocks(self._network, self._freezing.blocks, self._num_frozen(trainer.current_epoch))
-        unfrozen = {name: parameters for name, parameters in frozen.items() if any(map(_trains, parameters))}
+        unfrozen = {name: parameters for name, parameters in frozen.items() if any(map(_is_trained, parameters))}
         if unfrozen:
             self._add(trainer.optimizers[0], unfrozen)
             module.print(f"epoch {trainer.current_epoch + 1}: unfrozen: {', '.join(unfrozen)}")
@@ -58,5 +58,5 @@ class GradualUnfreezing(L.Callback):
             group["params"].extend(parameters)
 
 
-def _trains(parameter: nn.Parameter) -> bool:
+def _is_trained(parameter: nn.Parameter) -> bool:
     return parameter.requires_grad

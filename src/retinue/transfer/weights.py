@@ -131,7 +131,7 @@ class LoadReport(NamedTuple):
 
     def __str__(self) -> str:
         adapted = f"; adapted to the input channels: {', '.join(self.adapted)}" if self.adapted else ""
-        skipped = f"; skipped: {_shown(self.skipped, ', ')}" if self.skipped else ""
+        skipped = f"; skipped: {_shown_names(self.skipped, ', ')}" if self.skipped else ""
         return f"{len(self.loaded)} tensors loaded{adapted}{skipped}"
 
     def document(self) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def load_weights(network: Network, path: Path | str, *, with_heads: bool = True)
             problems.append(f"{name} is {tuple(given.shape)}, the network's is {tuple(tensor.shape)}")
     if problems:
         raise ModelError(
-            f"{path}: these weights do not fit {type(network).__name__}: {_shown(problems, '; ')}. "
+            f"{path}: these weights do not fit {type(network).__name__}: {_shown_names(problems, '; ')}. "
             "Choose the model they were published for (its depth, variant, stem and version too), or weights=none."
         )
     report.skipped.extend(name for name in published if name not in own)
@@ -289,6 +289,6 @@ def _adapt_channels(weight: torch.Tensor, shape: torch.Size) -> torch.Tensor | N
     return None
 
 
-def _shown(parts: list[str], separator: str) -> str:
+def _shown_names(parts: list[str], separator: str) -> str:
     more = f"{separator}and {len(parts) - 5} more" if len(parts) > 5 else ""
     return separator.join(parts[:5]) + more

@@ -14,6 +14,7 @@ from retinue.engine.writing import writing
 from retinue.images.preprocessing import Preprocessing
 from retinue.models.network import Network
 from retinue.pipeline.files import replacing
+from retinue.pipeline.numbers import figure
 from retinue.pipeline.settings import fingerprint
 from retinue.transfer.freeze_check import digest
 from retinue.transfer.freezing import Freezing
@@ -67,9 +68,10 @@ class PrefixCache:
             return "augmentation draws anew in every epoch"
         if self._scenario.unfreeze_every is not None:
             return "frozen layers are unfrozen later"
-        size_gb = self.size_bytes / 1e9
-        if size_gb > self._scenario.prefix_cache_gb:
-            return f"it would take {size_gb:,.1f} GB, transfer.prefix_cache_gb is {self._scenario.prefix_cache_gb:,}"
+        limit_gb = self._scenario.prefix_cache_gb
+        if self.size_bytes > limit_gb * 1e9:
+            size_gb = figure(self.size_bytes / 1e9, 1)
+            return f"it would take {size_gb} GB, transfer.prefix_cache_gb is {figure(limit_gb, 1)}"
         return ""
 
     def folder(
