@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from retinue.metrics.probabilities import checked_inputs
+
 
 class Reliability(NamedTuple):
     """The bins of a reliability diagram that hold an image, by rising confidence.

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from retinue.metrics.probabilities import checked_inputs
+
 CHUNK_VALUES = 4_000_000  # float64 values of a chunk of bootstrap samples: 32 MB
 
 

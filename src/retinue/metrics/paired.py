@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from retinue.metrics.intervals import Interval
+from retinue.metrics.probabilities import checked_inputs
 from retinue.pipeline.errors import DataError
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from retinue.metrics.confusion import confusion_matrix
 from retinue.metrics.curves import precision_recall_area, precision_recall_curve, roc_area, roc_curve
+from retinue.metrics.probabilities import checked_inputs
 from retinue.pipeline.errors import DataError
 
 
