@@ -15,9 +15,9 @@ from click.testing import CliRunner
 
 from project import ROOT, Project
 from retinue.cli import main
-from retinue.pipeline.checked import FOLDER, ensure_checked
-from retinue.pipeline.composition import compose
-from retinue.pipeline.errors import SettingsFaults
+from retinue.pipeline.checked import FOLDER, ensure_checked, found_faults
+from retinue.pipeline.composition import compose, compose_collecting
+from retinue.pipeline.errors import Fault, SettingsFaults
 from retinue.preflight import SECTIONS, check
 
 DEFAULTS = yaml.safe_load((ROOT / "conf" / "config.yaml").read_text("utf-8"))["defaults"]
@@ -42,6 +42,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout with nothing but conf/ and the files that `NEEDS` names."""
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     (tmp_path / "dvc.yaml").touch()
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text("[core]\n    no_scm = true\n", "utf-8")
     (tmp_path / "photos").mkdir()
     (tmp_path / "bundle").mkdir()
     torch.save({"a": torch.zeros(1)}, tmp_path / "weights.pth")
@@ -82,7 +84,7 @@ def test_every_choice_passes(choice: str, place: Path) -> None:
 
 
 WRONG = [  # override, key and what the answer says
-    ("+callbacks.x=1", "callbacks", "one of the sections"),
+    ("+callbacks.x=1", "callbacks.x", "expected a setting or a group of conf/"),
     ("seed=99999999999999999999", "seed", "an integer >= 0"),
     ("source.formats=[PNK]", "source.formats", "PNG"),
     ("+source.pth=x", "source.pth", "expected a setting of source"),
@@ -107,22 +109,28 @@ WRONG = [  # override, key and what the answer says
 ]
 
 
+def told_of(overrides: list[str]) -> list[Fault]:
+    """What `retinue compose` tells of `overrides`."""
+    values, faults = compose_collecting([f"+{each}" if "layr" in each else each for each in overrides])
+    return [*faults, *found_faults(values)]
+
+
 @pytest.mark.parametrize("first", range(0, len(WRONG), 5))
 def test_five_at_once_are_all_told(first: int, place: Path) -> None:
     several = WRONG[first : first + 5]
-    with pytest.raises(SettingsFaults) as caught:
-        check(compose([f"+{each}" if "layr" in each else each for each, _, _ in several]))
-    told = {fault.key: str(fault) for fault in caught.value.faults}
+    told = {fault.key: str(fault) for fault in told_of([each for each, _, _ in several])}
     assert told.keys() == {key for _, key, _ in several}
     for _, key, expected in several:
         assert expected in told[key]
 
 
 def test_all_of_them_are_told_in_one_answer(place: Path) -> None:
-    with pytest.raises(SettingsFaults) as caught:
-        check(compose([f"+{each}" if "layr" in each else each for each, _, _ in WRONG]))
-    assert {key for _, key, _ in WRONG} <= {fault.key for fault in caught.value.faults}
-    assert str(caught.value).startswith(f"{len(caught.value.faults)} settings cannot be used:\n  ")
+    assert {key for _, key, _ in WRONG} <= {fault.key for fault in told_of([each for each, _, _ in WRONG])}
+
+
+def test_a_section_that_params_yaml_has_too_many_is_refused(place: Path) -> None:
+    with pytest.raises(SettingsFaults, match=r"callbacks: got .*, expected one of the sections"):
+        check({**compose(), "callbacks": {"x": 1}})
 
 
 RELATED = [
@@ -179,7 +187,7 @@ def test_compose_refuses_and_writes_nothing(place: Path) -> None:
     wrong = ["train.max_epochs=0", "evaluate.threshold=2", "preprocess.image_size=0", "optimizer.lr=-1", "+x.y=1"]
     result = CliRunner().invoke(main, ["compose", *wrong])
     assert result.exit_code == 2
-    for key in ("train.max_epochs", "evaluate.threshold", "preprocess.image_size", "optimizer.lr", "x"):
+    for key in ("train.max_epochs", "evaluate.threshold", "preprocess.image_size", "optimizer.lr", "x.y"):
         assert f"  {key}: got " in result.stderr
     assert {path: path.stat().st_mtime_ns for path in place.rglob("*") if path != place} == {
         path: time for path, time in before.items() if path != place
