@@ -18,7 +18,7 @@ from retinue.pipeline.settings import build
 from retinue.training.losses import main_logits, training_loss
 
 MODELS = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "conf" / "model").glob("*.yaml"))
-LARGE = {"alexnet", "inception_naive", "resnet101", "resnet152", "vgg16", "vgg19", "xception", "zfnet"}
+LARGE = {"alexnet", "inception_naive", "resnet34", "resnet101", "resnet152", "vgg16", "vgg19", "xception", "zfnet"}
 """They take seconds for each test."""
 IMAGES = (
     ["preprocess=gray32"],

@@ -26,8 +26,8 @@ from scenarios import SCENARIOS
 CONF = Path(__file__).resolve().parents[2] / "conf"
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 LARGE = {
-    *("alexnet", "densenet121", "efficientnet_b0", "googlenet", "inception_naive", "resnet34", "resnet50", "resnet101"),
-    *("resnet152", "vgg16", "vgg19", "xception", "zfnet"),
+    *("alexnet", "densenet121", "efficientnet_b0", "googlenet", "inception_naive", "resnet18", "resnet34", "resnet50"),
+    *("resnet101", "resnet152", "vgg16", "vgg19", "xception", "zfnet"),
 }
 """They take seconds for each scenario."""
 SIZES = ((32, 1), (64, 3), (67, 3))
