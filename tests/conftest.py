@@ -23,9 +23,28 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if IS_WORKER:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+LARGE = {
+    *("alexnet", "densenet121", "efficientnet_b0", "googlenet", "inception_naive", "mobilenet_v2", "resnet34"),
+    *("resnet50", "resnet101", "resnet152", "vgg16", "vgg19", "xception", "zfnet"),
+}
+"""Networks that take seconds for a test; all others, new ones, too, are in the default run."""
+
+CHEAP = {"test_parameter_counts.py"}
+"""Files in which they take none."""
+
 # A shared machine has no fixed speed, so no deadline; continuous integration must not fail by chance.
 settings.register_profile("here", deadline=None, derandomize=os.environ.get("CI") == "true")
 settings.load_profile("here")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks as slow what runs a network of `LARGE`, wherever a test is parametrised with it."""
+    for item in items:
+        call = getattr(item, "callspec", None)
+        values = {str(value).removeprefix("model=") for value in call.params.values()} if call else set()
+        if values & LARGE and item.path.name not in CHEAP:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

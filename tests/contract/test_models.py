@@ -18,8 +18,6 @@ from retinue.pipeline.settings import build
 from retinue.training.losses import main_logits, training_loss
 
 MODELS = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "conf" / "model").glob("*.yaml"))
-LARGE = {"alexnet", "inception_naive", "resnet34", "resnet101", "resnet152", "vgg16", "vgg19", "xception", "zfnet"}
-"""They take seconds for each test."""
 IMAGES = (
     ["preprocess=gray32"],
     *(["preprocess=rgb224", f"preprocess.image_size={side}"] for side in (64, 67, 224, 227)),
@@ -27,9 +25,7 @@ IMAGES = (
 """Small images first: a network that takes them is tested at a twelfth of the time."""
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in MODELS]
-)
+@pytest.fixture(scope="module", params=MODELS)
 def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
     """The composition with the model and the first preprocessing whose images it takes."""
     if request.param == "timm":

@@ -201,6 +201,7 @@ def test_compose_writes_what_passes_and_remembers_it(place: Path) -> None:
     assert len([*(place / FOLDER).iterdir()]) == 1
 
 
+@pytest.mark.slow
 def test_a_stage_refuses_before_its_run_begins(project: Project) -> None:
     wrong = ["train.max_epochs=0", "evaluate.threshold=2", "augment.copies_per_image=-1"]
     result = project.run(sys.executable, "-m", "retinue.stages.acquire", *wrong, check=False)

@@ -25,11 +25,6 @@ from scenarios import SCENARIOS
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
-LARGE = {
-    *("alexnet", "densenet121", "efficientnet_b0", "googlenet", "inception_naive", "resnet18", "resnet34", "resnet50"),
-    *("resnet101", "resnet152", "vgg16", "vgg19", "xception", "zfnet"),
-}
-"""They take seconds for each scenario."""
 SIZES = ((32, 1), (64, 3), (67, 3))
 """Sides and channels, the first that a network takes."""
 CLASSES = 3
@@ -64,7 +59,7 @@ def make(settings: dict[str, Any]) -> tuple[Network, RandomImages, Preprocessing
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize("model", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in MODELS])
+@pytest.mark.parametrize("model", MODELS)
 def test_two_epochs_move_what_is_trained_and_nothing_else(model: str, scenario: str) -> None:
     if model == "timm":
         pytest.importorskip("timm", exc_type=ImportError)

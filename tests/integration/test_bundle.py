@@ -94,7 +94,11 @@ def edit(folder: Path, **changes: object) -> None:
         ({"format": 99}, ModelError, "bundle format 99"),
         ({"model": {"_target_": "os.system", "command": "touch hacked"}}, ModelError, "'os.system' is not one of"),
         ({"model": {"_target_": "retinue.models.lenet5.torch.load"}}, ModelError, "is not one of"),
-        ({"model": {"_target_": "retinue.models.lenet5.LeNet5", "depth": 3}}, SettingsError, "Unknown key 'depth'"),
+        (
+            {"model": {"_target_": "retinue.models.lenet5.LeNet5", "depth": 3}},
+            SettingsError,
+            "model.depth: got 3, expected a setting of model",
+        ),
         ({"dataset": {}}, ModelError, "not a model bundle"),
     ],
 )

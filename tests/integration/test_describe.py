@@ -93,6 +93,7 @@ def test_nothing_is_written(project: Project) -> None:
     assert files() == before
 
 
+@pytest.mark.slow
 def test_measured_steps_take_about_the_memory_that_is_alive(capsys: pytest.CaptureFixture[str]) -> None:
     """The growth of the process: what is alive at once, and what the allocator and oneDNN keep besides."""
     document = described(capsys, "model=lenet5", "--batch-size", "2048", "--measure")
@@ -102,6 +103,7 @@ def test_measured_steps_take_about_the_memory_that_is_alive(capsys: pytest.Captu
     assert document["measured"]["threads"] >= 1
 
 
+@pytest.mark.slow
 def test_a_step_that_cannot_be_run_says_so() -> None:
     settings = compose()
     case = DescribeRequest(

@@ -84,6 +84,7 @@ def test_every_plot_is_drawn_without_a_network(plotted: Project) -> None:
         assert f">{text}</text>" in page
 
 
+@pytest.mark.slow
 def test_plots_and_metrics_are_compared_without_a_network(plotted: Project) -> None:
     write_results(seed=1)
     plotted.run("dvc", "plots", "diff", "HEAD", "--out", "compared")

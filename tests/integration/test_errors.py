@@ -186,6 +186,7 @@ def read_only(project: Project, folder: str, *command: str) -> subprocess.Comple
     return project.run("unshare", "-rm", "sh", "-c", script, "sh", *command, check=False)
 
 
+@pytest.mark.slow
 def test_a_read_only_disk_is_explained(finished: Project, tmp_path: Path) -> None:
     project = finished.copy(tmp_path / "project")
     if shutil.which("unshare") is None or read_only(project, "conf", "true").returncode:

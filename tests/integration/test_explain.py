@@ -214,6 +214,7 @@ def explain_settings(root: Path, **changed: Any) -> ExplainSettings:
     return ExplainSettings(**{**load_params(root / "params.yaml")["explain"], **changed})
 
 
+@pytest.mark.slow
 @given(
     outcomes=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.sampled_from([0.4, 0.6, 0.9])), max_size=60),
     per_outcome=st.integers(0, 3),

@@ -277,7 +277,7 @@ def test_the_report_says_what_the_outlines_are_and_nothing_where_there_are_none(
     write_json(artifacts.EXPLANATIONS / "localisation.json", mean_scores(rows))
     section = explanations(ReportInputs.read(), columns=3)
     said = section["sentence"].removeprefix(plain["sentence"])
-    assert f"over the {len(rows)} explained images with an outline, 0.500 of a map lies inside it" in said
+    assert f"over the {len(rows)} explained images with an outline, 0.5000 of a map lies inside it" in said
     assert "1.000 of the strongest points; a uniform map would get 0.062" in said
     scored = {row.image_id for row in rows}
     for card in (card for group in section["groups"] for card in group["cards"]):

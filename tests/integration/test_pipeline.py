@@ -58,6 +58,7 @@ def test_tracking_reruns_nothing(finished: Project, tmp_path: Path) -> None:
     assert would_run(project) == []
 
 
+@pytest.mark.slow
 def test_an_explain_setting_reruns_explain_and_report_only(finished: Project, tmp_path: Path) -> None:
     project = finished.copy(tmp_path / "project")
     project.compose("train.max_epochs=3", "tracking=off", "explain.images_per_outcome=1", "explain.opacity=0.3")

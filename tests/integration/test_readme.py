@@ -87,6 +87,7 @@ def test_retinue_compose_alone_changes_nothing(project: Project) -> None:
     assert project.run("git", "status", "--porcelain").stdout == ""
 
 
+@pytest.mark.slow
 def test_dvc_commands(finished: Project, tmp_path: Path) -> None:
     from retinue.dashboard.plots_page import write_template
 

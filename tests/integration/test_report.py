@@ -248,6 +248,7 @@ def test_the_same_artifacts_give_the_same_bytes_anywhere(tmp_path, monkeypatch):
     assert first == again == elsewhere
 
 
+@pytest.mark.slow
 def test_many_classes_and_files_do_not_make_a_large_page(tmp_path, monkeypatch):
     names = [f"class {i:03d}" for i in range(150)]
     bad = [Quarantined(f"{i}.gif", names[0], "not an image") for i in range(1234)]

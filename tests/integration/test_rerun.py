@@ -121,6 +121,7 @@ class Small(Project):
         return folder.name.rpartition("-")[2]
 
 
+@pytest.mark.slow
 def test_a_run_an_experiment_and_a_fingerprint_lead_to_one_another(small: Small):
     small.experiment("slow", "optimizer.lr=0.1")
     baseline = small.run("git", "rev-parse", "HEAD").stdout.strip()
@@ -140,6 +141,7 @@ def test_a_run_an_experiment_and_a_fingerprint_lead_to_one_another(small: Small)
         assert small.lineage(other) == by_name, other
 
 
+@pytest.mark.slow
 def test_the_commands_that_lineage_prints_work(small: Small):
     small.experiment("slow", "optimizer.lr=0.1")
     small.run("git", "checkout", "--quiet", "--", ".")
@@ -184,6 +186,7 @@ def test_a_run_of_settings_that_were_never_committed_is_reproduced(small: Small)
     assert "reproduced: 4 of 4 numbers are equal." in done.stdout
 
 
+@pytest.mark.slow
 def test_a_number_that_differs_is_told_and_tolerated_on_demand(small: Small):
     small.metrics('{"auc_score": 0.2}')
     done = small.retinue("rerun", small.fingerprint, check=False)
@@ -194,6 +197,7 @@ def test_a_number_that_differs_is_told_and_tolerated_on_demand(small: Small):
     assert "differs by 0.1, within the tolerance" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_number_that_is_missing_is_no_reproduction(small: Small):
     small.metrics('{"log_loss": 0.2}')
     done = small.retinue("rerun", small.fingerprint, "--tolerance", "9", check=False)
@@ -201,6 +205,7 @@ def test_a_number_that_is_missing_is_no_reproduction(small: Small):
     assert [line.split()[-1] for line in done.stdout.splitlines() if line.startswith("log_loss")] == ["missing"]
 
 
+@pytest.mark.slow
 def test_changed_code_is_refused_unless_asked_for(small: Small):
     (small.path / "stage.py").write_text(STAGE.replace("OFFSET", "1"))
     small.repro()
@@ -214,6 +219,7 @@ def test_changed_code_is_refused_unless_asked_for(small: Small):
     assert "differs by 1" in done.stdout
 
 
+@pytest.mark.slow
 def test_images_that_are_gone_or_changed_are_named(small: Small):
     (small.path / "photos" / "b").write_text("6")
     done = small.retinue("rerun", small.fingerprint, check=False)
@@ -324,6 +330,7 @@ def test_what_is_not_there_is_named(small: Small, name: str, message: str):
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_experiments_with_the_same_settings_are_told_apart_by_name(small: Small):
     small.experiment("slow", "optimizer.lr=0.1")
     small.experiment("again", "optimizer.lr=0.1")

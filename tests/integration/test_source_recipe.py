@@ -11,7 +11,7 @@ from PIL import Image
 
 from dashboard_outcomes import MadeUp, made_board
 from report_artifacts import Scene, settings_values, write_artifacts
-from retinue.dashboard.page import render
+from retinue.dashboard.page import render_dashboard
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import read_dataset
 from retinue.pipeline.composition import compose
@@ -80,7 +80,7 @@ def test_the_report_shows_the_name_as_text(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_dashboard_shows_the_name_as_text(tmp_path: Path) -> None:
     outcomes = [MadeUp(f"e{n}", images=n, changes={"source.name": f"{NAME} {n}"}) for n in range(2)]
-    page = render(made_board(tmp_path, outcomes), "page")
+    page = render_dashboard(made_board(tmp_path, outcomes), "page")
     for n in range(2):
         assert f"Ants &amp; &lt;b&gt;bees&lt;/b&gt;, größer {n}, 120 images, 3 classes" in page
     assert "<b>bees" not in page

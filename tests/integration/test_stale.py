@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from project import Project
 from retinue.cli import main
 from retinue.dashboard.collect import chosen_outcomes, collect
-from retinue.dashboard.page import render
+from retinue.dashboard.page import render_dashboard
 from retinue.experiments.lock import read_lock
 from retinue.experiments.outcomes import Experiment, Workspace, all_experiments
 from retinue.lineage.find import find
@@ -102,7 +102,7 @@ def test_the_dashboard_leaves_the_maps_of_the_model_before_out(half: Experiment,
     assert {i for shown in board.images for i in shown.overlays} == {1}
     for i in (0, 2):
         assert board.results[i].notes == [f"explanations: {stopped}"]
-    assert stopped in render(board, "half").replace("&#39;", "'")
+    assert stopped in render_dashboard(board, "half").replace("&#39;", "'")
 
 
 def test_where_names_no_report_of_another_model(half: Experiment) -> None:

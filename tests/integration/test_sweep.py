@@ -66,6 +66,7 @@ def done(finished: Project, tmp_path: Path) -> Project:
     return finished.copy(tmp_path / "project")
 
 
+@pytest.mark.slow
 def test_trials_are_experiments_of_their_own_checkouts(done: Project) -> None:
     """One of two trials fails; its log is shown, it is retried alone, and the best is applied without running."""
     before = state(done)

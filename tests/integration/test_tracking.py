@@ -335,6 +335,7 @@ with track("train", Settings(values)) as tracker:
 """
 
 
+@pytest.mark.slow
 def test_history_survives_kill_9(root: Path):
     environment = {**os.environ, "PYTHONPATH": str(root / "src")}
     command = [sys.executable, "-c", KILLED]
@@ -356,6 +357,7 @@ def test_history_survives_kill_9(root: Path):
     assert run.exit_code is None
 
 
+@pytest.mark.slow
 def test_service_ends_with_a_killed_stage(root: Path):
     environment = {**os.environ, "PYTHONPATH": str(root / "src")}
     command = [sys.executable, "-c", KILLED]
@@ -404,6 +406,7 @@ def test_failed_stage_is_a_failed_run_online(server: wandb_server.Server):
     assert run.exit_code == 1
 
 
+@pytest.mark.slow
 def test_syncing_an_offline_run_sends_what_an_online_run_sends(server: wandb_server.Server, checkout: Path):
     with track("train", settings("online")) as tracker:
         run_stage(tracker)
@@ -471,6 +474,7 @@ def test_online_without_a_server_fails_in_bounded_time(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_server_that_goes_away_costs_nothing(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
     monkeypatch.setattr(wandb_client, "RETRIES", 1)
     monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "1")

@@ -46,6 +46,7 @@ def test_killed_and_resumed_is_uninterrupted(prepared: Project, tmp_path: Path) 
     assert not list((prepared.path / ".cache/train").iterdir())
 
 
+@pytest.mark.slow
 def test_another_setting_does_not_resume(prepared: Project) -> None:
     prepared.kill_training(2, *SETTINGS)
     assert "resuming" not in prepared.stage("train", *SETTINGS, "optimizer.lr=0.001").stdout
@@ -74,6 +75,7 @@ def test_a_constant_predictor_fails(prepared: Project) -> None:
     assert "predicts one class for every validation image" in result.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_never_train_in_one_checkout(prepared: Project) -> None:
     first = prepared.start_stage("train", *SETTINGS, "train.max_epochs=500", "train.patience=null")
     assert first.stdout is not None
@@ -143,6 +145,7 @@ def test_variants_learn(overrides: list[str], prepared: Project) -> None:
     assert all(np.isfinite(v).all() for v in load_file(prepared.path / "models/weights.safetensors").values())
 
 
+@pytest.mark.slow
 def test_training_starts_from_a_file_of_weights_and_says_what_it_took(prepared: Project) -> None:
     published = prepared.path / "published.safetensors"
     published.write_bytes((prepared.path / "models/weights.safetensors").read_bytes())

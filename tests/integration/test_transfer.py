@@ -87,6 +87,7 @@ def test_the_cache_changes_nothing_but_the_time(fixed: Project) -> None:
         shutil.rmtree(features)
 
 
+@pytest.mark.slow
 def test_a_second_training_finds_the_cache(fixed: Project) -> None:
     overrides = [*SETTINGS, *FIXED, *TWO_EPOCHS, "transfer=small_similar"]
     fixed.stage("train", *overrides)
@@ -119,6 +120,7 @@ def test_the_cache_is_off_and_says_why(overrides: list[str], reason: str, prepar
     assert transfer(prepared)["prefix_cache"].startswith(f"off: {reason}")
 
 
+@pytest.mark.slow
 def test_auto_says_why_and_never_opens_the_test_split(prepared: Project) -> None:
     shutil.rmtree(prepared.path / "data/processed/test")
     settings = [*SETTINGS, *TWO_EPOCHS]

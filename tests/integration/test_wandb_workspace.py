@@ -57,7 +57,7 @@ def two_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> wandb_offlin
     tables = curve_tables(labels, probs, ["ant", "bee"], EVALUATE)
     own = {"mode": "offline", "project": "ants", "entity": None, "tags": []}
     with track("evaluate", Settings({"tracking": own, "trainer": {}})) as tracker:
-        evaluate._mirror(tracker, metrics, tables)
+        evaluate._mirror_metrics(tracker, metrics, tables)
     (path,) = Path(".cache/wandb").glob("offline-run-*/run-*.wandb")
     return wandb_offline.read_run(path)
 
@@ -95,6 +95,7 @@ def test_two_classes_have_the_charts_called_binary(two_classes: wandb_offline.Ru
     assert charts == {"test/roc/binary_table", "test/precision_recall/binary_table"}
 
 
+@pytest.mark.slow
 def test_a_curve_is_drawn_as_the_client_draws_it(root: Path, tracked: dict[str, wandb_offline.Run]):
     """The client puts a chart's panel into the config of the run; ours asks for the same table and fields."""
     drawn = tracked["evaluate"].config["_wandb"]["visualize"]

@@ -37,6 +37,7 @@ torch.save(found, f"{folder}/rank-{rank}.pt")
 """
 
 
+@pytest.mark.slow
 def test_two_processes_normalise_as_one(tmp_path: Path, root: Path) -> None:
     torch.manual_seed(0)
     norm = torch.nn.BatchNorm2d(3, momentum=0.3, dtype=torch.float64)

@@ -118,6 +118,7 @@ def test_squeezenet_says_what_it_offers() -> None:
         SqueezeNet(dropout=1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "file", "tensors"),
     [(SqueezeNet, "squeezenet1_0_imagenet.pth", 52), (MobileNetV2, "mobilenet_v2_imagenet.pth", 52 * 6 + 2)],

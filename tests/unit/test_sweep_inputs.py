@@ -19,7 +19,7 @@ def root(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(project.path)
     write(project.path / "known/a/1.png")
     project.commit("images")
-    for name in ("photos (été)/cat/1.png", "data/more/dog/2.png", "known/a/2.png"):
+    for name in ("photos (été)/cat/1.png", "data/more/dog/2.png", "known/a/2.png", "weights.pth"):
         write(project.path / name)
     return project.path
 
@@ -34,8 +34,8 @@ def checked(root: Path, *overrides: str) -> tuple[str, ...]:
 
 
 def test_the_paths_of_all_trials_are_found(root: Path, tmp_path: Path) -> None:
-    found = checked(root, 'source.path="photos (été)",data/more,known', "weights=file", "weights.path=params.yaml")
-    assert found == ("data/more", "known", "params.yaml", "photos (été)")
+    found = checked(root, 'source.path="photos (été)",data/more,known', "weights=file", "weights.path=weights.pth")
+    assert found == ("data/more", "known", "photos (été)", "weights.pth")
     assert "known" not in checked(root, f"source.path={root / 'known'}")  # absolute: the same for a trial
 
 

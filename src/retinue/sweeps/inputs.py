@@ -35,9 +35,11 @@ def check_trials(root: Path, trials: Iterable[Iterable[str]], *, elsewhere: bool
     for overrides in trials:
         values, wrong = compose_collecting(list(overrides))
         named = _named(values)
+        lost = [fault for each in named.items() if (fault := _input_fault(root, *each)) is not None]
         with chdir(root):
-            faults += [*wrong, *found_faults(values, elsewhere=elsewhere)]
-        faults += [*(fault for each in named.items() if (fault := _input_fault(root, *each)) is not None)]
+            found = found_faults(values, elsewhere=elsewhere)
+        told = {fault.key for fault in lost}  # says more than that it is not there
+        faults += [*wrong, *lost, *(fault for fault in found if fault.key not in told)]
         paths |= {path for path in named.values() if not Path(path).is_absolute()}
     if faults:
         raise SettingsFaults(list(dict.fromkeys(faults)))
