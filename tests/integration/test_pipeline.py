@@ -35,11 +35,11 @@ def test_nothing_runs_twice(finished: Project) -> None:
     ("override", "first"),
     [
         ("optimizer.lr=0.0005", "train"),
-        ("explain.opacity=0.3", "explain"),
+        pytest.param("explain.opacity=0.3", "explain", marks=pytest.mark.slow),
         ("report.title=Another", "report"),
-        ("evaluate.threshold=0.4", "evaluate"),
-        ("augment=none", "augment"),
-        ("preprocess.image_size=36", "preprocess"),
+        pytest.param("evaluate.threshold=0.4", "evaluate", marks=pytest.mark.slow),
+        pytest.param("augment=none", "augment", marks=pytest.mark.slow),
+        pytest.param("preprocess.image_size=36", "preprocess", marks=pytest.mark.slow),
         ("source.max_bad_fraction=0.1", "acquire"),
     ],
 )

@@ -33,6 +33,7 @@ def prepared(finished: Project, tmp_path: Path) -> Project:
     return finished.copy(tmp_path / "project")
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_uninterrupted(prepared: Project, tmp_path: Path) -> None:
     uninterrupted = prepared.copy(tmp_path / "uninterrupted")
     uninterrupted.stage("train", *SETTINGS)
