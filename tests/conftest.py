@@ -24,10 +24,11 @@ if IS_WORKER:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 LARGE = {
-    *("alexnet", "densenet121", "efficientnet_b0", "googlenet", "inception_naive", "mobilenet_v2", "resnet34"),
-    *("resnet50", "resnet101", "resnet152", "vgg16", "vgg19", "xception", "zfnet"),
+    *("alexnet", "densenet121", "efficientnet_b0", "googlenet", "inception_naive", "mobilenet_v1", "mobilenet_v2"),
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "squeezenet1_0", "vgg16", "vgg19", "xception"),
+    "zfnet",
 }
-"""Networks that take seconds for a test; all others, new ones, too, are in the default run."""
+"""Networks that take long, test by test; all others, new ones, too, are in the default run."""
 
 CHEAP = {"test_parameter_counts.py"}
 """Files in which they take none."""

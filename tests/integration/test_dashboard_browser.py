@@ -102,6 +102,7 @@ def test_it_opens_with_the_leaders_chosen(visit: Page, board: Dashboard) -> None
     assert min(sizes) > 0
 
 
+@pytest.mark.slow
 def test_a_click_sorts_by_the_full_number_and_a_key_turns_it(visit: Page, board: Dashboard) -> None:
     for key, falls in {"log_loss": False, "parameters": False, "optimizer.lr": True, "accuracy_score": True}.items():
 
@@ -148,12 +149,14 @@ def test_the_text_filters(visit: Page) -> None:
         assert sorted(names(visit)) == COMPARABLE
 
 
+@pytest.mark.slow
 def test_a_changed_value_filters(visit: Page) -> None:
     visit.get_by_role("combobox", name="lr", exact=True).select_option("0.01")
     assert names(visit) == ["best"]
     assert visit.locator("#front").inner_text() == "best"
 
 
+@pytest.mark.slow
 def test_what_was_scored_on_other_images_is_apart(visit: Page, board: Dashboard) -> None:
     visit.get_by_label("Test images").select_option("B")
     assert names(visit) == ["elsewhere"]
@@ -168,6 +171,7 @@ def test_what_was_scored_on_other_images_is_apart(visit: Page, board: Dashboard)
     assert "not comparable" in visit.locator("#roc").inner_text()
 
 
+@pytest.mark.slow
 def test_who_cannot_be_told_apart_is_marked(visit: Page, board: Dashboard) -> None:
     column = heading(visit, "accuracy_score.leader").evaluate("(e) => e.cellIndex")
     for name in COMPARABLE:
@@ -187,6 +191,7 @@ def test_who_cannot_be_told_apart_is_marked(visit: Page, board: Dashboard) -> No
     assert f"{len(together)} of 7 others cannot be told apart from it" in said
 
 
+@pytest.mark.slow
 def test_two_chosen_are_compared(visit: Page, board: Dashboard) -> None:
     choose(visit, "small", "poor")
     a, b = (board.results[index(board, name)].scored for name in ("small", "poor"))
@@ -216,6 +221,7 @@ def test_two_chosen_are_compared(visit: Page, board: Dashboard) -> None:
     assert sorted(settings) == ["model.name\tmlp\tlenet5", "optimizer.lr\t0.1\t0.003"]
 
 
+@pytest.mark.slow
 def test_the_order_of_choosing_turns_the_difference(visit: Page) -> None:
     difference = lambda: visit.locator("#scores tbody tr").first.locator("td").nth(2).inner_text()  # noqa: E731
     choose(visit, "small", "poor")
@@ -225,6 +231,7 @@ def test_the_order_of_choosing_turns_the_difference(visit: Page) -> None:
     assert difference() == first.replace("+", "−")
 
 
+@pytest.mark.slow
 def test_three_chosen_share_curves_and_images(visit: Page) -> None:
     choose(visit, "best", "small", "large")
     assert "Choose two" in visit.locator("#compare").inner_text()
@@ -237,6 +244,7 @@ def test_three_chosen_share_curves_and_images(visit: Page) -> None:
     assert visit.locator(".explained .missing").count() == 4  # two images that only `large` explains
 
 
+@pytest.mark.slow
 def test_the_pareto_front_is_what_nothing_beats(visit: Page, board: Dashboard) -> None:
     members = [board.results[i] for i in board.groups[0].members]
     points = {r.name: (r.cost["parameters"], -r.metrics["accuracy_score"]) for r in members}
@@ -254,6 +262,7 @@ def test_the_pareto_front_is_what_nothing_beats(visit: Page, board: Dashboard) -
     assert visit.locator("#cost select option", has_text="ms per image").count() == 0
 
 
+@pytest.mark.slow
 def test_a_stretch_of_an_axis_filters(visit: Page, board: Dashboard) -> None:
     handle = visit.locator('g.scale[data-axis="accuracy_score"] .handle')
     handle.scroll_into_view_if_needed()
@@ -273,6 +282,7 @@ def test_a_stretch_of_an_axis_filters(visit: Page, board: Dashboard) -> None:
     assert sorted(names(visit)) == COMPARABLE
 
 
+@pytest.mark.slow
 def test_ranges_can_be_typed(visit: Page) -> None:
     visit.get_by_text("Ranges as numbers").click()
     field = visit.get_by_label("parameters, at most")
@@ -281,6 +291,7 @@ def test_ranges_can_be_typed(visit: Page) -> None:
     assert sorted(names(visit)) == ["run-s0", "run-s1", "run-s2", "small"]
 
 
+@pytest.mark.slow
 def test_seeds_are_grouped_by_a_switch(visit: Page, board: Dashboard) -> None:
     assert not visit.locator("#seeds").is_visible()
     visit.get_by_label("Group seeds").check()
@@ -306,6 +317,7 @@ def download(page: Page, kind: str) -> str:
     return Path(done.path()).read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_the_downloads_hold_every_digit(visit: Page, board: Dashboard) -> None:
     stored = [json.loads(r.outcome.files("evaluation/metrics.json")[""].read_text("utf-8")) for r in board.results]
     for row, expected in zip(json.loads(download(visit, "JSON")), stored, strict=True):
@@ -316,6 +328,7 @@ def test_the_downloads_hold_every_digit(visit: Page, board: Dashboard) -> None:
         assert [float(row["auc_score.low"]), float(row["auc_score.high"])] == expected["intervals"]["auc_score"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [500, 1280])
 def test_the_page_never_scrolls_sideways_and_can_be_read(
@@ -336,6 +349,7 @@ def test_the_page_never_scrolls_sideways_and_can_be_read(
         assert page.evaluate(CONTRAST) == []
 
 
+@pytest.mark.slow
 def test_the_keyboard_is_enough(visit: Page) -> None:
     visit.keyboard.press("Tab")
     assert visit.evaluate("document.activeElement.className") == "skip"
@@ -356,6 +370,7 @@ def test_the_keyboard_is_enough(visit: Page) -> None:
     assert unnamed == []
 
 
+@pytest.mark.slow
 def test_a_print_is_light_and_whole(browser: Browser, address: str) -> None:
     for page in opened(browser, address, width=1032, scheme="dark"):  # A4, landscape, with margins
         page.emulate_media(media="print", color_scheme="dark")
@@ -367,6 +382,7 @@ def test_a_print_is_light_and_whole(browser: Browser, address: str) -> None:
         assert page.locator("#experiments tbody tr:visible").count() == 9
 
 
+@pytest.mark.slow
 def test_the_tables_are_whole_without_the_script(browser: Browser, address: str) -> None:
     context = browser.new_context(java_script_enabled=False, offline=True)
     page = context.new_page()

@@ -74,6 +74,7 @@ def write_results(seed: int) -> None:
     write_table(artifacts.MODEL / "history.csv", Epoch, epochs)
 
 
+@pytest.mark.slow
 def test_every_plot_is_drawn_without_a_network(plotted: Project) -> None:
     plotted.run("dvc", "plots", "show", "--out", "shown")
     page = drawn(plotted.path / "shown" / "index.html")

@@ -146,6 +146,7 @@ def test_nothing_is_changed_but_the_output(checkout: Path, capfd: pytest.Capture
     assert "warning" not in capfd.readouterr().err.lower()
 
 
+@pytest.mark.slow
 def test_it_works_below_the_root_of_the_checkout(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

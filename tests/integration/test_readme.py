@@ -106,6 +106,7 @@ def test_dvc_commands(finished: Project, tmp_path: Path) -> None:
     assert not re.search(r"<(script|link)[^>]+(src|href)=.?https?:", page)
 
 
+@pytest.mark.slow
 def test_a_stage_by_hand(finished: Project, tmp_path: Path) -> None:
     (command,) = {c for c in COMMANDS if c.startswith("PYTHONPATH=src python -m retinue.stages")}
     project = finished.copy(tmp_path / "project")

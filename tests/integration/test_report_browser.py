@@ -96,6 +96,7 @@ def test_it_opens_without_a_network_and_without_a_complaint(browser, pages, name
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCENES)
 @pytest.mark.parametrize("width", [375, 1280])
 def test_the_page_never_scrolls_sideways(browser, pages, name, width):
@@ -111,6 +112,7 @@ def test_the_page_never_scrolls_sideways(browser, pages, name, width):
         assert outside == []
 
 
+@pytest.mark.slow
 def test_wide_tables_scroll_inside_their_box(browser, pages):
     with Visit(browser, pages["ten"], width=375) as visit:
         wide = visit.page.evaluate(
@@ -123,6 +125,7 @@ def test_wide_tables_scroll_inside_their_box(browser, pages):
         assert box.get_attribute("tabindex") == "0"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCENES)
 def test_every_image_is_loaded(browser, pages, name):
     with Visit(browser, pages[name]) as visit:
@@ -139,6 +142,7 @@ def test_every_image_is_loaded(browser, pages, name):
         assert min(charts) > 250
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ten", "two"])
 def test_the_figures_that_are_seen_are_those_of_the_metrics(browser, pages, name):
     metrics = artifacts.read_metrics(pages[name])
@@ -175,6 +179,7 @@ def test_a_click_on_a_heading_sorts(browser, pages):
         assert visit.complaints == []
 
 
+@pytest.mark.slow
 def test_settings_open_on_a_click(browser, pages):
     with Visit(browser, pages["ten"], width=375) as visit:
         optimizer = visit.page.locator("details", has_text="weight_decay").first
@@ -183,6 +188,7 @@ def test_settings_open_on_a_click(browser, pages):
         assert optimizer.get_by_text("weight_decay", exact=True).is_visible()
 
 
+@pytest.mark.slow
 def test_the_keyboard_reaches_the_results_first(browser, pages):
     with Visit(browser, pages["ten"]) as visit:
         skip = visit.page.locator("a.skip")
@@ -191,6 +197,7 @@ def test_the_keyboard_reaches_the_results_first(browser, pages):
         assert skip.evaluate("(e) => e === document.activeElement && e.getBoundingClientRect().left >= 0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "scheme"), [("ten", "light"), ("ten", "dark"), ("hostile", "dark")])
 def test_text_stands_out_in_light_and_dark(browser, pages, name, scheme):
     """WCAG 2.1, success criterion 1.4.3: contrast of at least 4.5, over the colours that really lie behind."""
@@ -202,6 +209,7 @@ def test_text_stands_out_in_light_and_dark(browser, pages, name, scheme):
         assert weak == []
 
 
+@pytest.mark.slow
 def test_a_print_shows_everything_and_no_dark_page(browser, pages):
     with Visit(browser, pages["ten"], scheme="dark") as visit:
         visit.page.emulate_media(media="print", color_scheme="dark")
@@ -214,6 +222,7 @@ def test_a_print_shows_everything_and_no_dark_page(browser, pages):
         assert cut == 0
 
 
+@pytest.mark.slow
 def test_the_page_is_whole_without_its_script(browser, pages):
     context = browser.new_context(java_script_enabled=False, offline=True)
     page = context.new_page()

@@ -314,6 +314,7 @@ def test_the_clone_is_kept_on_demand_and_the_cache_shared_on_demand(small: Small
     assert "exists already" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -53,6 +53,7 @@ def test_another_setting_does_not_resume(prepared: Project) -> None:
     assert "resuming" not in prepared.stage("train", *SETTINGS, "optimizer.lr=0.001").stdout
 
 
+@pytest.mark.slow
 def test_a_broken_resume_checkpoint_is_named(prepared: Project) -> None:
     prepared.kill_training(2, *SETTINGS)
     (last,) = prepared.path.glob(".cache/train/*/last.ckpt")

@@ -137,6 +137,7 @@ def test_auto_says_why_and_never_opens_the_test_split(prepared: Project) -> None
     assert all(np.array_equal(chosen[name], named[name]) for name in named)
 
 
+@pytest.mark.slow
 def test_gradual_unfreezing_is_in_the_ledger(prepared: Project) -> None:
     prepared.stage("train", *SETTINGS, "transfer=small_similar", "transfer.unfreeze_every=1")
     document = transfer(prepared)

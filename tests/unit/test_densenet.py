@@ -13,6 +13,8 @@ from retinue.models.densenet import DenseBlock, DenseNet
 from retinue.pipeline.errors import ModelError, SettingsError
 from retinue.transfer.weights import load_weights
 
+pytestmark = pytest.mark.slow  # built at full size, test by test
+
 
 def shapes_of_features(network: DenseNet, image_size: int = 224) -> dict[str, tuple[int, ...]]:
     """Name of each part of the features, on the meta device -> shape of its output for one image."""

@@ -16,6 +16,8 @@ from retinue.transfer.freezing import freeze
 from retinue.transfer.weights import load_weights
 from scenarios import scenario
 
+pytestmark = pytest.mark.slow  # built at full size, test by test
+
 
 def children_shapes(network: nn.Module, image_size: int = 224) -> dict[str, tuple[int, ...]]:
     """Name of each direct part of a network on the meta device -> shape of its output for one image."""

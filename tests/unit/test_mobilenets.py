@@ -11,6 +11,8 @@ from retinue.models.mobilenet_v1 import DepthwiseSeparable, MobileNetV1
 from retinue.models.mobilenet_v2 import InvertedResidual, MobileNetV2
 from retinue.pipeline.errors import SettingsError
 
+pytestmark = pytest.mark.slow  # built at full size, test by test
+
 
 def output_shapes(network: nn.Module, image_size: int = 224) -> dict[str, tuple[int, ...]]:
     """Name of every module of a network on the meta device -> shape of its output for one image."""
