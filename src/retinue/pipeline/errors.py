@@ -75,6 +75,10 @@ class TrainingError(RetinueError):
     """Training or evaluation gave a result that must not be used (NaN loss, constant predictor)."""
 
 
+_LISTED = 40
+"""So many names are all listed; of more, those that are most like the one that was given."""
+
+
 def unknown(kind: str, name: str, available: Iterable[str]) -> str:
     """Says that `name` is not one of `available`, with the nearest match.
 
@@ -84,8 +88,8 @@ def unknown(kind: str, name: str, available: Iterable[str]) -> str:
     names = sorted(available)
     match = nearest(name, names)
     suggestion = f" Did you mean {match!r}?" if match else ""
-    listed = ", ".join(names) if names else "none"
-    return f"Unknown {kind} {name!r}.{suggestion} Available: {listed}."
+    shown = names if len(names) <= _LISTED else difflib.get_close_matches(name, names, n=8, cutoff=0) + ["…"]
+    return f"Unknown {kind} {name!r}.{suggestion} Available: {', '.join(shown) if names else 'none'}."
 
 
 def nearest(name: str, available: Iterable[str]) -> str | None:
