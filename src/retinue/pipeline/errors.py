@@ -88,7 +88,7 @@ def unknown(kind: str, name: str, available: Iterable[str]) -> str:
     names = sorted(available)
     match = nearest(name, names)
     suggestion = f" Did you mean {match!r}?" if match else ""
-    shown = names if len(names) <= _LISTED else difflib.get_close_matches(name, names, n=8, cutoff=0) + ["…"]
+    shown = names if len(names) <= _LISTED else [*difflib.get_close_matches(name, names, n=8, cutoff=0), "…"]
     return f"Unknown {kind} {name!r}.{suggestion} Available: {', '.join(shown) if names else 'none'}."
 
 
