@@ -62,14 +62,14 @@ class _EpochTime(L.Callback):
 
 
 def _stage_epoch(settings: dict[str, Any], dataset: Dataset, store: ImageStore, labels: np.ndarray) -> float:
-    own = TrainSettings(**{**settings["train"], "max_epochs": 2})
+    train_settings = TrainSettings(**{**settings["train"], "max_epochs": 2})
     trainer_settings = TrainerSettings(**{**settings["trainer"], "progress_bar": False})
     policy = Policy(settings["augment"]["transforms"], seed=0)
     network = build_network(settings["model"], dataset)
     classifier = Classifier(
         network,
-        ImageForward(network, Preprocessing.from_dataset(dataset), channels_last=own.channels_last),
-        own,
+        ImageForward(network, Preprocessing.from_dataset(dataset), channels_last=train_settings.channels_last),
+        train_settings,
         optimizer=settings["optimizer"],
         schedule=settings["schedule"],
         groups=lambda: [{"params": list(network.parameters())}],
@@ -82,11 +82,13 @@ def _stage_epoch(settings: dict[str, Any], dataset: Dataset, store: ImageStore, 
         batches = Batches(
             StoredImages([few], labels[:CLASSES]),
             StoredImages([store], labels, None if policy.is_empty else policy),
-            batch_size=own.batch_size,
+            batch_size=train_settings.batch_size,
             num_workers=trainer_settings.train_workers,
         )
         clock = _EpochTime()
-        trainer = make_trainer(trainer_settings, seed=0, max_epochs=2, precision=own.precision, callbacks=[clock])
+        trainer = make_trainer(
+            trainer_settings, seed=0, max_epochs=2, precision=train_settings.precision, callbacks=[clock]
+        )
         trainer.fit(classifier, batches)
     return clock.seconds
 

@@ -65,12 +65,15 @@ def test_two_epochs_move_what_is_trained_and_nothing_else(model: str, scenario: 
         pytest.importorskip("timm", exc_type=ImportError)
     settings = compose([f"model={model}", f"transfer={scenario}", "weights=file", "weights.path=unused.pth"])
     network, images, preprocessing = make(settings)
-    chosen, own = build(settings["transfer"], where="transfer"), strict(TrainSettings, settings["train"], where="train")
+    chosen, train_settings = (
+        build(settings["transfer"], where="transfer"),
+        strict(TrainSettings, settings["train"], where="train"),
+    )
     freezing = freeze(network, chosen)
     classifier = Classifier(
         network,
         ImageForward(network, preprocessing, channels_last=False),
-        own,
+        train_settings,
         optimizer=settings["optimizer"],
         schedule=settings["schedule"],
         groups=partial(parameter_groups, network, freezing, chosen, settings["optimizer"]),
@@ -80,9 +83,9 @@ def test_two_epochs_move_what_is_trained_and_nothing_else(model: str, scenario: 
     )
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
-    hardware = strict(TrainerSettings, {**settings["trainer"], "progress_bar": False}, where="trainer")
+    trainer_settings = strict(TrainerSettings, {**settings["trainer"], "progress_bar": False}, where="trainer")
     ledger = FreezeCheck(network)
-    trainer = make_trainer(hardware, seed=0, callbacks=[ledger], max_epochs=2)
+    trainer = make_trainer(trainer_settings, seed=0, callbacks=[ledger], max_epochs=2)
     trainer.fit(classifier, Batches(images, images, batch_size=4, num_workers=0))
     ledger.check_result()
 

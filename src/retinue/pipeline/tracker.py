@@ -178,8 +178,8 @@ def track(stage: str, settings: Settings) -> Iterator[Tracker]:
         SettingsError: the section tracking is wrong.
         RetinueError: mode is online, and there is no API key or no server that takes the run.
     """
-    own = settings.section("tracking", TrackingSettings)
-    if own.mode == "off":
+    tracking = settings.section("tracking", TrackingSettings)
+    if tracking.mode == "off":
         yield Tracker(None)
         return
     fingerprint = settings.fingerprint()
@@ -190,19 +190,19 @@ def track(stage: str, settings: Settings) -> Iterator[Tracker]:
     origin = {"git_revision": commit, "git_dirty": dirty, "settings_fingerprint": fingerprint, **source}
     exact = json.dumps(settings.all(), ensure_ascii=False)  # of the config itself W&B makes 1.0 a 1
     config = {**settings.all(), "lineage": {**origin, "deps": hashes(paths.deps), "settings": exact}}
-    tags = list(dict.fromkeys([*own.tags, *([source["sweep"][:MAX_TAG]] if "sweep" in source else [])]))
-    with service(own.mode):
+    tags = list(dict.fromkeys([*tracking.tags, *([source["sweep"][:MAX_TAG]] if "sweep" in source else [])]))
+    with service(tracking.mode):
         run = start_run(
-            own.mode,
-            project=own.project,
-            entity=own.entity,
+            tracking.mode,
+            project=tracking.project,
+            entity=tracking.entity,
             tags=tags,
             group=fingerprint,
             job_type=stage,
             name=f"{stage}-{fingerprint}",
             config=config,
         )
-        print(f"W&B run {run.name}: {run.url if own.mode == 'online' else folder_of(run)}", flush=True)
+        print(f"W&B run {run.name}: {run.url if tracking.mode == 'online' else folder_of(run)}", flush=True)
         tracker = Tracker(run, origin)
         try:
             yield tracker

@@ -128,14 +128,13 @@ SECTIONS = sections_of(AugmentPlan)
 def run(settings: Settings, tracker: Tracker) -> None:
     """Writes data/augmented/: policy.json, preview.png and, for copies, a store and its manifest.csv (`Sample`)."""
     plan = load_plan(AugmentPlan, settings)
-    own = plan.augment
-    policy = Policy(own.transforms, plan.seed)
+    policy = Policy(plan.augment.transforms, plan.seed)
     dataset = artifacts.read_dataset()
     images = ImageStore(artifacts.PROCESSED / "train")
     samples = read_table(artifacts.PROCESSED / "train" / artifacts.MANIFEST, Sample)
     policy.check(images[0])
     shown = preview_indices([sample.label for sample in samples], len(dataset.classes))
-    draws = Draws(images, policy, shown, own.copies_per_image)
+    draws = Draws(images, policy, shown, plan.augment.copies_per_image)
     trainer = make_trainer(plan.trainer, seed=plan.seed, logger=tracker.lightning_logger())
     with replacing(artifacts.AUGMENTED, leader=trainer.is_global_zero) as folder:
         stores = {folder / _PREVIEW: draws.previewed}
@@ -155,13 +154,13 @@ def run(settings: Settings, tracker: Tracker) -> None:
             preview_sheet(images, drawn, draws.shown, names).save(folder / artifacts.PREVIEW.name)
         shutil.rmtree(folder / _PREVIEW)
         if draws.copied:
-            write_table(folder / artifacts.MANIFEST, Sample, _copies(samples, own.copies_per_image))
+            write_table(folder / artifacts.MANIFEST, Sample, _copies(samples, plan.augment.copies_per_image))
     tracker.summary({"copies": draws.copied})
-    tracker.images("augmentation", [artifacts.PREVIEW], [f"policy {own.name}"])
+    tracker.images("augmentation", [artifacts.PREVIEW], [f"policy {plan.augment.name}"])
     tracker.artifact(artifacts.AUGMENTED, "dataset")
     print(
-        f"policy {own.name} of {len(own.transforms)} transform(s), {figure(draws.copied)} extra images -> "
-        f"{artifacts.AUGMENTED}"
+        f"policy {plan.augment.name} of {len(plan.augment.transforms)} transform(s), {figure(draws.copied)} extra "
+        f"images -> {artifacts.AUGMENTED}"
     )
 
 

@@ -85,7 +85,6 @@ SECTIONS = sections_of(EvaluatePlan)
 def run(settings: Settings, tracker: Tracker) -> None:
     """Reads models/ and the test split, computes the logits, writes evaluation/."""
     plan = load_plan(EvaluatePlan, settings)
-    own = plan.evaluate
     bundle = Bundle.load()
     samples = _test_samples(bundle)
     labels = np.array([sample.label for sample in samples], np.int64)
@@ -95,7 +94,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
         if trainer.is_global_zero:
             RowFile.create(file, (len(samples), num_logits(len(bundle.classes))), np.float32).close()
         images = StoredImages([ImageStore(_TEST)], labels.tolist())
-        batches = Batches(images, batch_size=own.batch_size, num_workers=plan.trainer.train_workers)
+        batches = Batches(images, batch_size=plan.evaluate.batch_size, num_workers=plan.trainer.train_workers)
         with writing(trainer, {"logits": lambda: RowFile(file, writable=True)}):
             trainer.test(Evaluate(bundle), batches, verbose=False)
         if not trainer.is_global_zero:
@@ -103,12 +102,12 @@ def run(settings: Settings, tracker: Tracker) -> None:
         logits = np.load(file, allow_pickle=False)
         _check_logits(logits, samples)
         probs = to_probs(logits)
-        predicted = decide(probs, own.threshold)
-        _check_predicted(predicted, bundle.classes, own.threshold)
+        predicted = decide(probs, plan.evaluate.threshold)
+        _check_predicted(predicted, bundle.classes, plan.evaluate.threshold)
         seed = draw_seed(plan.seed, "bootstrap")
-        metrics = summary.metrics_document(labels, probs, bundle.classes, asdict(own), seed=seed)
+        metrics = summary.metrics_document(labels, probs, bundle.classes, asdict(plan.evaluate), seed=seed)
         _write_predictions(folder, samples, probs, predicted)
-        tables = summary.curve_tables(labels, probs, bundle.classes, asdict(own))
+        tables = summary.curve_tables(labels, probs, bundle.classes, asdict(plan.evaluate))
         with replacing(artifacts.CURVES) as curves:
             for rows in tables.values():
                 row_type = type(rows[0])
@@ -117,7 +116,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     _mirror_metrics(tracker, metrics, tables)
     print(
         f"test split, {figure(len(samples))} images: accuracy {figure(metrics['accuracy_score'])} "
-        f"({percent(own.confidence_level)} interval {interval(metrics['intervals']['accuracy_score'])}), "
+        f"({percent(plan.evaluate.confidence_level)} interval {interval(metrics['intervals']['accuracy_score'])}), "
         f"AUC {figure(metrics['auc_score'])}"
     )
 

@@ -127,12 +127,11 @@ def run(settings: Settings, tracker: Tracker) -> None:
     """Reads models/, the predictions and the test store, writes explanations/: maps.npy, overlays/, gallery.json and,
     where the test split has masks, localisation.csv (`Localisation`) and localisation.json (`mean_scores`)."""
     plan = load_plan(ExplainPlan, settings)
-    own = plan.explain
     bundle = Bundle.load()
     store = ImageStore(artifacts.PROCESSED / "test")
     masks = _masks(store)
-    gallery = choose(_predictions(store), len(bundle.classes), own)
-    explainer, reason = _located(build(own.explainer, where="explain.explainer"), bundle, store)
+    gallery = choose(_predictions(store), len(bundle.classes), plan.explain)
+    explainer, reason = _located(build(plan.explain.explainer, where="explain.explainer"), bundle, store)
     if reason is not None:
         gallery = []
     # Nothing is drawn here, so the seed of the run changes nothing and is not read.
@@ -144,18 +143,20 @@ def run(settings: Settings, tracker: Tracker) -> None:
             RowFile.create(folder / artifacts.MAPS.name, shape, np.float32).close()
         if gallery:
             batches = Batches(
-                ChosenImages(store, masks, gallery), batch_size=own.batch_size, num_workers=plan.trainer.train_workers
+                ChosenImages(store, masks, gallery),
+                batch_size=plan.explain.batch_size,
+                num_workers=plan.trainer.train_workers,
             )
             places: dict[str, Callable[[], ResultSink]] = {
                 "maps": lambda: RowFile(folder / artifacts.MAPS.name, writable=True),
                 "overlays": lambda: PngSink(folder / artifacts.OVERLAYS.name),
             }
             with writing(trainer, places):
-                trainer.predict(Explain(bundle, explainer, own), batches, return_predictions=False)
+                trainer.predict(Explain(bundle, explainer, plan.explain), batches, return_predictions=False)
         if not trainer.is_global_zero:
             return
         document = {
-            "explainer": own.name,
+            "explainer": plan.explain.name,
             "target_layer": explainer.target_layer,
             "applicable": reason is None,
             "reason": reason,
@@ -165,7 +166,10 @@ def run(settings: Settings, tracker: Tracker) -> None:
         if masks is not None:
             _localise(folder, gallery, masks, tracker)
     _mirror_gallery(tracker, gallery, bundle.classes)
-    print(reason or f"{own.name} of {explainer.target_layer}: {len(gallery)} of {len(store)} test images explained")
+    print(
+        reason
+        or f"{plan.explain.name} of {explainer.target_layer}: {len(gallery)} of {len(store)} test images explained"
+    )
 
 
 def choose(predictions: Sequence[Prediction], num_classes: int, settings: ExplainSettings) -> list[Explanation]:

@@ -138,18 +138,19 @@ def run(settings: Settings, tracker: Tracker) -> None:
     """Writes data/processed/: a store and its manifest.csv (`Sample`) for each split, dataset.json, and test/masks/,
     a store in the order of the test split, where the source has masks."""
     plan = load_plan(PreprocessPlan, settings)
-    own, source = plan.preprocess, plan.source
+    preprocess, source = plan.preprocess, plan.source
     images = read_table(artifacts.RAW_MANIFEST, RawImage)
-    splits = SplitPlan(images, own, plan.seed)
+    splits = SplitPlan(images, preprocess, plan.seed)
     trainer = make_trainer(plan.trainer, seed=plan.seed, logger=tracker.lightning_logger())
-    resizing = Preprocessing(own.image_size, own.resize, own.channels, (0.0,) * own.channels, (1.0,) * own.channels)
+    side, channels = preprocess.image_size, preprocess.channels
+    resizing = Preprocessing(side, preprocess.resize, channels, (0.0,) * channels, (1.0,) * channels)
     is_train, is_test = (splits.split_of == SPLITS.index(name) for name in ("train", "test"))
     has_masks = from_source(source.mask, splits.samples["test"][0].image_id) is not None
     loaded = SourceImages(source, images, is_train, is_test & has_masks, resizing)
     batches = Batches(loaded, batch_size=_BATCH_SIZE, num_workers=plan.trainer.num_workers)
     with replacing(artifacts.PROCESSED, leader=trainer.is_global_zero) as folder:
         if trainer.is_global_zero:
-            _make_room(folder, splits, own, has_masks)
+            _make_room(folder, splits, preprocess, has_masks)
         masks = [folder / _MASKS] if has_masks else []
         places: dict[str, Callable[[], ResultSink]] = {
             "images": lambda: Stores([folder / name for name in SPLITS], splits.split_of, splits.row_of),
@@ -162,25 +163,27 @@ def run(settings: Settings, tracker: Tracker) -> None:
             return
         for name, samples in splits.samples.items():
             write_table(folder / name / artifacts.MANIFEST, Sample, samples)
-        dataset = _describe(source.name, own, splits, _summed_histograms(folder / _HISTOGRAMS))
+        dataset = _describe(source.name, preprocess, splits, _summed_histograms(folder / _HISTOGRAMS))
         artifacts.write_dataset(folder / artifacts.DATASET.name, dataset)
     counts = {name: len(samples) for name, samples in splits.samples.items()}
-    tracker.summary({**counts, "image_size": own.image_size, "channels": own.channels})
+    tracker.summary({**counts, "image_size": side, "channels": channels})
     for name in SPLITS:
         tracker.artifact(artifacts.PROCESSED / name, "dataset")
     listed = ", ".join(f"{figure(count)} {name}" for name, count in counts.items())
-    print(f"{listed}; {own.image_size} x {own.image_size} x {own.channels} -> {artifacts.PROCESSED}")
+    print(
+        f"{listed}; {preprocess.image_size} x {preprocess.image_size} x {preprocess.channels} -> {artifacts.PROCESSED}"
+    )
 
 
-def _make_room(folder: Path, splits: SplitPlan, own: PreprocessSettings, has_masks: bool) -> None:
+def _make_room(folder: Path, splits: SplitPlan, preprocess: PreprocessSettings, has_masks: bool) -> None:
     """Makes the files that the ranks write to."""
-    side = own.image_size
+    side = preprocess.image_size
     for name, samples in splits.samples.items():
-        ImageStore.create(folder / name, len(samples), (side, side, own.channels)).close()
+        ImageStore.create(folder / name, len(samples), (side, side, preprocess.channels)).close()
     if has_masks:
         ImageStore.create(folder / _MASKS, len(splits.samples["test"]), (side, side, 1)).close()
     num_batches = math.ceil(len(splits.row_of) / _BATCH_SIZE)
-    RowFile.create(folder / _HISTOGRAMS, (num_batches, own.channels, 256), np.int64).close()
+    RowFile.create(folder / _HISTOGRAMS, (num_batches, preprocess.channels, 256), np.int64).close()
 
 
 def _summed_histograms(histograms: Path) -> list[list[int]]:
@@ -197,8 +200,8 @@ def _drawn_together(image: RawImage) -> str:
     return image.group or (image.sha256 if drawn else "")
 
 
-def _describe(name: str, own: PreprocessSettings, splits: SplitPlan, histograms: list[list[int]]) -> Dataset:
-    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if own.statistics == "imagenet" else mean_and_std(histograms)
+def _describe(name: str, preprocess: PreprocessSettings, splits: SplitPlan, histograms: list[list[int]]) -> Dataset:
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if preprocess.statistics == "imagenet" else mean_and_std(histograms)
     return Dataset(
         name=name,
         classes=splits.classes,
@@ -206,9 +209,9 @@ def _describe(name: str, own: PreprocessSettings, splits: SplitPlan, histograms:
             split_name: artifacts.counts_of((sample.label for sample in samples), splits.classes)
             for split_name, samples in splits.samples.items()
         },
-        image_size=own.image_size,
-        resize=own.resize,
-        channels=own.channels,
+        image_size=preprocess.image_size,
+        resize=preprocess.resize,
+        channels=preprocess.channels,
         mean=mean,
         std=std,
     )

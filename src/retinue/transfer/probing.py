@@ -77,7 +77,7 @@ def measure_similarity(
     networks: Mapping[str, Network],
     images: StoredImages,
     preprocessing: Preprocessing,
-    hardware: TrainerSettings,
+    trainer_settings: TrainerSettings,
     *,
     limit: int,
     folds: int,
@@ -90,7 +90,7 @@ def measure_similarity(
         networks: `transferred`, with the initial weights, and `untrained`.
         images: of the training split.
         preprocessing: normalises them.
-        hardware: conf/trainer.
+        trainer_settings: conf/trainer.
         limit: at most so many images are looked at.
         folds: of the cross-validation.
         batch_size: images of a forward pass, per device.
@@ -101,7 +101,7 @@ def measure_similarity(
     scores: dict[str, Any] = {}
     for name, network in networks.items():
         module = HeadInputs(network, preprocessing, len(chosen))
-        batches = Batches(Chosen(images, chosen), batch_size=batch_size, num_workers=hardware.train_workers)
-        make_trainer(hardware, seed=seed).predict(module, batches, return_predictions=False)
+        batches = Batches(Chosen(images, chosen), batch_size=batch_size, num_workers=trainer_settings.train_workers)
+        make_trainer(trainer_settings, seed=seed).predict(module, batches, return_predictions=False)
         scores[name] = probe_score(module.features.numpy(), labels[chosen], folds, seed)
     return Similarity(**scores, num_images=len(chosen))
