@@ -22,22 +22,13 @@ from retinue.transfer.automatic import Auto
 from retinue.transfer.scenario import Scenario
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLES: list[tuple[str, type[Any], str]] = [  # heading, dataclass, file of the defaults
-    ("source=image_folder", ImageFolder, "source/image_folder"),
-    ("source=surfaces", Surfaces, "source/surfaces"),
-    ("preprocess", SCHEMAS["preprocess"], "preprocess/gray32"),
-    ("augment", SCHEMAS["augment"], "augment/light"),
-    ("weights", SCHEMAS["weights"], "weights/none"),
-    ("transfer", Scenario, "transfer/scratch"),
-    ("transfer=auto", Auto, "transfer/auto"),
-    ("train", SCHEMAS["train"], "train/default"),
-    ("evaluate", SCHEMAS["evaluate"], "evaluate/default"),
-    ("explain", SCHEMAS["explain"], "explain/gradcam"),
-    ("report", SCHEMAS["report"], "report/default"),
-    ("tracking", SCHEMAS["tracking"], "tracking/offline"),
-    ("trainer", SCHEMAS["trainer"], "trainer/cpu"),
-    ("sweep", SweepSettings, "sweep/default"),
-]
+PARTS: dict[str, list[tuple[str, type[Any], str]]] = {  # section -> heading, dataclass, file of the defaults
+    "source": [
+        ("source=image_folder", ImageFolder, "source/image_folder"),
+        ("source=surfaces", Surfaces, "source/surfaces"),
+    ],
+    "transfer": [("transfer", Scenario, "transfer/scratch"), ("transfer=auto", Auto, "transfer/auto")],
+}
 HEAD = """# Settings
 
 Made by `make settings` from the dataclasses that check these settings; not edited by hand. Every section of a
@@ -49,9 +40,9 @@ are listed at once:
 ```
 $ retinue compose train.max_epochs=0 evaluate.threshold=2 +callbacks.x=1
 error: compose: 3 settings cannot be used:
+  callbacks.x: got 1, expected a setting or a group of conf/. Unknown key 'callbacks.x'. Available: source, …
   train.max_epochs: got 0, expected an integer >= 1.
   evaluate.threshold: got 2, expected a number in (0, 1).
-  callbacks: got {'x': 1}, expected one of the sections augment, evaluate, explain, model, …
 ```
 
 What passes is remembered in `.cache/checked/` under a digest of the settings, the code, the installed packages, the
@@ -63,7 +54,18 @@ is an integer from 0 to 2⁶³ - 1. The sections `model`, `optimizer` and `sched
 
 def page() -> str:
     """The text of docs/settings.md."""
-    return "\n".join([HEAD, *(_table(*each) for each in TABLES)])
+    return "\n".join([HEAD, *(_table(*each) for each in _tables())])
+
+
+def _tables() -> Iterator[tuple[str, type[Any], str]]:
+    """Heading, dataclass and file of the defaults of each table, in the order of conf/config.yaml."""
+    composition = yaml.safe_load((ROOT / "conf" / "config.yaml").read_text("utf-8"))
+    chosen = {key: name for each in composition["defaults"] if isinstance(each, dict) for key, name in each.items()}
+    for section, name in chosen.items():
+        if section in SCHEMAS:
+            yield section, SCHEMAS[section], f"{section}/{name}"
+        yield from PARTS.get(section, [])
+    yield "sweep", SweepSettings, "sweep/default"
 
 
 def _table(heading: str, schema: type[Any], choice: str) -> str:

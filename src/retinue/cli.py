@@ -233,14 +233,20 @@ def where() -> None:
     """Print where the results of the last run are; of those that are of other settings, why they do not count."""
     with explained("where"):
         root = project_root()
-        if not (root / artifacts.REPORT).exists():
+        places = {
+            artifacts.REPORT: ("report ", (root / artifacts.REPORT).as_uri()),
+            artifacts.METRICS: ("metrics", f"{artifacts.METRICS}  (dvc metrics show)"),
+            artifacts.MODEL: ("model  ", f"{artifacts.MODEL}/"),
+        }
+        missing = {path for path in places if not (root / path).exists()}
+        if missing == {*places}:
             raise RetinueError(f"{artifacts.REPORT}: no report yet. Run `dvc repro`.")
         from retinue.experiments.outcomes import Workspace
 
-        why_not = Workspace().lock().why_not
-        print(f"report   {why_not(artifacts.REPORT) or (root / artifacts.REPORT).as_uri()}")
-        print(f"metrics  {why_not(artifacts.METRICS) or f'{artifacts.METRICS}  (dvc metrics show)'}")
-        print(f"model    {why_not(artifacts.MODEL) or f'{artifacts.MODEL}/'}")
+        lock = Workspace().lock()
+        for path, (name, place) in places.items():
+            why_not = "not made yet; `dvc repro` makes it" if path in missing else lock.why_not(path)
+            print(f"{name}  {why_not or place}")
 
 
 if __name__ == "__main__":

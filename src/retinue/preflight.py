@@ -4,15 +4,18 @@ Every section is loaded by the code that will use it, and what relates sections 
 themselves. Networks are built without contents, optimizers for one parameter, policies for one image of noise.
 """
 
+import importlib
 import inspect
+import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_origin, get_type_hints
 
 import numpy as np
 import torch
 
+from retinue import stages
 from retinue.bundle import build_sized
 from retinue.engine.trainer import TrainerSettings, check_devices
 from retinue.explainers.explainer import Explainer
@@ -24,29 +27,39 @@ from retinue.pipeline.settings import SEED, build, locate, strict
 from retinue.pipeline.tracker import TrackingSettings
 from retinue.sources.source import Source
 from retinue.stages.augment import AugmentSettings
-from retinue.stages.evaluate import EvaluateSettings
 from retinue.stages.explain import ExplainSettings
 from retinue.stages.preprocess import PreprocessSettings
-from retinue.stages.report import ReportSettings
 from retinue.training.classifier import TrainSettings
 from retinue.transfer.automatic import SCENARIOS, Auto
 from retinue.transfer.scenario import Scenario
 from retinue.transfer.weights import WeightsSettings
 
+
+def _types_of_sections() -> dict[str, Any]:
+    """Section -> the type that the plans of the stages give it; Mapping where none of them says more."""
+    types = dict[str, Any]()
+    for stage in sorted(module.name for module in pkgutil.iter_modules(stages.__path__)):
+        plan = getattr(importlib.import_module(f"{stages.__name__}.{stage}"), f"{stage.title()}Plan")
+        for section, kind in get_type_hints(plan).items():
+            if get_origin(kind) is Mapping:
+                types.setdefault(section, Mapping)
+                continue
+            known = types.get(section, Mapping)
+            assert known in (Mapping, kind), f"{plan.__name__}.{section}: {kind}, and {known} in another plan"
+            types[section] = kind
+    return {**types, "tracking": TrackingSettings}
+
+
+_TYPES = _types_of_sections()
+
+SECTIONS = tuple(_TYPES)
+
 SCHEMAS: Mapping[str, type[Any]] = {
-    "preprocess": PreprocessSettings,
-    "augment": AugmentSettings,
-    "weights": WeightsSettings,
-    "train": TrainSettings,
-    "evaluate": EvaluateSettings,
-    "explain": ExplainSettings,
-    "report": ReportSettings,
-    "tracking": TrackingSettings,
-    "trainer": TrainerSettings,
+    section: kind
+    for section, kind in _TYPES.items()
+    if isinstance(kind, type) and is_dataclass(kind) and not inspect.isabstract(kind)
 }
 """Sections that are one dataclass, whatever is chosen."""
-
-SECTIONS = ("source", *SCHEMAS, "model", "transfer", "optimizer", "schedule", "seed")
 
 _NUM_CLASSES = 10  # what no composition says; no network cares
 _DESCRIPTIVE = ("_target_", "name", "module", "imagenet")
@@ -135,6 +148,8 @@ def _loader(name: str) -> Callable[[Any], Any]:
         return _named_settings
     if name == "schedule":
         return lambda section: build(section, _optimizer({"_target_": "torch.optim.SGD", "lr": 0.1}), 100, where=name)
+    if _TYPES[name] is Mapping:
+        return lambda section: section
     return lambda section: build(section, where=name)
 
 

@@ -193,6 +193,16 @@ def test_compose_refuses_and_writes_nothing(place: Path) -> None:
     }
 
 
+def test_what_settings_md_shows_is_what_compose_prints(place: Path) -> None:
+    page = (ROOT / "docs" / "settings.md").read_text("utf-8")
+    command, *shown = re.search(r"(?ms)^```\n\$ retinue (.*?)\n```", page)[1].splitlines()  # type: ignore[index]
+    printed = CliRunner().invoke(main, command.split()).stderr.splitlines()
+    assert len(printed) == len(shown) > 1
+    for line, told in zip(printed, shown, strict=True):
+        start, is_cut, _ = told.partition("…")
+        assert line.startswith(start) if is_cut else line == start
+
+
 def test_compose_writes_what_passes_and_remembers_it(place: Path) -> None:
     result = CliRunner().invoke(main, ["compose", "seed=3"])
     assert result.exit_code == 0, result.output

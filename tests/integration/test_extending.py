@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import dedent
 from typing import NamedTuple
 
 import pytest
@@ -70,7 +71,7 @@ def test_every_block_is_python_yaml_or_a_page() -> None:
     for block in BLOCKS:
         assert block.language in {"python", "yaml", "markdown"}
         if block.language == "python":
-            ast.parse(block.text)
+            ast.parse(dedent(block.text))
         if block.language == "yaml":
             yaml.safe_load(block.text)
 
@@ -96,7 +97,8 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Project:
             shutil.copy2(source, target)
     for block in BLOCKS:
         block.paste(project.path)
-    project.run(sys.executable, "tools/dependencies.py", PYTHONPATH="src")
+    for tool in ("dependencies", "settings_table"):
+        project.run(sys.executable, f"tools/{tool}.py")
     project.compose()
     return project
 
@@ -105,9 +107,11 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def test_the_contract_tests_take_what_was_added(extended: Project) -> None:
     """Those that know the new names, and those of the whole pipeline."""
     added = f"({' or '.join(NAMES)}) and (choices or pipeline or sources or commands or sweeps)"
-    whole = "pipeline and (deps or every_out or every_stage or composition or one_way)"
-    wanted = f"two_layers or top3 or ({added}) or ({whole}) or every_file_of"
-    paths = ["tests/contract", "tests/unit/test_metrics_contract.py"]
+    whole = "pipeline and (deps or every_out or every_stage or composition or one_way or of_its_plan)"
+    sections = "the_sections_are or all_sections or page_of_the_settings or MistakesSettings"
+    wanted = f"two_layers or top3 or ({added}) or ({whole}) or every_file_of or {sections}"
+    paths = ["tests/contract", "tests/unit/test_metrics_contract.py", "tests/unit/test_ranges.py"]
+    paths.append("tests/integration/test_report.py")
     result = extended.run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *paths, "-k", wanted)
     passed = re.search(r"(\d+) passed", result.stdout)
     assert passed, result.stdout
@@ -121,25 +125,15 @@ def test_the_code_has_the_style_of_the_project(extended: Project) -> None:
         extended.run(sys.executable, "-m", "ruff", *command, *files)
 
 
-RUN_ALL = """
-import importlib
-from retinue.pipeline.composition import load_params
-from retinue.pipeline.settings import Settings
-from retinue.pipeline.tracker import Tracker
-
-for name in ("acquire", "preprocess", "augment", "train", "evaluate", "explain", "mistakes", "report"):
-    stage = importlib.import_module(f"retinue.stages.{name}")
-    stage.run(Settings(load_params(), stage.SECTIONS), Tracker(None))
-"""
-
-
 @pytest.mark.slow
 def test_the_pipeline_runs_with_what_was_added(extended: Project, tmp_path: Path) -> None:
     project = extended.copy(tmp_path / "project")
     parts = ("source=stripes", "model=two_layers", "explain=saliency", "optimizer=rmsprop", "schedule=linear")
     quick = ("train.max_epochs=20", "train.patience=20", "trainer.num_workers=0", "evaluate.bootstrap_samples=50")
-    project.compose(*parts, *quick, "augment=none", "optimizer.lr=0.01")  # a turn would turn one class into the other
-    project.run(sys.executable, "-c", RUN_ALL)
+    # A turn would turn one class into the other.
+    project.compose(*parts, *quick, "augment=none", "optimizer.lr=0.01", "tracking=off")
+    for stage in ("acquire", "preprocess", "augment", "train", "evaluate", "explain", "mistakes", "report"):
+        project.stage(stage)
     metrics = json.loads((project.path / "evaluation/metrics.json").read_text("utf-8"))
     assert metrics["top3_accuracy_score"] == 1.0  # of two classes
     mistakes = json.loads((project.path / "mistakes/mistakes.json").read_text("utf-8"))
@@ -148,6 +142,8 @@ def test_the_pipeline_runs_with_what_was_added(extended: Project, tmp_path: Path
     assert "top3_accuracy_score" in page
     assert "among the three most probable" in page
     assert "saliency" in page
+    refused = project.run(sys.executable, "-m", "retinue.cli", "compose", "mistakes.most=0", check=False)
+    assert "mistakes.most: got 0, expected an integer >= 1." in refused.stderr
     shown = project.run(sys.executable, "-m", "retinue.cli", "classes").stdout
     assert shown.split() == ["level", "upright"]
     overrides = ("model=two_layers", "transfer=half", "weights=none")

@@ -278,10 +278,10 @@ def test_the_report_says_what_the_outlines_are_and_nothing_where_there_are_none(
     section = explanations(ReportInputs.read(), columns=3)
     said = section["sentence"].removeprefix(plain["sentence"])
     assert f"over the {len(rows)} explained images with an outline, 0.5000 of a map lies inside it" in said
-    assert "1.000 of the strongest points; a uniform map would get 0.062" in said
+    assert "1.0000 of the strongest points; a uniform map would get 0.0625." in said
     scored = {row.image_id for row in rows}
     for card in (card for group in section["groups"] for card in group["cards"]):
-        assert ("0.500 of it lies inside the white outline" in card.overlay_alt) == (card.image_id in scored)
+        assert ("0.5000 of it lies inside the white outline" in card.overlay_alt) == (card.image_id in scored)
     write_table(artifacts.EXPLANATIONS / "localisation.csv", Localisation, [])
     write_json(artifacts.EXPLANATIONS / "localisation.json", mean_scores([]))
     assert explanations(ReportInputs.read(), columns=3) == plain

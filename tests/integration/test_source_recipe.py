@@ -20,6 +20,7 @@ from retinue.pipeline.files import read_json
 from retinue.pipeline.record import declared
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.tracker import Tracker
+from retinue.preflight import check
 from retinue.stages import acquire, preprocess, report
 
 NAME = "Ants & <b>bees</b>, größer"
@@ -60,9 +61,11 @@ def test_a_recipe_is_a_name_and_a_path(checkout: Path) -> None:
 
 @pytest.mark.parametrize("name", ["''", "'  '"])
 def test_a_name_is_not_empty(checkout: Path, name: str) -> None:
-    values = compose(["source=ants", f"source.name={name}"])
-    with pytest.raises(SettingsError, match=r"source\.name: expected what to call the data set"):
-        run(acquire, values)
+    for key, expected in (("source.name", "what to call the data set"), ("explain.name", "what to call the explainer")):
+        values = compose(["source=ants", f"{key}={name}"])
+        with pytest.raises(SettingsError) as refused:
+            check(values)
+        assert str(refused.value) == f"{key}: got {name}, expected {expected}."
 
 
 def test_the_report_shows_the_name_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,10 @@
 """After a run that stopped at evaluate, what an earlier run left behind is never shown as its own."""
 
 import json
+import shutil
 import sys
 from contextlib import chdir
+from pathlib import Path
 
 import pytest
 import yaml
@@ -15,7 +17,7 @@ from retinue.dashboard.page import render_dashboard
 from retinue.experiments.lock import read_lock
 from retinue.experiments.outcomes import Experiment, Workspace, all_experiments
 from retinue.lineage.find import find
-from retinue.lineage.rerun import compare
+from retinue.lineage.rerun import compare_metrics
 from retinue.pipeline import artifacts
 from retinue.pipeline.errors import DataError, RetinueError
 from retinue.pipeline.record import dvc_md5
@@ -120,6 +122,24 @@ def test_where_names_the_report_of_a_whole_run(finished: Project) -> None:
     assert done.output.splitlines()[0] == f"report   {(finished.path / artifacts.REPORT).as_uri()}"
 
 
+def test_where_names_what_is_there_before_the_first_report(finished: Project, tmp_path: Path) -> None:
+    project = finished.copy(tmp_path / "project")
+    (project.path / artifacts.REPORT).unlink()
+    with chdir(project.path):
+        done = CliRunner().invoke(main, ["where"])
+        assert done.exit_code == 0
+        assert done.output.splitlines() == [
+            "report   not made yet; `dvc repro` makes it",
+            "metrics  evaluation/metrics.json  (dvc metrics show)",
+            "model    models/",
+        ]
+        artifacts.METRICS.unlink()
+        shutil.rmtree(artifacts.MODEL)
+        nothing = CliRunner().invoke(main, ["where"])
+        assert nothing.exit_code == 1
+        assert "report/index.html: no report yet. Run `dvc repro`." in nothing.output
+
+
 def test_lineage_prints_what_the_experiment_wrote(half: Experiment, stopped: str, project: Project) -> None:
     done = CliRunner().invoke(main, ["lineage", "half", "--json"])
     document = json.loads(done.output)
@@ -144,4 +164,4 @@ def test_of_a_run_that_stopped_before_evaluate_there_are_no_metrics(half: Experi
     assert artifacts.METRICS.as_posix() not in lock.outs
     recorded = find("half")._replace(metrics={}, stale=lock.stale)
     with pytest.raises(RetinueError, match=r"nothing to compare with: evaluate has not run for this model"):
-        compare(recorded, {})
+        compare_metrics(recorded, {})

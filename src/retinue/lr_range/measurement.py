@@ -49,7 +49,7 @@ class LrRange:
 
     def __post_init__(self) -> None:
         if not 0 < self.low < self.high < math.inf:
-            given = f"{significant(self.low)} and {significant(self.high)}"
+            given = " and ".join(str(lr).removesuffix(".0") for lr in (self.low, self.high))
             raise SettingsError(f"--from, --to: expected 0 < from < to, got {given}.")
         if self.num_steps < 10:
             raise SettingsError(f"--steps: expected >= 10, got {self.num_steps}.")
