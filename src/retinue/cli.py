@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from retinue.pipeline import artifacts
-from retinue.pipeline.checked import found_faults
+from retinue.pipeline.checked import with_found_faults
 from retinue.pipeline.composition import Composition, project_root, stages_to_run
 from retinue.pipeline.composition import compose as compose_settings
 from retinue.pipeline.errors import RetinueError, SettingsFaults
@@ -34,9 +34,8 @@ def compose(overrides: tuple[str, ...], check: bool) -> None:
         root = project_root()
         target = root / "params.yaml"
         composition = Composition.create(overrides)
-        faults = [*composition.faults]
         with chdir(root):
-            faults += found_faults(composition.values())
+            faults = with_found_faults(composition.faults, composition.values())
         if faults:
             raise SettingsFaults(faults)
         text = composition.text
@@ -47,8 +46,14 @@ def compose(overrides: tuple[str, ...], check: bool) -> None:
         partial = target.with_name(".params.partial.yaml")
         partial.write_text(text, "utf-8")
         partial.replace(target)
-        print(f"{target}: composed from conf/ with {' '.join(overrides) or 'no overrides'}.")
-        stale, fresh = stages_to_run(root)
+        print(f"{target}: composed from conf/ with {' '.join(overrides) or 'no overrides'}.", flush=True)
+        if sys.stderr.isatty():
+            print("dvc looks at the inputs, to say what it will run …", file=sys.stderr, flush=True)
+        try:
+            stale, fresh = stages_to_run(root)
+        except RetinueError as error:
+            print(f"warning: dvc cannot say what it will run: {error}", file=sys.stderr)
+            return
         if not stale:
             print("dvc repro will run nothing: all stages are up to date.")
             return

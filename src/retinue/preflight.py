@@ -6,10 +6,12 @@ themselves. Networks are built without contents, optimizers for one parameter, p
 
 import importlib
 import inspect
+import os
 import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, get_origin, get_type_hints
 
 import numpy as np
@@ -21,6 +23,7 @@ from retinue.engine.trainer import TrainerSettings, check_devices
 from retinue.explainers.explainer import Explainer
 from retinue.images.augmentation import Policy
 from retinue.models.network import Network
+from retinue.pipeline.artifacts import OUTS
 from retinue.pipeline.errors import Fault, ModelError, SettingsError, SettingsFaults, nearest
 from retinue.pipeline.ranges import checked, fault_of, shown
 from retinue.pipeline.settings import SEED, build, locate, strict
@@ -105,6 +108,8 @@ def _all_faults(values: Mapping[str, Any], elsewhere: bool) -> Iterator[Fault]:
         yield seed
     for part in parts.values():
         yield from part.faults
+    watched = [*_watched_paths(values, elsewhere)]
+    yield from watched
     loaded = {name: part.result for name, part in parts.items() if not part.faults}
     if "model" in loaded:
         network = _sized(loaded["model"], values)
@@ -123,7 +128,8 @@ def _all_faults(values: Mapping[str, Any], elsewhere: bool) -> Iterator[Fault]:
     for relation in checks:
         names = list(inspect.signature(relation).parameters)
         if all(loaded.get(name) is not None for name in names):
-            yield from relation(*(loaded[name] for name in names))
+            found = relation(*(loaded[name] for name in names))
+            yield from (fault for fault in found if fault.key not in {each.key for each in watched})
 
 
 def _unknown_sections(values: Mapping[str, Any]) -> Iterator[Fault]:
@@ -280,6 +286,36 @@ def _of_each(transforms: Sequence[Any], make: Callable[[Any], Any]) -> list[Faul
         where = f"augment.transforms[{index}]"  # alone, each is the first
         faults += [] if error is None else [fault._replace(key=where) for fault in _told(error, where)]
     return faults
+
+
+def _watched_paths(values: Mapping[str, Any], elsewhere: bool) -> Iterator[Fault]:
+    """Faults of the paths that DVC watches; whether those given as `path` are there their own sections know."""
+    for name, section in values.items():
+        path = section.get("inputs") if isinstance(section, Mapping) else None
+        if not isinstance(path, str) or path == "???":
+            continue
+        key = f"{name}.path" if section.get("path") == path else f"{name}.inputs"
+        if (out := _overlapping_out(path)) is not None:
+            hint = f"A stage writes {out}, so it cannot be read from there as well: give a copy elsewhere."
+            yield Fault(key, shown(path), "a path apart from what the stages write", hint)
+        elif key == f"{name}.inputs" and not elsewhere and not (path and Path(path).exists()):
+            yield Fault(key, shown(path), "a path that exists", "DVC watches it for changes; check the spelling.")
+
+
+def _overlapping_out(path: str) -> Path | None:
+    """The output of a stage that `path` is, holds or lies in, as it is written or behind links; None: there is none."""
+    if not path:
+        return None
+    for out in OUTS:
+        for place in (_normal, Path.resolve):  # DVC looks at the one, a stage writes to the other
+            given, written = place(Path(path)), place(out)
+            if given.is_relative_to(written) or written.is_relative_to(given):
+                return out
+    return None
+
+
+def _normal(path: Path) -> Path:
+    return Path(os.path.normpath(path.absolute()))
 
 
 def _images_are_there(source: Source) -> Iterator[Fault]:

@@ -95,6 +95,7 @@ def test_a_stage_is_started_as_itself_and_says_what_it_is(stage: str) -> None:
 
 def test_every_out_is_named_in_artifacts() -> None:
     paths = [value for value in vars(artifacts).values() if isinstance(value, Path)]
+    written = set[Path]()
     for stage, definition in PIPELINE["stages"].items():
         outs = [*definition["outs"], *definition.get("metrics", [])]
         for out in (Path(next(iter(out)) if isinstance(out, dict) else out) for out in outs):
@@ -102,6 +103,8 @@ def test_every_out_is_named_in_artifacts() -> None:
                 f"dvc.yaml, stage {stage}: no path in src/retinue/pipeline/artifacts.py is {out}, above it or in it. "
                 "Name it there, and say what is in it."
             )
+            written.add(out)
+    assert written == {*artifacts.OUTS}, "OUTS in src/retinue/pipeline/artifacts.py is not what the stages write."
 
 
 CHOICES = [

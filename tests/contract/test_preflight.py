@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from project import ROOT, Project
 from retinue.cli import main
-from retinue.pipeline.checked import FOLDER, ensure_checked, found_faults
+from retinue.pipeline.checked import FOLDER, ensure_checked, with_found_faults
 from retinue.pipeline.composition import compose, compose_collecting
 from retinue.pipeline.errors import Fault, SettingsFaults
 from retinue.preflight import SECTIONS, check
@@ -47,6 +47,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "bundle").mkdir()
     torch.save({"a": torch.zeros(1)}, tmp_path / "weights.pth")
     safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "bundle" / "weights.safetensors")
+    for name in ("requirements.lock", "src/retinue/transfer/weights.py"):  # what DVC watches by default
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -84,7 +87,7 @@ def test_every_choice_passes(choice: str, place: Path) -> None:
 
 WRONG = [  # override, key and what the answer says
     ("+callbacks.x=1", "callbacks.x", "expected a setting or a group of conf/"),
-    ("seed=99999999999999999999", "seed", "an integer >= 0"),
+    ("seed=99999999999999999999", "seed", "an integer from 0 to 2^63 - 1"),
     ("source.formats=[PNK]", "source.formats", "PNG"),
     ("+source.pth=x", "source.pth", "expected a setting of source"),
     ("preprocess.channels=2", "preprocess.channels", "one of 1, 3"),
@@ -111,7 +114,7 @@ WRONG = [  # override, key and what the answer says
 def told_of(overrides: list[str]) -> list[Fault]:
     """What `retinue compose` tells of `overrides`."""
     values, faults = compose_collecting([f"+{each}" if "layr" in each else each for each in overrides])
-    return [*faults, *found_faults(values)]
+    return with_found_faults(faults, values)
 
 
 @pytest.mark.parametrize("first", range(0, len(WRONG), 5))
@@ -137,6 +140,16 @@ RELATED = [
     (["source=image_folder", "source.path=weights.pth"], "source.path", "weights.pth: not a folder"),
     (["source=image_folder", "source.path=photos", "source.labels_csv=no.csv"], "source.labels_csv", "no.csv"),
     (["weights=file", "weights.path=no.pth"], "weights.path", "no such file"),
+    (["source=image_folder", "source.path=."], "source.path", "A stage writes data/raw"),
+    (["source=image_folder", "source.path=photos/../bundle/.."], "source.path", "A stage writes data/raw"),
+    (["weights=bundle", "weights.path=models"], "weights.path", "A stage writes models"),
+    (["source.inputs=data/raw/a"], "source.inputs", "expected a path apart from what the stages write"),
+    (["source.inputs="], "source.inputs", "a path that exists"),
+    (["source.inputs=nope"], "source.inputs", "a path that exists"),
+    (["weights.inputs=nope"], "weights.inputs", "a path that exists"),
+    (["trainer.accelerator=tpu"], "trainer.accelerator", "a library that is not installed"),
+    (["optimizer.lr=inf"], "optimizer.lr", "got inf, expected finite"),
+    (["optimizer.betas=[0.9,nan]"], "optimizer.betas", "expected finite"),
     (["weights=bundle", "weights.path=photos"], "weights.path", "weights.safetensors"),
     (["transfer=small_similar", "weights=none"], "transfer.name", "without initial weights"),
     (["trainer=ddp", "train.batch_size=1"], "train.batch_size", "each of the 2 processes"),
@@ -201,6 +214,21 @@ def test_what_settings_md_shows_is_what_compose_prints(place: Path) -> None:
     for line, told in zip(printed, shown, strict=True):
         start, is_cut, _ = told.partition("…")
         assert line.startswith(start) if is_cut else line == start
+
+
+@pytest.mark.parametrize("path", ["true", "1e3", "null", "''", "~nobodyx/a", "${nope}"])
+def test_a_key_is_told_of_once(path: str, place: Path) -> None:
+    (fault,) = told_of(["source=image_folder", f"source.path={path}"])
+    assert fault.key == "source.path"
+    assert fault.value
+
+
+def test_compose_has_written_when_dvc_cannot_say_what_will_run(place: Path) -> None:
+    (place / "dvc.yaml").write_text("stages: [", "utf-8")
+    result = CliRunner().invoke(main, ["compose", "seed=3"])
+    assert result.exit_code == 0, result.output
+    assert "warning: dvc cannot say what it will run: " in result.stderr
+    assert "\nseed: 3\n" in (place / "params.yaml").read_text("utf-8")
 
 
 def test_compose_writes_what_passes_and_remembers_it(place: Path) -> None:

@@ -204,3 +204,31 @@ def test_a_comma_of_a_sweep_stands_between_values(given: str, read: str) -> None
 def test_load_params_names_the_missing_file(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"params\.yaml: no such file\. `retinue compose` writes it"):
         load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "empty. `retinue compose` writes it anew"),
+        (b"seed: 0\ntrain: [1\n", "line 3: "),
+        (b"seed: 0\n\ntrain: \0\n", "line 3: a character that YAML does not allow"),
+        (b"seed: 0\nseed: 1\n", "line 2: found duplicate key seed"),
+        (b"seed: ${nope}\n", "Interpolation key 'nope' not found"),
+        (b"seed: \xff\n", "not text in UTF-8"),
+        (b"- 1\n", "expected a mapping of sections"),
+        (b"5\n", "expected a mapping of sections"),
+    ],
+)
+def test_load_params_says_where_a_file_is_wrong(text: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(text)
+    with pytest.raises(SettingsError) as caught:
+        load_params(path)
+    assert str(caught.value).startswith(f"{path}: {message}")
+
+
+def test_a_name_that_is_too_long_is_refused() -> None:
+    with pytest.raises(
+        SettingsFaults, match=r"source\.path: got .*…, expected a path whose names are at most 255 bytes"
+    ):
+        compose([*FOLDER, f"source.path=photos/{'é' * 128}"])

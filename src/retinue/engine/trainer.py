@@ -115,6 +115,9 @@ def _lightning(settings: TrainerSettings, **options: Any) -> L.Trainer:
             enable_model_summary=False,
             **options,
         )
+    except ModuleNotFoundError as error:
+        hint = f"It needs a library that is not installed: {error}."
+        raise SettingsFaults([Fault("trainer.accelerator", settings.accelerator, "cpu, gpu or auto", hint)]) from error
     except (ValueError, L.utilities.exceptions.MisconfigurationException) as error:
         asked = ", ".join(f"{key}={getattr(settings, key)}" for key in ("accelerator", "devices", "strategy"))
         hint = f"{error} (Lightning was asked for {asked}.) conf/trainer/cpu.yaml as it stands runs on any machine."

@@ -63,6 +63,12 @@ SHARED_CACHE = Path(os.environ.get("RETINUE_CACHE") or CACHE)
 
 SPLITS = ("train", "val", "test")
 
+OUTS = (
+    *(RAW, DATASET, *(PROCESSED / split for split in SPLITS), AUGMENTED, MODEL),
+    *(PREDICTIONS, CURVES, METRICS, CLASS_METRICS, EXPLANATIONS, REPORT.parent),
+)
+"""What the stages of dvc.yaml write."""
+
 
 @dataclass(frozen=True)
 class RawImage:

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,14 @@ from retinue.pipeline.artifacts import CACHE, WEIGHTS
 from retinue.pipeline.errors import Fault, SettingsFaults
 
 FOLDER = CACHE / "checked"
-_PATHS = (("source", "path"), ("source", "labels_csv"), ("weights", "path"))
-"""Settings that name files which are no part of the project."""
+_PATHS = (
+    ("source", "path"),
+    ("source", "labels_csv"),
+    ("source", "inputs"),
+    ("weights", "path"),
+    ("weights", "inputs"),
+)
+"""Settings that name files."""
 
 
 def ensure_checked(values: Mapping[str, Any], *, elsewhere: bool = False) -> None:
@@ -40,13 +46,15 @@ def ensure_checked(values: Mapping[str, Any], *, elsewhere: bool = False) -> Non
     stamp.touch()
 
 
-def found_faults(values: Mapping[str, Any], *, elsewhere: bool = False) -> tuple[Fault, ...]:
-    """What `ensure_checked` refuses, to be told with other faults; none where everything can be used."""
+def with_found_faults(told: Iterable[Fault], values: Mapping[str, Any], *, elsewhere: bool = False) -> list[Fault]:
+    """The faults `told` and those for which `ensure_checked` refuses `values`, one story for each key."""
+    faults = [*told]
+    known = {fault.key for fault in faults}
     try:
         ensure_checked(values, elsewhere=elsewhere)
     except SettingsFaults as error:
-        return error.faults
-    return ()
+        faults += [fault for fault in error.faults if fault.key not in known]
+    return faults
 
 
 def _stamp_name(values: Mapping[str, Any]) -> str:

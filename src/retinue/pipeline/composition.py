@@ -7,12 +7,15 @@ line it composes conf/ anew.
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError
+from yaml.reader import ReaderError
 
 from retinue.pipeline.errors import Fault, RetinueError, SettingsError, SettingsFaults
 from retinue.pipeline.overrides import name_of, readable, value_of
@@ -111,25 +114,30 @@ def stages_to_run(root: Path) -> tuple[list[str], list[str]]:
     """The stages that `dvc repro` would run in the checkout `root`, and those that it would not.
 
     A stage runs where its settings, its inputs or its code are not those it last ran with, where an output is not
-    there, or where a stage before it runs.
+    there, or where a stage before it runs. Files, of which there may be many, are looked at last.
 
     Raises:
         RetinueError: DVC cannot say.
     """
+    from dvc.dependency.param import ParamsDependency
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
+    from dvc.repo import Repo, lock_repo
+
+    @cache
+    def is_stale(stage: Any) -> bool:
+        settings = [each for each in stage.deps if isinstance(each, ParamsDependency)]
+        return (
+            any(each.status() for each in settings)
+            or any(is_stale(earlier) for earlier in repo.index.graph.successors(stage))
+            or bool(stage.status())
+        )
 
     try:
-        with Repo(str(root)) as repo:
-            changed, graph = repo.status(), repo.index.graph
+        with Repo(str(root)) as repo, lock_repo(repo):
             stages = [stage for stage in repo.index.stages if stage.cmd]
-    except DvcException as error:
-        raise RetinueError(f"what `dvc repro` will run is not known: {first_line(error)}") from error
-
-    def is_stale(stage: Any) -> bool:
-        return stage.addressing in changed or any(is_stale(earlier) for earlier in graph.successors(stage))
-
-    stale = [stage.addressing for stage in stages if is_stale(stage)]
+            stale = [stage.addressing for stage in stages if is_stale(stage)]
+    except (DvcException, OSError) as error:
+        raise RetinueError(first_line(error)) from error
     return stale, [stage.addressing for stage in stages if stage.addressing not in stale]
 
 
@@ -203,16 +211,37 @@ def _reason(error: Exception) -> str:
     return f"A setting refers to {reference}, which this choice of {group} does not have; see conf/{group}/."
 
 
+_REWRITTEN = "`retinue compose` writes it anew from conf/."
+
+
 def load_params(path: Path | str = "params.yaml") -> dict[str, Any]:
     """The settings in a params.yaml as plain containers.
 
     Raises:
-        SettingsError: the file is missing or is not a mapping.
+        SettingsError: the file is missing, empty, no YAML or not a mapping, or refers to what it does not hold.
     """
     try:
-        return _sections(OmegaConf.load(path), str(path))
+        values = _sections(OmegaConf.load(path), str(path))
     except FileNotFoundError as error:
         raise SettingsError(f"{path}: no such file. `retinue compose` writes it from conf/.") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: not text in UTF-8. {_REWRITTEN}") from error
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = "" if mark is None else f"line {mark.line + 1}: "
+        raise SettingsError(f"{path}: {place}{error.problem}. {_REWRITTEN}") from error
+    except ReaderError as error:
+        line = Path(path).read_text("utf-8").count("\n", 0, error.position) + 1
+        raise SettingsError(f"{path}: line {line}: a character that YAML does not allow. {_REWRITTEN}") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise  # the others are OmegaConf's answer to a number
+        raise SettingsError(f"{path}: expected a mapping of sections. {_REWRITTEN}") from error
+    except OmegaConfBaseException as error:
+        raise SettingsError(f"{path}: {first_line(error)}. {_REWRITTEN}") from error
+    if not values:
+        raise SettingsError(f"{path}: empty. {_REWRITTEN}")
+    return values
 
 
 def _sections(node: Any, where: str) -> dict[str, Any]:

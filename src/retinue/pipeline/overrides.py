@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retinue.pipeline.errors import Fault
+from retinue.pipeline.ranges import shown
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -17,6 +18,9 @@ _SEVERAL = re.compile(r"(choice|glob|interval|range|shuffle|sort|tag)\(")
 
 _STRUCTURED = re.compile(rf"""[\[{{'"]|(int|float|bool|str)\(|{_SEVERAL.pattern}""")
 """How lists, mappings, quoted texts and functions begin: what does not parse there is a slip, not text."""
+
+_LONGEST_NAME = 255
+"""Bytes of a file's or folder's name that file systems take."""
 
 _TEXT_BETWEEN_COMMAS = re.compile(r"""(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[^,])+""")
 
@@ -110,7 +114,7 @@ def _path(key: str, given: str, found: "Override | None") -> str | Fault:
     """
     name = key.lstrip("+")
     value = found.value() if found else given
-    if value is None or isinstance(value, bool | int | float) or not given.strip():
+    if value is None or isinstance(value, bool | int | float) or not str(value).strip():
         hint = f"A folder or file of that name is {name}=./{given or 'NAME'}."
         return Fault(name, given or "nothing", "a path", hint)
     unquoted = None if found is None else _quoted_text(found)
@@ -121,6 +125,8 @@ def _path(key: str, given: str, found: "Override | None") -> str | Fault:
         except RuntimeError:
             hint = f"This machine has no user {text[1:].split('/')[0]!r}; a folder of that name is {name}=./{text}."
             return Fault(name, given, "a path", hint)
+    if any(len(part.encode()) > _LONGEST_NAME for part in Path(text).parts):
+        return Fault(name, shown(text), f"a path whose names are at most {_LONGEST_NAME} bytes", "Check the spelling.")
     return f"{key}={quoted(text)}"
 
 

@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import inspect
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ EXECUTION_SECTIONS = ("trainer", "tracking")
 """How a stage is run and watched. Any stage may read them without declaring them in dvc.yaml; the stages whose
 numbers depend on the trainer (train, evaluate, explain) declare it all the same."""
 
-SEED = Range(ge=0)
+SEED = Range(ge=0, expected="an integer from 0 to 2^63 - 1")
 """Of the section `seed`, which is a number and no mapping."""
 
 _DESCRIPTIVE_KEYS = ("name", "module", "imagenet")
@@ -125,6 +126,7 @@ def build(section: Mapping[str, Any], *args: Any, where: str, **runtime: Any) ->
         if key not in parameters:
             values.pop(key, None)
     faults = [no_value(f"{where}.{key}", "a value") for key, value in values.items() if value == "???"]
+    faults += [Fault(f"{where}.{key}", shown(value), "finite") for key, value in values.items() if not _finite(value)]
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         names = {name: None for name in [*parameters][len(args) :] if name not in runtime}
         faults += [unknown_key(where, key, value, names) for key, value in values.items() if key not in parameters]
@@ -134,6 +136,13 @@ def build(section: Mapping[str, Any], *args: Any, where: str, **runtime: Any) ->
         return target(*args, **values, **runtime)
     except (TypeError, ValueError) as error:
         raise SettingsFaults([Fault(where, "", "", f"{section['_target_']}: {error}")]) from error
+
+
+def _finite(value: Any) -> bool:
+    """Whether no number in `value` is NaN or infinite."""
+    if isinstance(value, (list, tuple)):
+        return all(_finite(item) for item in value)
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def locate(path: str, *, where: str) -> Callable[..., Any]:

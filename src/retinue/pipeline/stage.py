@@ -25,6 +25,7 @@ _DISK_ERRORS = {
     errno.EACCES: "permission denied. Check who owns the file",
     errno.EPERM: "operation not permitted. Check who owns the file",
     errno.ENOSPC: "no space left on the disk. Free some; what was finished before is kept",
+    errno.ENAMETOOLONG: "longer than a path may be. Check the setting that names it",
     errno.EDQUOT: "the disk quota is used up. Free some; what was finished before is kept",
 }
 

@@ -10,7 +10,7 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
-from retinue.pipeline.checked import found_faults
+from retinue.pipeline.checked import with_found_faults
 from retinue.pipeline.composition import compose_collecting
 from retinue.pipeline.errors import Fault, SettingsFaults
 from retinue.pipeline.git import git
@@ -35,11 +35,11 @@ def check_trials(root: Path, trials: Iterable[Iterable[str]], *, elsewhere: bool
     for overrides in trials:
         values, wrong = compose_collecting(list(overrides))
         named = _named(values)
-        lost = [fault for each in named.items() if (fault := _input_fault(root, *each)) is not None]
+        known = {fault.key for fault in wrong}
+        lost = [_input_fault(root, *each) for each in named.items() if each[0] not in known]
+        told = [*wrong, *(fault for fault in lost if fault is not None)]  # these say more than that it is not there
         with chdir(root):
-            found = found_faults(values, elsewhere=elsewhere)
-        told = {fault.key for fault in lost}  # says more than that it is not there
-        faults += [*wrong, *lost, *(fault for fault in found if fault.key not in told)]
+            faults += with_found_faults(told, values, elsewhere=elsewhere)
         paths |= {path for path in named.values() if not Path(path).is_absolute()}
     if faults:
         raise SettingsFaults(list(dict.fromkeys(faults)))
