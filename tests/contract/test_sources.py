@@ -21,9 +21,11 @@ READ = 40
 
 @pytest.fixture(scope="module", params=choices_of("source"))
 def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The section `source` of a choice; where it wants a path, that of a folder of two classes."""
+    """The section `source` of a choice; where it wants a path, or one that is not there, that of two classes."""
     section = composed(f"source={request.param}")["source"]
     wanted = {key for key, value in section.items() if value == MISSING}
+    if "path" in section and not Path(section["path"]).exists():
+        wanted.add("path")
     if not wanted:
         return section
     folder = tmp_path_factory.mktemp("source")

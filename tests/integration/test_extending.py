@@ -95,6 +95,8 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Project:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy2(source, target)
+    for name in ("cpu", "ddp"):  # as committed: its tests make checkouts of it
+        shutil.copy2(ROOT / f"conf/trainer/{name}.yaml", project.path / f"conf/trainer/{name}.yaml")
     for block in BLOCKS:
         block.paste(project.path)
     for tool in ("dependencies", "settings_table"):
@@ -129,9 +131,10 @@ def test_the_code_has_the_style_of_the_project(extended: Project) -> None:
 def test_the_pipeline_runs_with_what_was_added(extended: Project, tmp_path: Path) -> None:
     project = extended.copy(tmp_path / "project")
     parts = ("source=stripes", "model=two_layers", "explain=saliency", "optimizer=rmsprop", "schedule=linear")
-    quick = ("train.max_epochs=20", "train.patience=20", "trainer.num_workers=0", "evaluate.bootstrap_samples=50")
+    quick = ("train.max_epochs=20", "train.patience=20", "evaluate.bootstrap_samples=50", "tracking=off")
+    alone = ("trainer.num_workers=0", "trainer.num_threads=1")
     # A turn would turn one class into the other.
-    project.compose(*parts, *quick, "augment=none", "optimizer.lr=0.01", "tracking=off")
+    project.compose(*parts, *quick, *alone, "augment=none", "optimizer.lr=0.01")
     for stage in ("acquire", "preprocess", "augment", "train", "evaluate", "explain", "mistakes", "report"):
         project.stage(stage)
     metrics = json.loads((project.path / "evaluation/metrics.json").read_text("utf-8"))
