@@ -10,7 +10,7 @@ import os
 import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, get_origin, get_type_hints
 
@@ -65,6 +65,7 @@ SCHEMAS: Mapping[str, type[Any]] = {
 """Sections that are one dataclass, whatever is chosen."""
 
 _NUM_CLASSES = 10  # what no composition says; no network cares
+_NO_MATTER_OF_DEVICES = {"num_threads": None, "num_workers": 0, "train_workers": 0, "progress_bar": False}
 _DESCRIPTIVE = ("_target_", "name", "module", "imagenet")
 
 
@@ -124,12 +125,13 @@ def _all_faults(values: Mapping[str, Any], elsewhere: bool) -> Iterator[Fault]:
         _target_layer,
     ]
     if not elsewhere:
-        checks += [_images_are_there, _weights_are_there, _devices]
+        for on_this_machine in (_images_are_there, _weights_are_there, _devices):
+            found = on_this_machine(values)
+            yield from (fault for fault in found if fault.key not in {each.key for each in watched})
     for relation in checks:
         names = list(inspect.signature(relation).parameters)
         if all(loaded.get(name) is not None for name in names):
-            found = relation(*(loaded[name] for name in names))
-            yield from (fault for fault in found if fault.key not in {each.key for each in watched})
+            yield from relation(*(loaded[name] for name in names))
 
 
 def _unknown_sections(values: Mapping[str, Any]) -> Iterator[Fault]:
@@ -318,15 +320,27 @@ def _normal(path: Path) -> Path:
     return Path(os.path.normpath(path.absolute()))
 
 
-def _images_are_there(source: Source) -> Iterator[Fault]:
-    yield from source.missing()
+def _good(schema: type[Any], values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Those settings of a section that can be used, whatever the others."""
+    section = values.get(name)
+    return checked(schema, section, where=name)[0] if isinstance(section, Mapping) else {}
 
 
-def _weights_are_there(weights: WeightsSettings) -> Iterator[Fault]:
-    if weights.path is not None:
+def _images_are_there(values: Mapping[str, Any]) -> Iterator[Fault]:
+    section = values.get("source")
+    target = section.get("_target_", "") if isinstance(section, Mapping) else ""
+    source, _ = _attempt(target, lambda target: locate(target, where="source"))
+    if isinstance(source, type) and issubclass(source, Source):
+        yield from source.missing(_good(source, values, "source"))
+
+
+def _weights_are_there(values: Mapping[str, Any]) -> Iterator[Fault]:
+    path = _good(WeightsSettings, values, "weights").get("path")
+    if path is not None:
+        weights = WeightsSettings(name="file", path=path, url=None, sha256=None, inputs=path)
         _, error = _attempt(weights, WeightsSettings.file)
         if error is not None:
-            yield Fault("weights.path", shown(weights.path), "a file of weights or a model bundle", str(error))
+            yield Fault("weights.path", shown(path), "a file of weights or a model bundle", str(error))
 
 
 def _transfer(transfer: Scenario | Auto, weights: WeightsSettings) -> Iterator[Fault]:
@@ -381,6 +395,10 @@ def _target_layer(explain: Explainer, network: Network) -> Iterator[Fault]:
     yield from _tried("explain.explainer", explain, lambda explainer: explainer.check(network)).faults
 
 
-def _devices(trainer: TrainerSettings, train: TrainSettings) -> Iterator[Fault]:
-    _, error = _attempt(trainer, lambda settings: check_devices(settings, precision=train.precision))
-    yield from [] if error is None else _told(error, "trainer")
+def _devices(values: Mapping[str, Any]) -> Iterator[Fault]:
+    good = {**_good(TrainerSettings, values, "trainer"), **_NO_MATTER_OF_DEVICES}
+    precision = _good(TrainSettings, values, "train").get("precision")
+    if precision is not None and good.keys() == {entry.name for entry in fields(TrainerSettings)}:
+        trainer = TrainerSettings(**good)
+        _, error = _attempt(trainer, lambda settings: check_devices(settings, precision=precision))
+        yield from [] if error is None else _told(error, "trainer")

@@ -158,6 +158,7 @@ RELATED = [
     (["model=resnet18", "preprocess.image_size=8", "train.batch_size=1"], "model", "more than 1 value per channel"),
     (["model=alexnet"], "model", "model: alexnet paper: expected images of at least 67 px, got 32"),
     (["explain.explainer.target_layer=conv9"], "explain.explainer.target_layer", "Unknown layer 'conv9'"),
+    (["source._target_=digits"], "source._target_", "expected a dotted name"),
     (["optimizer._target_=torch.optim.Adm"], "optimizer._target_", "Did you mean 'Adam'"),
 ]
 
@@ -172,6 +173,17 @@ def test_what_relates_sections_and_machine_is_looked_at(
         check(values)
     (fault,) = caught.value.faults
     assert (fault.key, message in str(fault)) == (key, True), str(fault)
+
+
+def test_what_else_is_wrong_in_a_section_hides_nothing(place: Path) -> None:
+    folder = ["source=image_folder", "source.path=photos", "source.labels_csv=no.csv", "source.max_bad_fraction=2"]
+    weights = ["weights=file", "weights.path=no.pth", "weights.sha256=x"]
+    trainer = ["trainer.strategy=dpp", "trainer.num_workers=-1", "train.max_epochs=0"]
+    wrong = {"source.labels_csv", "source.max_bad_fraction", "weights.path", "weights.sha256"}
+    assert {fault.key for fault in told_of([*folder, *weights, *trainer])} == {
+        *wrong,
+        *("trainer", "trainer.num_workers", "train.max_epochs"),
+    }
 
 
 def test_another_machine_may_have_other_devices_and_files(place: Path) -> None:

@@ -57,7 +57,7 @@ def test_values_and_bounds_that_no_trial_could_take_are_refused_together(
             check_trials(checkout, points(sweep.axes))
     assert sorted(map(str, caught.value.faults)) == [
         "report.gallery_columns: got 9, expected an integer in [1, 8].",
-        "seed: got -1, expected an integer >= 0.",
+        "seed: got -1, expected an integer from 0 to 2^63 - 1.",
         "train.batch_size: got 0, expected an integer >= 1.",
         "train.label_smoothing: got 1.5, expected a number in [0, 1).",
     ]

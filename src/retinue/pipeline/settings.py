@@ -152,6 +152,8 @@ def locate(path: str, *, where: str) -> Callable[..., Any]:
         SettingsError: the module or the name in it does not exist.
     """
     module_name, _, name = str(path).rpartition(".")
+    if not module_name or module_name.startswith("."):
+        raise SettingsError(f"{where}._target_: got {path!r}, expected a dotted name such as torch.optim.AdamW.")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

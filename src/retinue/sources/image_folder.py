@@ -3,9 +3,10 @@
 import csv
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from retinue.pipeline.artifacts import SPLITS
 from retinue.pipeline.errors import DataError, Fault, unknown
@@ -57,23 +58,26 @@ class ImageFolder(Source):
         Raises:
             DataError: there is no such folder, its layout is not understood, or a line of the CSV is wrong.
         """
-        for fault in self.missing():
+        for fault in self.missing(vars(self)):
             raise DataError(str(fault))
         root = self._root()
         if self.labels_csv is not None:
             return _from_csv(root, self.labels_csv)
         return sorted(self._from_folders(root), key=lambda record: record.image_id)
 
-    def missing(self) -> list[Fault]:
+    @classmethod
+    def missing(cls, settings: Mapping[str, Any]) -> list[Fault]:
         """The folder, or the CSV in it."""
-        root = self._root()
+        if "path" not in settings:
+            return []
+        root, labels_csv = Path(settings["path"]).expanduser(), settings.get("labels_csv")
         if not root.is_dir():
             found = "not a folder." if root.exists() else "no such folder; check the spelling."
-            return [Fault("source.path", shown(self.path), "a folder of images", f"{root}: {found}")]
-        if self.labels_csv is not None and not (root / self.labels_csv).is_file():
-            path = root / self.labels_csv
+            return [Fault("source.path", shown(settings["path"]), "a folder of images", f"{root}: {found}")]
+        if labels_csv is not None and not (root / labels_csv).is_file():
+            path = root / labels_csv
             found = "a folder." if path.is_dir() else "no such file."
-            return [Fault("source.labels_csv", shown(self.labels_csv), "a CSV below source.path", f"{path}: {found}")]
+            return [Fault("source.labels_csv", shown(labels_csv), "a CSV below source.path", f"{path}: {found}")]
         return []
 
     def read(self, image_id: str) -> bytes:

@@ -1,7 +1,9 @@
 """What every source of images offers to acquire and preprocess."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -45,8 +47,13 @@ class Source(Checked, ABC, section="source"):
     formats: list[str] = field(metadata=allowed(choices=FORMATS, least=1))
     max_bad_fraction: float = field(metadata=allowed(ge=0, lt=1))
 
-    def missing(self) -> list[Fault]:
-        """What the settings name and this machine does not have, such as a folder; looked up without reading images."""
+    @classmethod
+    def missing(cls, settings: Mapping[str, Any]) -> list[Fault]:
+        """What `settings` name and this machine does not have, such as a folder; looked up without reading images.
+
+        Args:
+            settings: field -> value, of those fields that can be used.
+        """
         return []
 
     @abstractmethod
