@@ -9,9 +9,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
 from project import ROOT, Project
-from retinue.pipeline.errors import SettingsFaults
+from retinue.pipeline.errors import SettingsError, SettingsFaults
 from retinue.sweeps.axes import points
-from retinue.sweeps.command import PLUGINS
+from retinue.sweeps.command import PLUGINS, run
 from retinue.sweeps.inputs import check_trials
 from retinue.sweeps.study import Study, distributions
 from retinue.sweeps.sweep import Sweep
@@ -61,3 +61,25 @@ def test_values_and_bounds_that_no_trial_could_take_are_refused_together(
         "train.batch_size: got 0, expected an integer >= 1.",
         "train.label_smoothing: got 1.5, expected a number in [0, 1).",
     ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "keys"),
+    [
+        (
+            ["sweep.workers=0", "sweep.search=x", "optimizer.lr=-1,0.2"],
+            ["sweep.search", "sweep.workers", "optimizer.lr"],
+        ),
+        (["sweep.worker=1", "sweep.seed=1,2", "optimizer.lr=-1,0.2"], ["sweep.worker", "sweep.seed", "optimizer.lr"]),
+        (["optimizer.lr=interval(0.1,0.2)"], ["optimizer.lr"]),  # of a grid
+    ],
+)
+def test_what_is_wrong_with_the_sweep_is_told_with_its_trials_and_leaves_nothing(
+    overrides: list[str], keys: list[str], checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(checkout)
+    with pytest.raises(SettingsError) as caught:
+        run(overrides)
+    lines = str(caught.value).splitlines()
+    assert [line.split(":")[0].strip() for line in lines[len(keys) > 1 :]] == keys
+    assert not (checkout / ".cache/sweeps").exists()

@@ -8,11 +8,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from retinue.pipeline.composition import compose_collecting, project_root
+from retinue.pipeline.composition import project_root
 from retinue.pipeline.errors import Fault, SettingsError, SettingsFaults, unknown
-from retinue.pipeline.overrides import name_of, readable
+from retinue.pipeline.overrides import name_of, parsed, readable
 from retinue.pipeline.settings import first_line
 from retinue.sweeps.axes import OF_SWEEPS, axes_of, points
+from retinue.sweeps.inputs import check_trials
 from retinue.sweeps.settings import SweepSettings
 from retinue.sweeps.sweep import RECIPE
 from retinue.sweeps.table import TrialTable
@@ -38,7 +39,7 @@ def run(overrides: Sequence[str]) -> TrialTable:
         else:
             given.append(read)
     if wrong:
-        raise SettingsFaults([*wrong, *_composition_faults(given)])
+        raise SettingsFaults([*wrong, *_faults_of_trials(given)])
     if not any(each.startswith("+sweep=") for each in given):
         given.insert(0, "+sweep=default")
     try:
@@ -46,19 +47,25 @@ def run(overrides: Sequence[str]) -> TrialTable:
             hydra = GlobalHydra.instance().hydra
             assert hydra is not None
             return hydra.multirun("config", lambda _: None, [*given, *PLUGINS], with_log_configuration=False)
+    except SettingsFaults as error:
+        if not any(fault.key.startswith("sweep.") for fault in error.faults):
+            raise
+        raise SettingsFaults([*error.faults, *_faults_of_trials(given)]) from error
     except (HydraException, OmegaConfBaseException) as error:
-        if faults := _composition_faults(given):
+        if faults := _faults_of_trials(given):
             raise SettingsFaults(faults) from error
         raise SettingsError(first_line(error)) from error
 
 
-def _composition_faults(given: Sequence[str]) -> list[Fault]:
-    """What of a command line does not compose; a recipe's own settings are left out."""
+def _faults_of_trials(given: Sequence[str]) -> list[Fault]:
+    """What no trial of a command line can use, on any machine; a recipe's own settings are left out."""
     own = [each for each in given if name_of(each).split(".")[0] not in OF_SWEEPS]
     found = list(_recipe_faults(given))
-    for point in points(axes_of({}, own)):
-        found += compose_collecting(point)[1]
-    return list(dict.fromkeys(found))
+    try:
+        check_trials(project_root(), points(axes_of({}, own)), elsewhere=True)
+    except SettingsFaults as error:
+        found += error.faults
+    return found
 
 
 def _recipe_faults(given: Sequence[str]) -> Iterator[Fault]:
@@ -76,3 +83,5 @@ def _wrong_keys(overrides: Sequence[str]) -> Iterator[Fault]:
         key, _, value = each.partition("=")
         if key.startswith("sweep.") and key.split(".")[1] not in names:
             yield Fault(key, value, "a setting of conf/sweep/default.yaml", unknown("key", key.split(".")[1], names))
+        elif key.startswith("sweep.") and (found := parsed(each)) is not None and found.is_sweep_override():
+            yield Fault(key, value, "one value", "Trials vary in what they compute, not in how they are searched.")

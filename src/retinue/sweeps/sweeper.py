@@ -49,6 +49,8 @@ def sweep(params: Mapping[str, Any], arguments: list[str], launcher: Any) -> Tri
         raise SettingsError("hydra.sweeper and the command line describe another sweep than hydra.launcher has.")
     if len(own.axes.seeds) > 1 and own.settings.prune != "none":
         raise SettingsError("sweep.prune: a trial of several seeds is judged by their mean; choose none.")
+    if own.settings.search == "grid":
+        own.axes.grid()  # refuses an interval
     experiments.check(points(own.axes))
     own.take_place()
     try:
