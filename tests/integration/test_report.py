@@ -321,7 +321,8 @@ def test_the_stage_runs_as_a_process_without_torch(tmp_path, monkeypatch):
     scene = Scene(sections={"tracking": {"mode": "off"}})
     for name in ("src", "conf"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "dvc.yaml").touch()
+    for name in ("dvc.yaml", "requirements.lock"):
+        (tmp_path / name).touch()
     (tmp_path / "params.yaml").write_text(json.dumps(settings_values(scene)), "utf-8")
     monkeypatch.chdir(tmp_path)
     write_artifacts(scene)

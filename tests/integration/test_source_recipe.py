@@ -32,6 +32,9 @@ def checkout(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     """conf/ with the recipe, and photos of two classes."""
     shutil.copytree(root / "conf", tmp_path / "conf")
     shutil.copy2(root / "dvc.yaml", tmp_path)
+    weights = tmp_path / "src/retinue/transfer/weights.py"  # what DVC watches where there is no file of weights
+    weights.parent.mkdir(parents=True)
+    weights.touch()
     (tmp_path / "conf/source/ants.yaml").write_text(RECIPE, "utf-8")
     for i in range(20):
         path = tmp_path / "photos" / ("ants", "bees")[i % 2] / f"{i}.png"
