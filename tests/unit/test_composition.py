@@ -19,7 +19,8 @@ def _in_the_checkout(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
 
 
-PRINTABLE = st.text(st.characters(blacklist_categories=("Cc", "Cs", "Cn", "Zl", "Zp")), min_size=1).filter(str.strip)
+CHARACTERS = st.characters(blacklist_categories=("Cc", "Cs", "Cn", "Zl", "Zp"))
+PRINTABLE = st.text(CHARACTERS, min_size=1, max_size=60).filter(str.strip)  # at most 240 bytes: no name is too long
 
 
 @given(PRINTABLE)
