@@ -24,6 +24,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Project.create(tmp_path_factory.mktemp("sweeps") / "project").path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_composes_and_says_what_it_costs(
     recipe: str, checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -40,6 +40,7 @@ def by_the_table_of_mobilenet(width: float, side: int) -> int:
     return total + channels * 1000
 
 
+@pytest.mark.slow
 # The paper's tables 6 and 7, in millions. At 160 px it prints 290 where 290.7 is right; the others are rounded.
 @pytest.mark.parametrize(
     ("width", "side", "millions"),
@@ -81,6 +82,7 @@ def test_a_layer_of_mobilenet_v1(channels: int, side: int, millions: float, para
     assert weights / 1e6 == pytest.approx(parameters, abs=0.005)
 
 
+@pytest.mark.slow
 # Table 4 of Sandler et al. 2018, and the authors' list of trained models (which cuts off what is below a million).
 @pytest.mark.parametrize(
     ("width", "side", "millions"),

@@ -28,6 +28,8 @@ from retinue.pipeline.artifacts import Prediction
 from retinue.pipeline.errors import RetinueError
 from retinue.pipeline.files import read_json, read_table, write_table
 
+pytestmark = pytest.mark.slow  # over experiments of real pipelines
+
 GALLERY = "explanations/gallery.json"
 
 

@@ -58,6 +58,7 @@ def test_a_stale_params_yaml_is_found(project: Project) -> None:
 ALL = "acquire, preprocess, augment, train, evaluate, explain, report"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [

@@ -36,11 +36,11 @@ def test_nothing_runs_twice(finished: Project) -> None:
     [
         ("optimizer.lr=0.0005", "train"),
         pytest.param("explain.opacity=0.3", "explain", marks=pytest.mark.slow),
-        ("report.title=Another", "report"),
+        pytest.param("report.title=Another", "report", marks=pytest.mark.slow),
         pytest.param("evaluate.threshold=0.4", "evaluate", marks=pytest.mark.slow),
         pytest.param("augment=none", "augment", marks=pytest.mark.slow),
         pytest.param("preprocess.image_size=36", "preprocess", marks=pytest.mark.slow),
-        ("source.max_bad_fraction=0.1", "acquire"),
+        pytest.param("source.max_bad_fraction=0.1", "acquire", marks=pytest.mark.slow),
     ],
 )
 def test_a_setting_reruns_its_stage_and_what_follows(

@@ -48,6 +48,7 @@ def test_the_readme_has_commands() -> None:
     assert len(COMMANDS) >= 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [c for c in dict.fromkeys(COMMANDS) if c.startswith("retinue compose ")])
 def test_compose_commands(command: str, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project.path)

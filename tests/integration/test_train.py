@@ -63,6 +63,7 @@ def test_a_broken_resume_checkpoint_is_named(prepared: Project) -> None:
     assert re.search(r"error: stage train: .*last\.ckpt: this resume checkpoint cannot be read", result.stderr)
 
 
+@pytest.mark.slow
 def test_a_diverging_training_fails_and_keeps_the_model(prepared: Project) -> None:
     before = weights(prepared)
     result = prepared.stage("train", *SETTINGS, "optimizer=sgd", "optimizer.lr=1e6", check=False)
@@ -71,6 +72,7 @@ def test_a_diverging_training_fails_and_keeps_the_model(prepared: Project) -> No
     assert weights(prepared) == before
 
 
+@pytest.mark.slow
 def test_a_constant_predictor_fails(prepared: Project) -> None:
     result = prepared.stage("train", *SETTINGS, "optimizer.lr=0", "train.max_epochs=1", check=False)
     assert result.returncode == 1

@@ -67,6 +67,7 @@ def test_killed_and_resumed_is_uninterrupted(overrides: list[str], prepared: Pro
     assert model(prepared) == model(uninterrupted)
 
 
+@pytest.mark.slow
 def test_the_cache_changes_nothing_but_the_time(fixed: Project) -> None:
     """Weights after two epochs; batches of other sizes round sums differently, and float16 has eleven bits."""
     overrides = [*SETTINGS, *FIXED, *TWO_EPOCHS, "transfer=large_similar"]

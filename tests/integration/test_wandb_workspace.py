@@ -19,6 +19,8 @@ from retinue.stages import evaluate
 from retinue.tracking.panels import LINES, Artifact, CurvePanel, Key
 from retinue.tracking.workspace import build_report, build_workspace, load
 
+pytestmark = pytest.mark.slow  # against a real pipeline and server
+
 EVALUATE = {
     "batch_size": 4,
     "threshold": 0.5,

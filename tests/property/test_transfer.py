@@ -74,6 +74,7 @@ def images() -> torch.Tensor:
     return torch.randn(3, 3, 5, 5, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.slow
 @given(st.lists(PARTS, max_size=6), st.data())
 @settings(max_examples=60)
 def test_a_network_can_be_cut_behind_each_block(parts: list[Part], data: st.DataObject) -> None:

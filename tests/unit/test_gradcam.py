@@ -85,6 +85,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_classes", [1, 5])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_maps_of_a_full_backward_pass(name: str, num_classes: int) -> None:

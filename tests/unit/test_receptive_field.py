@@ -89,6 +89,7 @@ def test_receptive_field_by_hand(body: nn.Module, side: int, size: int) -> None:
     assert field_of(body, side) == ((size, size), False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("depth", "size"), [(18, 435), (34, 899), (50, 427), (101, 971), (152, 1451)])
 def test_receptive_field_of_resnet(depth: int, size: int) -> None:
     """Stem 7, stride 4 after the pool: 11; each 3 x 3 adds twice the stride before it.

@@ -375,6 +375,7 @@ def test_a_score_is_laid_on_the_centre_of_its_crop() -> None:
     assert constant == pytest.approx(np.full((25, 30), 0.25))
 
 
+@pytest.mark.slow
 def test_the_command_names_the_limit_of_a_network_that_pads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = Dataset("noise", ("ant", "bee"), {}, 32, 36, 3, (0.5,) * 3, (0.25,) * 3)
     model = {"name": "resnet18", "module": "resnet", "_target_": "retinue.models.resnet.ResNet"}

@@ -39,6 +39,7 @@ def test_the_paths_of_all_trials_are_found(root: Path, tmp_path: Path) -> None:
     assert "known" not in checked(root, f"source.path={root / 'known'}")  # absolute: the same for a trial
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "message"),
     [
