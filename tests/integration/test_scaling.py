@@ -59,7 +59,7 @@ def photos(project: Project) -> Project:
 PHOTOS = (
     *("source=image_folder", "source.path=photos", "source.max_bad_fraction=0.5", "tracking=off"),
     *("preprocess=rgb224", "preprocess.image_size=8", "preprocess.resize=8", "preprocess.statistics=train"),
-    "augment.copies_per_image=1",
+    *("augment.copies_per_image=1", "model=mlp"),  # a network that takes images so small
 )
 
 

@@ -51,7 +51,7 @@ def transfer(project: Project) -> dict[str, Any]:
         ["transfer=large_similar"],
         ["transfer=small_different", *FIXED],
         ["transfer=large_different"],
-        ["transfer=scratch", "weights.path=null", "weights=none"],
+        ["transfer=scratch"],
         ["transfer=auto"],
     ],
     ids=lambda overrides: "-".join(overrides),
@@ -105,7 +105,7 @@ def test_a_second_training_finds_the_cache(fixed: Project) -> None:
     [
         (["transfer=small_similar"], "augmentation draws anew in every epoch"),
         pytest.param(
-            *(["transfer=small_similar", *FIXED, "transfer.prefix_cache_gb=1e-6"], "it would take 0.0 GB"),
+            *(["transfer=small_similar", *FIXED, "transfer.prefix_cache_gb=1e-6"], "it would take 0.0"),
             marks=pytest.mark.slow,
         ),
         pytest.param(
