@@ -5,7 +5,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
@@ -54,6 +54,7 @@ def test_an_axis_of_scores_stays_within_its_limits(values):
 
 
 @given(st.lists(st.integers(0, 500), min_size=1, max_size=20))
+@example([0, 11])
 def test_an_axis_of_whole_numbers_has_whole_ticks(values):
     axis = Axis.around("epoch", values, whole=True)
     assert all(tick == round(tick) for tick in axis.ticks)

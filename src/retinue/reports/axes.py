@@ -54,8 +54,7 @@ class Axis:
             return cls._decades(name, low, high)
         if high - low <= _EQUAL * max(abs(low), abs(high)):
             low, high = (low - 1, high + 1) if whole else (low - 0.1 * (abs(low) or 1), high + 0.1 * (abs(high) or 1))
-        step = _round_step((high - low) / 5)
-        step = max(1.0, step) if whole else step
+        step = _round_step((high - low) / 5, whole=whole)
         low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
         if within is not None:
             low, high = max(low, within[0]), min(high, within[1])
@@ -82,7 +81,9 @@ def unit_axis(name: str) -> Axis:
     return Axis(name, 0.0, 1.0, (0.0, 0.2, 0.4, 0.6, 0.8, 1.0))
 
 
-def _round_step(width: float) -> float:
-    """The least of 1, 2, 2.5, 5 x 10^k that is not below `width`."""
+def _round_step(width: float, *, whole: bool) -> float:
+    """The least of 1, 2, 2.5, 5 x 10^k that is not below `width`, among the integers where it must be `whole`."""
+    width = max(1.0, width) if whole else width
     decade = 10.0 ** math.floor(math.log10(width))
-    return next(part * decade for part in (1, 2, 2.5, 5, 10) if part * decade >= width * (1 - 1e-9))
+    steps = [part * decade for part in (1, 2, 2.5, 5, 10) if part * decade >= width * (1 - 1e-9)]
+    return next(step for step in steps if not whole or step.is_integer())

@@ -82,18 +82,22 @@ class Experiments:
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """What Hydra's own sweepers call: runs all jobs, `sweep.workers` at a time."""
-        fixed = self.sweep.axes.fixed  # Hydra's sweepers hand it over as well, with what is not the trials' own
-        trials = ([each for each in job if name_of(each).split(".")[0] not in OF_SWEEPS] for job in job_overrides)
-        self.check(dict.fromkeys([*fixed, *each]) for each in trials)
+        trials = [self._of_trial(each) for each in job_overrides]
+        self.check([*self.sweep.axes.fixed, *each] for each in trials)
         self.sweep.take_place()
         self.start()
         try:
             with ThreadPoolExecutor(self.sweep.settings.workers) as pool:
-                numbered = list(enumerate(job_overrides, initial_job_idx))
+                numbered = list(enumerate(trials, initial_job_idx))
                 outcomes = list(pool.map(lambda each: self.run(*each), numbered))
         finally:
             self.close()
         return [self._returned(*each) for each in zip(job_overrides, outcomes, strict=True)]
+
+    def _of_trial(self, overrides: Sequence[str]) -> list[str]:
+        """What varies: Hydra's sweepers hand over the fixed overrides as well, and those of the sweep."""
+        fixed = {*self.sweep.axes.fixed}
+        return [each for each in overrides if each not in fixed and name_of(each).split(".")[0] not in OF_SWEEPS]
 
     def _returned(self, overrides: Sequence[str], outcome: JobOutcome) -> JobReturn:
         complete = outcome.state == COMPLETE
