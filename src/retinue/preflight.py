@@ -33,6 +33,7 @@ from retinue.stages.augment import AugmentSettings
 from retinue.stages.explain import ExplainSettings
 from retinue.stages.preprocess import PreprocessSettings
 from retinue.training.classifier import TrainSettings
+from retinue.training.plan import batch_faults, transfer_faults, unfreezing_faults
 from retinue.transfer.automatic import SCENARIOS, Auto
 from retinue.transfer.scenario import Scenario
 from retinue.transfer.weights import WeightsSettings
@@ -118,10 +119,11 @@ def _all_faults(values: Mapping[str, Any], elsewhere: bool) -> Iterator[Fault]:
         yield from network.faults
     checks: list[Callable[..., Iterator[Fault]]] = [
         _policy_draws,
-        _transfer,
-        _unfreezing,
+        _candidates,
+        transfer_faults,
+        unfreezing_faults,
         _learning_rates,
-        _batch,
+        batch_faults,
         _target_layer,
     ]
     if not elsewhere:
@@ -343,39 +345,15 @@ def _weights_are_there(values: Mapping[str, Any]) -> Iterator[Fault]:
             yield Fault("weights.path", shown(path), "a file of weights or a model bundle", str(error))
 
 
-def _transfer(transfer: Scenario | Auto, weights: WeightsSettings) -> Iterator[Fault]:
+def _candidates(transfer: Scenario | Auto) -> Iterator[Fault]:
     if isinstance(transfer, Auto):
         for name in SCENARIOS:
             yield from _tried(f"transfer.candidates.{name}", name, transfer.scenario).faults
-    if transfer.transfers and not weights.given:
-        hint = "Give weights=imagenet, weights=file or weights=bundle, or choose transfer=scratch."
-        yield Fault("transfer.name", shown(transfer.name), "a scenario without initial weights: none are given", hint)
-
-
-def _unfreezing(transfer: Scenario | Auto, trainer: TrainerSettings) -> Iterator[Fault]:
-    if isinstance(transfer, Scenario) and transfer.unfreeze_every is not None and trainer.num_processes > 1:
-        hint = "Several processes exchange the gradients of what is trained from the start. Use one device."
-        yield Fault(
-            "transfer.unfreeze_every",
-            shown(transfer.unfreeze_every),
-            f"null with the {trainer.num_processes} processes of trainer.devices and trainer.num_nodes",
-            hint,
-        )
 
 
 def _learning_rates(transfer: Scenario | Auto, optimizer: torch.optim.Optimizer) -> Iterator[Fault]:
     if transfer.transfers and "lr" not in optimizer.defaults:
         yield Fault("optimizer._target_", type(optimizer).__name__, "an optimizer with lr, which transfer multiplies")
-
-
-def _batch(train: TrainSettings, trainer: TrainerSettings) -> Iterator[Fault]:
-    if train.batch_size < trainer.num_processes:
-        yield Fault(
-            "train.batch_size",
-            shown(train.batch_size),
-            f"at least one image for each of the {trainer.num_processes} processes",
-            "Raise it, or lower trainer.devices or trainer.num_nodes.",
-        )
 
 
 def _explained(section: Any) -> Explainer:

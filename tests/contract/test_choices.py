@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from choices import CONF, GROUPS, MISSING, choices_of, composed, document, overrides_of
+from choices import CONF, GROUPS, MISSING, choices_of, document, overrides_of
+from compositions import compose
 from dependencies import target_file, targets
 from import_graph import SRC, closure
 from networks import Small
@@ -27,7 +28,7 @@ FAMILIES = {"source": "sources", "model": "models", "explain": "explainers"}
 
 
 def section_of(group: str, name: str) -> dict[str, Any]:
-    return composed(*overrides_of(group, name))[group]
+    return compose(overrides_of(group, name))[group]
 
 
 @pytest.mark.parametrize(("group", "name"), ALL)
@@ -94,7 +95,7 @@ def test_a_recipe_says_its_command_its_cost_and_what_to_expect(group: str, name:
 
 @pytest.mark.parametrize("name", choices_of("experiment"))
 def test_an_experiment_changes_the_settings_and_adds_no_key(name: str) -> None:
-    experiment, default = composed(f"experiment={name}"), composed()
+    experiment, default = compose([f"experiment={name}"]), compose()
     assert experiment.keys() == default.keys()
     assert experiment != default
 
@@ -134,7 +135,7 @@ def test_a_schedule_scales_the_learning_rate_between_0_and_1(name: str) -> None:
 def test_a_policy_draws_images_of_the_same_size_and_the_same_twice(name: str) -> None:
     section = section_of("augment", name)
     assert section["copies_per_image"] >= 0
-    size = composed()["preprocess"]["image_size"]
+    size = compose()["preprocess"]["image_size"]
     image = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
     policy, again = (Policy(section["transforms"], seed=0) for _ in range(2))
     policy.check(image)
@@ -189,4 +190,4 @@ def test_every_file_of_the_package_is_used() -> None:
 
 def test_a_setting_without_default_is_given_by_its_choice_alone() -> None:
     """params.yaml as committed, and what `retinue compose` makes without overrides, lacks nothing."""
-    assert MISSING not in str(composed())
+    assert MISSING not in str(compose())

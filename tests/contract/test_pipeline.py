@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from choices import GROUPS, choices_of, composed, document, overrides_of
+from choices import GROUPS, choices_of, document, overrides_of
+from compositions import compose
 from dependencies import BUILDS_MODELS, SHOWS_SETTINGS, rewritten, stage_file, target_file, targets
 from import_graph import SRC, closure, is_empty
 from retinue.pipeline import artifacts
@@ -121,7 +122,7 @@ CHOICES = [
 
 @pytest.mark.parametrize("overrides", CHOICES, ids=lambda choice: " ".join(choice) or "default")
 def test_declared_code_is_the_imported_code(overrides: tuple[str, ...]) -> None:
-    params = composed(*overrides)
+    params = compose(overrides)
     for stage in PIPELINE["stages"]:
         imported, declared = imported_code(stage, params), declared_code(stage, params)
         assert declared == imported, (

@@ -151,7 +151,7 @@ RELATED = [
     (["optimizer.lr=inf"], "optimizer.lr", "got inf, expected finite"),
     (["optimizer.betas=[0.9,nan]"], "optimizer.betas", "expected finite"),
     (["weights=bundle", "weights.path=photos"], "weights.path", "weights.safetensors"),
-    (["transfer=small_similar", "weights=none"], "transfer.name", "without initial weights"),
+    (["transfer=small_similar", "weights=none"], "transfer.name", "no initial weights to transfer"),
     (["trainer=ddp", "train.batch_size=1"], "train.batch_size", "each of the 2 processes"),
     (["trainer=ddp", "transfer.frozen_fraction=0.5", "transfer.unfreeze_every=1"], "transfer.unfreeze_every", "null"),
     (["trainer.strategy=dpp"], "trainer", "dpp"),

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from choices import MISSING, choices_of, composed
+from choices import MISSING, choices_of
+from compositions import compose
 from retinue.pipeline.artifacts import SPLITS
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.settings import Settings, build
@@ -22,7 +23,7 @@ READ = 40
 @pytest.fixture(scope="module", params=choices_of("source"))
 def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The section `source` of a choice; where it wants a path, or one that is not there, that of two classes."""
-    section = composed(f"source={request.param}")["source"]
+    section = compose([f"source={request.param}"])["source"]
     wanted = {key for key, value in section.items() if value == MISSING}
     if "path" in section and not Path(section["path"]).exists():
         wanted.add("path")
@@ -119,7 +120,7 @@ def test_acquire_refuses_what_breaks_the_contract(
     fault: SourceRecord, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     section = {"_target_": f"{__name__}.Faulty", "name": "faulty", "inputs": "-", "formats": ["PNG"]}
-    settings = Settings({**composed(), "source": {**section, "max_bad_fraction": 0.0}}, acquire.SECTIONS)
+    settings = Settings({**compose(), "source": {**section, "max_bad_fraction": 0.0}}, acquire.SECTIONS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(globals(), "FAULTS", [fault])
     with pytest.raises(DataError) as refused:

@@ -5,8 +5,6 @@ from typing import Any
 
 import yaml
 
-from compositions import compose
-
 CONF = Path(__file__).resolve().parents[2] / "conf"
 MISSING = "???"
 """A setting without default, as params.yaml has it."""
@@ -29,8 +27,3 @@ def overrides_of(group: str, choice: str) -> tuple[str, ...]:
     published = next(name for name in choices_of("model") if document("model", name).get("imagenet"))
     beside = {"weights": (f"model={published}",), "transfer": ("weights=none",)}.get(group, ())
     return (f"{group}={choice}", *beside)
-
-
-def composed(*overrides: str) -> dict[str, Any]:
-    """The composition of conf/ with `overrides`."""
-    return compose(overrides)

@@ -147,6 +147,7 @@ MET = [
     ("optimizer.betas=[0.9", "optimizer.betas: got [0.9, expected a value that Hydra can read."),
     ("optimizer.lr=1,2", "optimizer.lr: got 1,2, expected one value. `retinue sweep` tries several"),
     ("optimizer.lr=interval(1,2)", "expected one value. `retinue sweep` tries several"),
+    ("preprocess.image_size=${nope}", "refers to nope, which is no setting of conf/."),
     ("weights=imagenet", "refers to model.imagenet.url, which this choice of model does not have; see conf/model/."),
     ("transfer=small_similar", "transfer: got small_similar, expected a value that composes with the others."),
     ("seed=${nothing}", "seed: got ${nothing}, expected a value that composes with the others."),

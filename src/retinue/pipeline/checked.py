@@ -16,6 +16,7 @@ from typing import Any
 
 from retinue.pipeline.artifacts import CACHE, WEIGHTS
 from retinue.pipeline.errors import Fault, SettingsFaults
+from retinue.pipeline.files import code_digests
 
 FOLDER = CACHE / "checked"
 _PATHS = (
@@ -60,11 +61,8 @@ def with_found_faults(told: Iterable[Fault], values: Mapping[str, Any], *, elsew
 def _stamp_name(values: Mapping[str, Any]) -> str:
     """Twenty hexadecimal digits of all that the answer depends on."""
     digest = hashlib.sha256()
-    for part in (json.dumps(values, default=str), *_machine(), *_there(values)):
+    for part in (json.dumps(values, default=str), *_machine(), *_there(values), *code_digests()):
         digest.update(part.encode() + b"\0")
-    package = Path(__file__).resolve().parents[1]
-    for path in sorted(package.rglob("*.py")):
-        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:20]
 
 

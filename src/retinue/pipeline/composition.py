@@ -194,20 +194,22 @@ def _culprit(root: Path, given: list[str], error: Exception) -> dict[str, Fault]
         fails = (end for end in range(len(given) + 1) if isinstance(_composed(root, given[:end]), Exception))
         end = next(fails)
         if not end:
-            raise SettingsError(f"{root / 'conf'}: it does not compose. {_reason(error)}")
+            raise SettingsError(f"{root / 'conf'}: it does not compose. {_reason(root, error)}")
         suspects = [given[end - 1]]
     override = suspects[0]
-    fault = Fault(name_of(override), value_of(override), "a value that composes with the others", _reason(error))
+    fault = Fault(name_of(override), value_of(override), "a value that composes with the others", _reason(root, error))
     return {override: fault}
 
 
-def _reason(error: Exception) -> str:
+def _reason(root: Path, error: Exception) -> str:
     """An error of composing as one sentence."""
     found = re.search(r"Error trying to access ([\w.]+):|Interpolation key '([\w.]+)' not found", str(error))
     if not found:
         return first_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
     reference = found[1] or found[2]
     group = reference.split(".")[0]
+    if not (root / "conf" / group).is_dir():
+        return f"It refers to {reference}, which is no setting of conf/."
     return f"A setting refers to {reference}, which this choice of {group} does not have; see conf/{group}/."
 
 

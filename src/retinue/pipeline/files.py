@@ -118,5 +118,11 @@ def sha256(path: Path) -> str:
         raise DataError(_missing(path)) from error
 
 
+def code_digests() -> list[str]:
+    """Path and SHA-256 of every file of this package's code, in a fixed order."""
+    package = Path(__file__).resolve().parents[1]
+    return [f"{path.relative_to(package).as_posix()} {sha256(path)}" for path in sorted(package.rglob("*.py"))]
+
+
 def _missing(path: Path) -> str:
     return f"{path}: no such file. The stage that writes it has not run; `dvc repro` runs what is missing."

@@ -15,7 +15,6 @@ from pytorch_lightning.utilities import rank_zero_only
 from retinue.metrics.registry import higher_is_better
 from retinue.pipeline.artifacts import SHARED_CACHE
 from retinue.pipeline.errors import TrainingError
-from retinue.pipeline.files import sha256
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -37,11 +36,6 @@ def exclusive(folder: Path) -> Iterator[None]:
     locks.mkdir(parents=True, exist_ok=True)
     with FileLock(locks / f"{folder.name}.lock"):
         yield
-
-
-def code_digests() -> list[str]:
-    """SHA-256 of every file of the code, in a fixed order."""
-    return [sha256(path) for path in sorted(Path(__file__).resolve().parents[1].rglob("*.py"))]
 
 
 def checkpoint_callback(folder: Path, monitor: str) -> ModelCheckpoint:

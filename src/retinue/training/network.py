@@ -13,12 +13,12 @@ from retinue.engine.reproducibility import seed_everything
 from retinue.models.network import Network
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Dataset
-from retinue.pipeline.errors import ModelError, SettingsError
+from retinue.pipeline.errors import ModelError, SettingsFaults
 from retinue.pipeline.files import read_json, sha256
 from retinue.training.classifier import Classifier, Forward
 from retinue.training.images import TrainingImages
 from retinue.training.losses import balanced_weights
-from retinue.training.plan import TrainPlan
+from retinue.training.plan import TrainPlan, unfreezing_faults
 from retinue.transfer.automatic import Auto, Decision
 from retinue.transfer.freeze_check import FreezeCheck
 from retinue.transfer.freezing import Freezing, freeze
@@ -93,14 +93,9 @@ def prepare_network(plan: TrainPlan, images: TrainingImages) -> PreparedNetwork:
     """Builds the network, loads its initial weights, chooses the scenario and freezes what that freezes.
 
     Raises:
-        SettingsError: a scenario that needs initial weights, and none are given.
+        SettingsFaults: transfer=auto chose a scenario that several processes cannot train.
         ModelError: the weights cannot be had or do not fit.
     """
-    if plan.transfer.transfers and not plan.weights.given:
-        raise SettingsError(
-            f"transfer={plan.transfer.name}: there are no initial weights to transfer. Give weights=imagenet, "
-            "weights=file weights.path=FILE or weights=bundle weights.path=FOLDER, or choose transfer=scratch."
-        )
     network, document = _untrained(plan, images.dataset), {"name": plan.weights.name}
     if plan.weights.given:
         document.update(_load(network, plan.weights, images.dataset))
@@ -112,11 +107,8 @@ def prepare_network(plan: TrainPlan, images: TrainingImages) -> PreparedNetwork:
             network, document = _untrained(plan, images.dataset), {"name": "none"}
     else:
         decision = Decision(plan.transfer)
-    if decision.scenario.unfreeze_every is not None and plan.trainer.num_processes > 1:
-        raise SettingsError(
-            "transfer.unfreeze_every: several processes exchange the gradients of what is trained from the start; what "
-            "is unfrozen later would differ between them. Use one device, or transfer.unfreeze_every=null."
-        )
+    if faults := [*unfreezing_faults(decision.scenario, plan.trainer)]:
+        raise SettingsFaults(faults)
     freezing = freeze(network, decision.scenario)
     if decision.scenario.frozen_fraction > 0:
         rank_zero_only(print)(f"transfer={decision.scenario.name}: {freezing}")

@@ -1,6 +1,6 @@
 """All settings of a training."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,10 @@ import pytorch_lightning as L
 from retinue.engine.loading import Batches
 from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.pipeline import artifacts
-from retinue.pipeline.errors import SettingsError
-from retinue.pipeline.files import sha256
+from retinue.pipeline.errors import Fault, SettingsFaults
+from retinue.pipeline.files import code_digests, sha256
+from retinue.pipeline.ranges import shown
 from retinue.pipeline.settings import fingerprint
-from retinue.training.checkpoints import code_digests
 from retinue.training.classifier import TrainSettings
 from retinue.transfer.automatic import Auto
 from retinue.transfer.scenario import Scenario
@@ -30,6 +30,9 @@ class TrainPlan:
         weights: where the network starts.
         transfer: the scenario, or what chooses it.
         train, trainer: the sections of these names.
+
+    Raises:
+        SettingsFaults: sections that are right by themselves and contradict each other.
     """
 
     seed: int
@@ -41,21 +44,21 @@ class TrainPlan:
     train: TrainSettings
     trainer: TrainerSettings
 
+    def __post_init__(self) -> None:
+        faults = [
+            *transfer_faults(self.transfer, self.weights),
+            *unfreezing_faults(self.transfer, self.trainer),
+            *batch_faults(self.train, self.trainer),
+        ]
+        if faults:
+            raise SettingsFaults(faults)
+
     def make_trainer(self, **options: Any) -> L.Trainer:
         """A Trainer with the seed and the precision of this training; `options` as in `engine.trainer.make_trainer`."""
         return make_trainer(self.trainer, seed=self.seed, precision=self.train.precision, **options)
 
     def batches(self, train: Any, val: Any) -> Batches:
-        """The loaders of a training on the datasets `train` and `val`.
-
-        Raises:
-            SettingsError: a step has fewer images than there are processes.
-        """
-        if self.train.batch_size < self.trainer.num_processes:
-            raise SettingsError(
-                f"train.batch_size: {self.train.batch_size} images of a step for {self.trainer.num_processes} "
-                "processes. Expected at least one for each: raise it, or lower trainer.devices or trainer.num_nodes."
-            )
+        """The loaders of a training on the datasets `train` and `val`."""
         return Batches(
             val,
             train,
@@ -70,6 +73,33 @@ class TrainPlan:
         weights = [self.weights.path] if self.weights.path is not None else []
         given = [file for path in map(Path, weights) for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
         return fingerprint({"settings": asdict(self), "inputs": [*input_digests(), *map(sha256, given)]})
+
+
+def transfer_faults(transfer: Scenario | Auto, weights: WeightsSettings) -> Iterator[Fault]:
+    """A scenario that transfers needs weights to start from."""
+    if transfer.transfers and not weights.given:
+        hint = (
+            "Give weights=imagenet, weights=file weights.path=FILE or weights=bundle weights.path=FOLDER, or choose "
+            "transfer=scratch."
+        )
+        expected = "scratch, for there are no initial weights to transfer"
+        yield Fault("transfer.name", shown(transfer.name), expected, hint)
+
+
+def unfreezing_faults(transfer: Scenario | Auto, trainer: TrainerSettings) -> Iterator[Fault]:
+    """Processes exchange the gradients of what is trained from the start; what is unfrozen later would differ."""
+    if isinstance(transfer, Scenario) and transfer.unfreeze_every is not None and trainer.num_processes > 1:
+        hint = "Several processes exchange the gradients of what is trained from the start. Use one device."
+        expected = f"null with the {trainer.num_processes} processes of trainer.devices and trainer.num_nodes"
+        yield Fault("transfer.unfreeze_every", shown(transfer.unfreeze_every), expected, hint)
+
+
+def batch_faults(train: TrainSettings, trainer: TrainerSettings) -> Iterator[Fault]:
+    """Each process needs an image of each step."""
+    if train.batch_size < trainer.num_processes:
+        expected = f"at least one image for each of the {trainer.num_processes} processes"
+        hint = "Raise it, or lower trainer.devices or trainer.num_nodes."
+        yield Fault("train.batch_size", shown(train.batch_size), expected, hint)
 
 
 def input_digests() -> list[str]:
