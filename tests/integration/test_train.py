@@ -175,7 +175,7 @@ def test_a_scenario_without_weights_is_refused(prepared: Project) -> None:
     result = prepared.stage("train", *SETTINGS, "transfer=small_similar", "weights=none", check=False)
     assert result.returncode == 2
     assert (
-        "transfer.name: got 'small_similar', expected a scenario without initial weights: none are given."
+        "transfer.name: got 'small_similar', expected scratch, for there are no initial weights to transfer."
         in result.stderr
     )
     assert weights(prepared) == before
