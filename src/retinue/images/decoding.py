@@ -1,7 +1,8 @@
 """Encoded image files to pixels, as a person would see them.
 
-Pillow reads every header and is the reference decoder. Ordinary JPEGs, nearly all photographs, take OpenCV's decoder
-when their header says so: it is faster, and it can leave out the detail that a resize would throw away.
+Every file is decoded strictly: what its decoder warns of is damage. Pillow reads the headers and decodes all formats
+but JPEG, for which libjpeg-turbo is asked directly (simplejpeg): through Pillow its warnings are not to be seen, it is
+faster, and it can leave out the detail that a resize would throw away.
 """
 
 import io
@@ -13,14 +14,21 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from retinue.images.foreign import what_it_is
+from retinue.images.jpeg_markers import has_zeroed_block, jpeg_coefficient_bytes
+from retinue.images.levels import Levels, check_declared_depth, levels_of, to_gray_levels
+from retinue.images.limits import USUAL_LIMITS, Limits
+from retinue.images.strips import check_strips, largest_strip_bytes
+from retinue.images.structure import Structure, structure_of
 from retinue.pipeline.errors import DataError
 
-FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "AVIF", "GIF", "PPM", "JPEG2000")
 """Pillow's names of the file formats that can be asked for. Formats that start other programs (EPS) are left out."""
 
-warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters is raised, and told as the reason
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of headers: a damaged EXIF block does not cost the picture
 cv2.setNumThreads(1)  # images are spread over worker processes; threads inside them would compete
 
 _UNREADABLE = (  # what Pillow's readers raise on damaged files
@@ -33,16 +41,20 @@ _UNREADABLE = (  # what Pillow's readers raise on damaged files
     NotImplementedError,
     EOFError,
     MemoryError,
+    RecursionError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
+    Warning,
 )
 _ORIENTATION_TAG = 0x0112
-_REDUCTIONS = (  # OpenCV's flags set the factor and the channels in separate bits
-    (8, cv2.IMREAD_REDUCED_GRAYSCALE_8),
-    (4, cv2.IMREAD_REDUCED_GRAYSCALE_4),
-    (2, cv2.IMREAD_REDUCED_GRAYSCALE_2),
-)
+_REDUCTIONS = (8, 4, 2)
+_PIXELS_AT_ONCE = 2**20
+_JPEGS = ("JPEG", "MPO")
+_COUNTED = ("WEBP", "AVIF")  # whose number of pictures Pillow knows from the header
+_NOT_TAKEN = ("Could not determine", "nsupported", "not implemented", "not compiled in")
+_DECODER_BYTES_PER_PX = {"WEBP": 12, "AVIF": 10, "JPEG2000": 16}  # measured, beside the picture itself
+_STORED_BYTES_PER_PX = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}  # Pillow's; others 4
 
 
 class Examined(NamedTuple):
@@ -54,36 +66,57 @@ class Examined(NamedTuple):
     format: str
 
 
-def examine(data: bytes, formats: Sequence[str] = FORMATS) -> Examined:
+def examine(
+    data: bytes,
+    formats: Sequence[str] = FORMATS,
+    *,
+    white: float | None = None,
+    limits: Limits = USUAL_LIMITS,
+) -> Examined:
     """Decodes every pixel of a file, strictly.
 
     Args:
         data: the encoded file.
         formats: Pillow's names of the accepted formats. JPEG includes MPO, a JPEG with further views appended.
+        white: of images with more than 8 bits a sample, the value that is white; None: what the file declares.
+        limits: what the file may cost.
 
     Raises:
-        DataError: the file is empty, not an image, not of an accepted format, cut off or damaged, or its pixels have
-            no meaning on a screen. The message is the reason alone; the caller knows which file it is.
+        DataError: the file is empty, not an image, not of an accepted format, beyond a limit, cut off or damaged, or
+            its pixels have no meaning on a screen. The message is the reason alone; the caller knows which file it is.
     """
-    image = _open(data)
+    image = _open(data, limits)
     if ("JPEG" if image.format == "MPO" else image.format) not in formats:
         raise DataError(f"a {image.format} file; accepted formats are {', '.join(formats)}")
     mode, name = image.mode, str(image.format)
-    height, width = _decode_with_pillow(image).shape[:2]
+    # At an eighth: all codes are read, which is where damage shows, and few pixels are made of them.
+    if name in _JPEGS and _jpeg_pixels(data, image, 1, 8, limits) is not None:
+        width, height = image.size
+        return Examined(*((height, width) if _orientation(image) >= 5 else (width, height)), mode, name)
+    height, width = _decode_with_pillow(data, image, 3, white, limits).shape[:2]
     return Examined(width, height, mode, name)
 
 
-def decode(data: bytes, *, channels: int, shorter_side: int | None = None) -> np.ndarray:
+def decode(
+    data: bytes,
+    *,
+    channels: int,
+    shorter_side: int | None = None,
+    white: float | None = None,
+    limits: Limits = USUAL_LIMITS,
+) -> np.ndarray:
     """The pixels of an encoded image, upright.
 
-    Transparency is laid on white. Gray is ITU-R BT.601 luma. 16 bits become 8 by scaling. Of an animation or a file
-    with several pages, the first.
+    Transparency is laid on white. Gray is ITU-R BT.601 luma. More than 8 bits become 8 by scaling. Of an animation or a
+    file with several pages, the first.
 
     Args:
         data: the encoded file.
         channels: 1 (gray) or 3 (RGB).
         shorter_side: px the caller needs at least; a JPEG may come back reduced by 2, 4 or 8 as long as its shorter
             side is not below. None: full size.
+        white: of images with more than 8 bits a sample, the value that is white; None: what the file declares.
+        limits: what the file may cost.
 
     Returns:
         uint8 (H, W, channels).
@@ -91,12 +124,14 @@ def decode(data: bytes, *, channels: int, shorter_side: int | None = None) -> np
     Raises:
         DataError: the file cannot be decoded in full; the message is the reason.
     """
-    image = _open(data)
-    if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB") and _ends_as_jpeg(data):
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _opencv_flags(image.size, channels, shorter_side))
-        if pixels is not None:  # None: a coding that OpenCV's library is built without (arithmetic, lossless)
-            return _upright(pixels.reshape(*pixels.shape[:2], channels), _orientation(image))
-    return to_channels(_decode_with_pillow(image), channels)
+    image = _open(data, limits)
+    if image.format in _JPEGS:
+        is_checked_only = image.mode not in ("L", "RGB")  # libjpeg leaves CMYK as it is stored, often inverted
+        factor = 8 if is_checked_only else _reduction(image.size, shorter_side)
+        pixels = _jpeg_pixels(data, image, channels, factor, limits)
+        if pixels is not None and not is_checked_only:
+            return _upright(pixels, _orientation(image))
+    return _decode_with_pillow(data, image, channels, white, limits)
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
@@ -118,38 +153,96 @@ def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
     return converted.reshape(*image.shape[:2], channels)
 
 
-def _open(data: bytes) -> Image.Image:
-    """The file with its header read."""
+def _open(data: bytes, limits: Limits) -> Image.Image:
+    """The file with its header read, within the limits."""
     if not data:
         raise DataError("an empty file")
+    limits.check_file(len(data))
+    limits.check_structure(structure_of(data))
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:  # its message holds a memory address
-        raise DataError("not an image, or damaged at its beginning") from error
+        raise DataError(what_it_is(data)) from error
     except _UNREADABLE as error:
         raise DataError(f"cannot be decoded: {error}") from error
     if 0 in image.size:
         raise DataError(f"an image of {image.width} x {image.height} px")
+    limits.check_structure(Structure(frames=getattr(image, "n_frames", 1) if image.format in _COUNTED else 1))
+    limits.check_pixels(image.size)
     return image
 
 
-def _decode_with_pillow(image: Image.Image) -> np.ndarray:
-    """All pixels, upright, uint8 (H, W, C): gray, gray and alpha, RGB or RGBA."""
+def _pillow_bytes(image: Image.Image) -> int:
+    """Memory that Pillow takes to decode all pixels, the result included."""
+    per_px = 3 + _STORED_BYTES_PER_PX.get(image.mode, 4) + _DECODER_BYTES_PER_PX.get(str(image.format), 0)
+    return image.width * image.height * per_px + (largest_strip_bytes(image) if image.format == "TIFF" else 0)
+
+
+def _jpeg_pixels(data: bytes, image: Image.Image, channels: int, factor: int, limits: Limits) -> np.ndarray | None:
+    """The pixels of a JPEG as stored, reduced by `factor`: uint8 (H, W, channels).
+
+    Returns:
+        None for a coding that libjpeg-turbo's interface for whole files does not take, as an unusual sampling of
+        colours, or more than 8 bits.
+
+    Raises:
+        DataError: the decoder warns of damage, or there is damage of a kind that it does not see.
+    """
+    limits.check_memory(image.size, len(data) + jpeg_coefficient_bytes(data))
+    if has_zeroed_block(data):
+        raise DataError("cannot be decoded: a stretch of its coded pixels was overwritten with zeros")
+    width, height = (-(-side // factor) if factor > 1 else 0 for side in image.size)
+    colour = "GRAY" if channels == 1 else "RGB"
     try:
-        image.load()
-        pixels = _displayed(image)
+        return simplejpeg.decode_jpeg(data, colour, min_height=height, min_width=width, min_factor=factor)
+    except ValueError as error:
+        if any(words in str(error) for words in _NOT_TAKEN):
+            return None
+        raise DataError(f"cannot be decoded: {error}") from error
+    except MemoryError as error:
+        raise DataError("cannot be decoded: it takes more memory than there is") from error
+
+
+def _reduction(size: tuple[int, int], shorter_side: int | None) -> int:
+    """The largest factor that leaves the shorter side of an image of `size` as long as it is needed."""
+    fitting = (factor for factor in _REDUCTIONS if shorter_side is not None and min(size) // factor >= shorter_side)
+    return next(fitting, 1)
+
+
+def _decode_with_pillow(
+    data: bytes, image: Image.Image, channels: int, white: float | None, limits: Limits
+) -> np.ndarray:
+    """All pixels, upright: uint8 (H, W, channels)."""
+    try:
+        limits.check_memory(image.size, len(data) + _pillow_bytes(image))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            if image.format == "TIFF":
+                check_strips(data, image)
+                check_declared_depth(image)
+            image.load()
+        pixels = _displayed(image, channels, white)
     except _UNREADABLE as error:
         raise DataError(f"cannot be decoded: {error}") from error
     # Only now: Pillow turns TIFFs itself while it loads them, and drops the tag.
     return _upright(pixels, _orientation(image))
 
 
-def _displayed(image: Image.Image) -> np.ndarray:
-    """The pixels in the range a screen shows, uint8 (H, W, 1 to 4)."""
-    if image.mode == "F":
-        raise DataError("floating-point pixels, for which no black and white are defined; convert it to 8 or 16 bits")
-    if image.mode.startswith("I"):
-        return _from_16_bits(np.asarray(image), image.info.get("transparency"))
+def _displayed(image: Image.Image, channels: int, white: float | None) -> np.ndarray:
+    """The pixels in the range a screen shows, uint8 (H, W, channels); a band of rows at a time, to save memory."""
+    pixels = np.empty((image.height, image.width, channels), np.uint8)
+    rows = max(1, _PIXELS_AT_ONCE // image.width)
+    levels = levels_of(image, white) if image.mode[0] in "IF" else None
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        band = image if rows >= image.height else image.crop((0, top, image.width, bottom))
+        shown = _colours(band) if levels is None else _gray(band, levels)
+        pixels[top:bottom] = to_channels(shown, channels)
+    return pixels
+
+
+def _colours(image: Image.Image) -> np.ndarray:
+    """Pixels of 8 bits a sample: uint8 (H, W, 1 to 4)."""
     if image.has_transparency_data:
         image = image.convert("RGBA")
     elif image.mode in ("1", "L"):
@@ -160,34 +253,18 @@ def _displayed(image: Image.Image) -> np.ndarray:
     return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
 
 
-def _from_16_bits(pixels: np.ndarray, transparent: int | None) -> np.ndarray:
-    if pixels.min() < 0 or pixels.max() > 65535:
-        raise DataError(
-            f"32-bit pixels from {pixels.min()} to {pixels.max()}; expected at most 16 bits (0 to 65535); convert it"
-        )
-    gray = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if transparent is None:
+def _gray(image: Image.Image, levels: Levels) -> np.ndarray:
+    """Pixels of more bits: uint8 (H, W, 1), with alpha (H, W, 2) where one value is transparent."""
+    numbers = np.asarray(image)
+    gray = to_gray_levels(numbers, levels)
+    if (transparent := image.info.get("transparency")) is None:
         return gray[:, :, np.newaxis]
-    return np.dstack([gray, np.where(pixels == transparent, 0, 255).astype(np.uint8)])
+    return np.dstack([gray, np.where(numbers == transparent, 0, 255).astype(np.uint8)])
 
 
 def _on_white(image: np.ndarray) -> np.ndarray:
     colour, alpha = image[:, :, :-1].astype(np.uint16), image[:, :, -1:].astype(np.uint16)
     return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-
-
-def _ends_as_jpeg(data: bytes) -> bool:
-    """Whether the end marker is where it belongs. OpenCV gives gray areas, not an error, for what was cut off."""
-    return data[-64:].rstrip(b"\0\r\n").endswith(b"\xff\xd9")
-
-
-def _opencv_flags(size: tuple[int, int], channels: int, shorter_side: int | None) -> int:
-    flags = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
-    flags |= cv2.IMREAD_IGNORE_ORIENTATION
-    for factor, reduced in _REDUCTIONS:
-        if shorter_side is not None and min(size) // factor >= shorter_side:
-            return flags | reduced
-    return flags
 
 
 def _orientation(image: Image.Image) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from retinue.images.decoding import decode, to_channels
+from retinue.images.limits import USUAL_LIMITS, Limits
 from retinue.pipeline.artifacts import Dataset
 from retinue.pipeline.errors import DataError
 
@@ -51,12 +52,16 @@ class Preprocessing:
         """The preprocessing the images of `dataset` went through."""
         return cls(dataset.image_size, dataset.resize, dataset.channels, dataset.mean, dataset.std)
 
-    def load(self, source: bytes | Path | np.ndarray) -> np.ndarray:
+    def load(
+        self, source: bytes | Path | np.ndarray, *, white: float | None = None, limits: Limits = USUAL_LIMITS
+    ) -> np.ndarray:
         """One image, resized and cropped.
 
         Args:
             source: an encoded file, the path of one, or pixels: uint8 (H, W) gray, (H, W, 1) gray, (H, W, 3) RGB or
                 (H, W, 4) RGBA.
+            white: of a file with more than 8 bits a sample, the value that is white; None: what the file declares.
+            limits: what a file may cost.
 
         Returns:
             uint8 (image_size, image_size, channels).
@@ -67,10 +72,13 @@ class Preprocessing:
         if isinstance(source, np.ndarray):
             return self._fit(to_channels(_checked(source), self.channels))
         if isinstance(source, bytes):
-            return self._fit(decode(source, channels=self.channels, shorter_side=self.resize))
+            return self._fit(
+                decode(source, channels=self.channels, shorter_side=self.resize, white=white, limits=limits)
+            )
         path = Path(source)
         try:
-            return self.load(path.read_bytes())
+            limits.check_file(path.stat().st_size)
+            return self.load(path.read_bytes(), white=white, limits=limits)
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}). Expected an image file.") from error
         except DataError as error:

@@ -4,13 +4,14 @@ import csv
 import errno
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from retinue.images.limits import Limits
 from retinue.pipeline.artifacts import SPLITS
 from retinue.pipeline.errors import DataError, Fault, unknown
-from retinue.pipeline.ranges import shown
+from retinue.pipeline.ranges import allowed, shown
 from retinue.sources.source import Source, SourceRecord
 
 _LITTER = {"thumbs.db", "desktop.ini", "icon\r", "__macosx"}
@@ -27,7 +28,7 @@ def _split_folders_differ(train_folder: str | None, val_folder: str | None, test
 
 
 @dataclass(frozen=True)
-class ImageFolder(Source):
+class ImageFolder(Source, Limits):
     """Images below `path`; the image id is the path below it, with `/`.
 
     Without a CSV, the layout is path/<class>/…/<file> or, where one of the split folders exists,
@@ -38,6 +39,8 @@ class ImageFolder(Source):
         train_folder, val_folder, test_folder: names of the split folders directly below `path`; None: there is none.
         labels_csv: path below `path` of a CSV with the columns image, label and, if wanted, group and split; then
             the folders mean nothing and only the files it lists are read. None: the folders are the classes.
+        white: of images with more than 8 bits a sample, the value that is white, black being 0; None: what each file
+            declares, as 65535 for 16 bits. Floating-point and 32-bit pixels declare none and need it.
         description, licence, origin: for the dataset card.
     """
 
@@ -48,6 +51,7 @@ class ImageFolder(Source):
     val_folder: str | None
     test_folder: str | None
     labels_csv: str | None
+    white: float | None = field(metadata=allowed(gt=0))
     description: str
     licence: str
     origin: str
@@ -85,11 +89,22 @@ class ImageFolder(Source):
 
         Raises:
             OSError: it is not there, is not an ordinary file (a pipe would block), or may not be read.
+            DataError: it is larger than `max_file_mb`.
         """
         path = self._root() / image_id
         if not path.is_file():
             raise FileNotFoundError(errno.ENOENT, "no such file, a broken link or not an ordinary file", str(path))
-        return path.read_bytes()
+        with path.open("rb") as file:
+            self.check_file(os.fstat(file.fileno()).st_size)
+            return file.read()
+
+    def white_value(self) -> float | None:
+        """The setting `white`."""
+        return self.white
+
+    def limits(self) -> Limits:
+        """The settings of `Limits`, which are settings of this source."""
+        return self
 
     def card(self) -> dict[str, str]:
         """What the settings say of the images."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from retinue.images.decoding import FORMATS
+from retinue.images.limits import USUAL_LIMITS, Limits
 from retinue.pipeline.errors import Fault
 from retinue.pipeline.ranges import Checked, allowed
 
@@ -71,6 +72,14 @@ class Source(Checked, ABC, section="source"):
         Raises:
             OSError: it cannot be read.
         """
+
+    def white_value(self) -> float | None:
+        """Of images with more than 8 bits a sample, the value that is white; None: what each file declares."""
+        return None
+
+    def limits(self) -> Limits:
+        """What one file may cost; a file beyond is quarantined."""
+        return USUAL_LIMITS
 
     def mask(self, image_id: str) -> np.ndarray | None:
         """Which px of an image show what its class is named after, as a defect: the truth for explanations.

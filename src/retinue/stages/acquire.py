@@ -70,7 +70,10 @@ class RawFiles(Dataset[dict[str, Any]]):
             data = self._source.read(record.image_id)
         except OSError as error:
             raise DataError(f"cannot be read: {error.strerror or 'input/output error'}") from error
-        found = examine(data, self._source.formats)
+        except MemoryError as error:
+            raise DataError("cannot be read: it takes more memory than there is") from error
+        source = self._source
+        found = examine(data, source.formats, white=source.white_value(), limits=source.limits())
         return RawImage(
             image_id=record.image_id,
             label=record.label,
