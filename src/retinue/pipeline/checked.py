@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,22 @@ def ensure_checked(values: Mapping[str, Any], *, elsewhere: bool = False) -> Non
     stamp.touch()
 
 
+def ensure_checked_for(deps: Collection[str], values: Mapping[str, Any]) -> None:
+    """`ensure_checked` for a stage that reads the paths `deps`: files that only other stages read may be gone.
+
+    Raises:
+        SettingsFaults: with every fault but those of files that the stage does not read.
+    """
+    try:
+        ensure_checked(values)
+    except SettingsFaults as error:
+        needless = {name for name, section in values.items() if _inputs(section) not in (None, *deps)}
+        faults = [fault for fault in error.faults if fault.key.partition(".")[0] not in needless]
+        if faults:
+            raise SettingsFaults(faults) from error
+        ensure_checked(values, elsewhere=True)
+
+
 def with_found_faults(told: Iterable[Fault], values: Mapping[str, Any], *, elsewhere: bool = False) -> list[Fault]:
     """The faults `told` and those for which `ensure_checked` refuses `values`, one story for each key."""
     faults = [*told]
@@ -80,7 +96,18 @@ def _there(values: Mapping[str, Any]) -> Iterator[str]:
     for section, key in _PATHS:
         entry = values.get(section)
         name = entry.get(key) if isinstance(entry, Mapping) else None
-        path = Path(root if key == "labels_csv" else "", str(name)).expanduser()
+        path = _expanded(Path(root if key == "labels_csv" else "", str(name)))
         root = str(path) if (section, key) == ("source", "path") else root
         bundle = (path / WEIGHTS.name).exists()
         yield "nothing" if name is None else f"{path.is_dir()} {path.exists()} {bundle}"
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:  # ~ and a name that no user has
+        return path
+
+
+def _inputs(section: Any) -> Any:
+    return section.get("inputs") if isinstance(section, Mapping) else None
