@@ -52,7 +52,8 @@ def paused(project: Project) -> Project:
 def wait_for_pause(process: subprocess.Popen[str], project: Project) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not (project.path / "has-read").exists():
-        assert process.poll() is None and time.monotonic() < deadline, "the stage did not come to its end"
+        assert process.poll() is None, "the stage ended without a pause"
+        assert time.monotonic() < deadline, "the stage did not come to its end"
         time.sleep(0.02)
 
 
@@ -193,7 +194,8 @@ def thumbnails(project: Project) -> None:
 def test_what_a_stage_does_not_read_may_change(change: Callable[[Project], None], paused: Project) -> None:
     with while_paused(paused, "dvc", "repro", "acquire") as repro:
         change(paused)
-    assert repro.communicate()[0] and repro.returncode == 0
+    said = repro.communicate()[0]
+    assert repro.returncode == 0, said
     assert "acquire" in lock(paused)
 
 

@@ -10,13 +10,14 @@ import json
 import os
 import sys
 import sysconfig
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from retinue.pipeline.artifacts import CACHE, WEIGHTS
-from retinue.pipeline.errors import Fault, SettingsFaults
+from retinue.pipeline.errors import Fault, SettingsError, SettingsFaults
 from retinue.pipeline.files import code_digests
+from retinue.pipeline.record import declared
 
 FOLDER = CACHE / "checked"
 _PATHS = (
@@ -47,8 +48,8 @@ def ensure_checked(values: Mapping[str, Any], *, elsewhere: bool = False) -> Non
     stamp.touch()
 
 
-def ensure_checked_for(deps: Collection[str], values: Mapping[str, Any]) -> None:
-    """`ensure_checked` for a stage that reads the paths `deps`: files that only other stages read may be gone.
+def ensure_checked_for(stage: str, values: Mapping[str, Any]) -> None:
+    """`ensure_checked` for a stage of dvc.yaml: files of a source or of weights that it does not read may be gone.
 
     Raises:
         SettingsFaults: with every fault but those of files that the stage does not read.
@@ -56,10 +57,9 @@ def ensure_checked_for(deps: Collection[str], values: Mapping[str, Any]) -> None
     try:
         ensure_checked(values)
     except SettingsFaults as error:
-        needless = {name for name, section in values.items() if _inputs(section) not in (None, *deps)}
-        faults = [fault for fault in error.faults if fault.key.partition(".")[0] not in needless]
-        if faults:
-            raise SettingsFaults(faults) from error
+        unread = _unread_sections(stage, values)
+        if not all(fault.key.partition(".")[0] in unread for fault in error.faults):
+            raise
         ensure_checked(values, elsewhere=True)
 
 
@@ -109,5 +109,15 @@ def _expanded(path: Path) -> Path:
         return path
 
 
-def _inputs(section: Any) -> Any:
-    return section.get("inputs") if isinstance(section, Mapping) else None
+def _unread_sections(stage: str, values: Mapping[str, Any]) -> set[str]:
+    """The sections that name inputs which dvc.yaml does not give to `stage`; none where a setting it needs is wrong."""
+    try:
+        deps = declared(values)[stage].deps
+    except SettingsError:
+        return set()
+    named = {name: section["inputs"] for name, section in values.items() if _names_inputs(section)}
+    return {name for name, inputs in named.items() if inputs not in deps}
+
+
+def _names_inputs(section: Any) -> bool:
+    return isinstance(section, Mapping) and "inputs" in section

@@ -68,12 +68,13 @@ def main(name: str, run: Callable[[Settings, Tracker], None], sections: Sequence
         if not is_first_process():  # rank 0 holds lock and W&B run
             run(settings, Tracker(None))
             return
+        ensure_checked_for(name, values)
         stages = declared(values)
-        deps = stages[name].deps
-        ensure_checked_for(deps, values)
         with lock(name):
             _remove_leftovers(name, {stage: paths.outs for stage, paths in stages.items()})
-            snapshot = InputSnapshot.take(None if overrides else {each: values[each] for each in sections}, deps)
+            snapshot = InputSnapshot.take(
+                None if overrides else {each: values[each] for each in sections}, stages[name].deps
+            )
             with track(name, settings) as tracker:
                 run(settings, tracker)
                 snapshot.check()

@@ -95,7 +95,7 @@ class ImageFolder(Source):
     @classmethod
     def missing(cls, settings: Mapping[str, Any]) -> list[Fault]:
         """The folder, the CSV in it, or that DVC watches them."""
-        if "path" not in settings:
+        if "path" not in settings or _path_can_be_one(settings["path"]) is not None:  # which is told already
             return []
         path, inputs = settings["path"], settings.get("inputs")
         faults = _not_there(path, settings.get("labels_csv"))
