@@ -16,7 +16,7 @@ from typing import Any
 
 from retinue.pipeline.artifacts import CACHE, WEIGHTS
 from retinue.pipeline.errors import Fault, SettingsError, SettingsFaults
-from retinue.pipeline.files import code_digests
+from retinue.pipeline.files import code_digests, kind_of
 from retinue.pipeline.record import declared
 
 FOLDER = CACHE / "checked"
@@ -98,8 +98,7 @@ def _there(values: Mapping[str, Any]) -> Iterator[str]:
         name = entry.get(key) if isinstance(entry, Mapping) else None
         path = _expanded(Path(root if key == "labels_csv" else "", str(name)))
         root = str(path) if (section, key) == ("source", "path") else root
-        bundle = (path / WEIGHTS.name).exists()
-        yield "nothing" if name is None else f"{path.is_dir()} {path.exists()} {bundle}"
+        yield "nothing" if name is None else f"{kind_of(path)}, {kind_of(path / WEIGHTS.name)}"
 
 
 def _expanded(path: Path) -> Path:

@@ -72,9 +72,8 @@ def main(name: str, run: Callable[[Settings, Tracker], None], sections: Sequence
         stages = declared(values)
         with lock(name):
             _remove_leftovers(name, {stage: paths.outs for stage, paths in stages.items()})
-            snapshot = InputSnapshot.take(
-                None if overrides else {each: values[each] for each in sections}, stages[name].deps
-            )
+            params = None if overrides else {section: values[section] for section in sections}
+            snapshot = InputSnapshot.take(params, stages[name].deps)
             with track(name, settings) as tracker:
                 run(settings, tracker)
                 snapshot.check()
