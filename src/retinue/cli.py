@@ -11,7 +11,8 @@ from retinue.pipeline.checked import with_found_faults
 from retinue.pipeline.composition import Composition, project_root, stages_to_run
 from retinue.pipeline.composition import compose as compose_settings
 from retinue.pipeline.errors import RetinueError, SettingsFaults
-from retinue.pipeline.stage import explained
+from retinue.pipeline.stage import explained, refuse_while_running
+from retinue.pipeline.watched import refuse_unreadable
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,7 +29,8 @@ def compose(overrides: tuple[str, ...], check: bool) -> None:
 
     OVERRIDES are Hydra's: a choice (model=resnet18), a value (optimizer.lr=0.01), a recipe (experiment=hymenoptera).
     A path is taken as it stands (source.path='my photos (1)'); ~ is the home folder. All settings are checked first
-    (docs/settings.md): what is wrong is said at once, and then params.yaml stays as it was.
+    (docs/settings.md): what is wrong is said at once, and then params.yaml stays as it was. It stays, too, while a
+    stage runs: dvc.lock would record the new settings beside a result of the old ones.
     """
     with explained("compose"):
         root = project_root()
@@ -43,6 +45,8 @@ def compose(overrides: tuple[str, ...], check: bool) -> None:
             if not target.exists() or target.read_text("utf-8") != text:
                 raise RetinueError("params.yaml is not the composition of conf/. Run `retinue compose`.")
             return
+        with chdir(root):
+            refuse_while_running()
         partial = target.with_name(".params.partial.yaml")
         partial.write_text(text, "utf-8")
         partial.replace(target)
@@ -50,6 +54,8 @@ def compose(overrides: tuple[str, ...], check: bool) -> None:
         if sys.stderr.isatty():
             print("dvc looks at the inputs, to say what it will run …", file=sys.stderr, flush=True)
         try:
+            with chdir(root):
+                refuse_unreadable(composition.values())
             stale, fresh = stages_to_run(root)
         except RetinueError as error:
             print(f"warning: dvc cannot say what it will run: {error}", file=sys.stderr)

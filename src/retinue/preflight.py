@@ -25,6 +25,7 @@ from retinue.images.augmentation import Policy
 from retinue.models.network import Network
 from retinue.pipeline.artifacts import OUTS
 from retinue.pipeline.errors import Fault, ModelError, SettingsError, SettingsFaults, nearest
+from retinue.pipeline.files import FILE, FOLDER, NOTHING, kind_of
 from retinue.pipeline.ranges import checked, fault_of, shown
 from retinue.pipeline.settings import SEED, build, locate, strict
 from retinue.pipeline.tracker import TrackingSettings
@@ -302,13 +303,13 @@ def _watched_paths(values: Mapping[str, Any], elsewhere: bool) -> Iterator[Fault
         if (out := _overlapping_out(path)) is not None:
             hint = f"A stage writes {out}, so it cannot be read from there as well: give a copy elsewhere."
             yield Fault(key, shown(path), "a path apart from what the stages write", hint)
-        elif key == f"{name}.inputs" and not elsewhere and not (path and Path(path).exists()):
+        elif key == f"{name}.inputs" and not elsewhere and not (path and kind_of(Path(path)) in (FILE, FOLDER)):
             yield Fault(key, shown(path), "a path that exists", "DVC watches it for changes; check the spelling.")
 
 
 def _overlapping_out(path: str) -> Path | None:
     """The output of a stage that `path` is, holds or lies in, as it is written or behind links; None: there is none."""
-    if not path:
+    if not path or kind_of(Path(path)) not in (FILE, FOLDER, NOTHING):  # a link to itself, or no path at all
         return None
     for out in OUTS:
         for place in (_normal, Path.resolve):  # DVC looks at the one, a stage writes to the other

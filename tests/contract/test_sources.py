@@ -113,8 +113,16 @@ class Faulty(Source):
         (SourceRecord("2", "b", problem="torn"), "source faulty: 1 image id(s) stand for several files: '2'. Expected"),
         (SourceRecord("3", ""), "source faulty: 1 file(s) have no label and no problem that says why: '3'. Expected"),
         (SourceRecord("3", " "), "source faulty: 1 file(s) have no label and no problem that says why: '3'. Expected"),
+        (SourceRecord("3", "c\x1b[2J"), r"source faulty: 1 class name(s) cannot be shown: 'c\x1b[2J'. Expected"),
+        (SourceRecord("3", "c\u202ed"), r"source faulty: 1 class name(s) cannot be shown: 'c\u202ed'. Expected"),
+        (SourceRecord("3\n4", "c"), r"source faulty: 1 image id(s) cannot be shown: '3\n4'. Expected"),
+        (SourceRecord("3", "c", group="\0"), r"source faulty: 1 group(s) cannot be shown: '\x00'. Expected"),
+        (SourceRecord("3", "c" * 256), "source faulty: 1 class name(s) are texts: 'ccc"),
     ],
-    ids=["same id", "same id, set aside", "no label", "blank label"],
+    ids=[
+        *("same id", "same id, set aside", "no label", "blank label", "label that acts", "label that turns"),
+        *("id of two lines", "group with a NUL", "label without end"),
+    ],
 )
 def test_acquire_refuses_what_breaks_the_contract(
     fault: SourceRecord, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

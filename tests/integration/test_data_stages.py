@@ -1,6 +1,7 @@
 """Acquire, preprocess and augment: what they write is what the files say, with any number of workers."""
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,35 @@ def test_a_class_without_usable_images_fails(checkout: Path) -> None:
     (checkout / "photos/c/1.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"no usable image of class 'c'[\s\S]*c/1\.jpg: an empty file"):
         run(acquire, source={"max_bad_fraction": 0.5})
+
+
+def test_classes_that_look_alike_are_warned_of(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("A", "b "):
+        (checkout / "photos" / name).mkdir()
+        photograph(1).save(checkout / "photos" / name / "1.png")
+    run(acquire, source=LOOSE)
+    warned = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert [line.partition(" are 2 classes")[0] for line in warned] == [
+        "warning: source image_folder: 'A', 'a'",
+        "warning: source image_folder: 'b', 'b '",
+    ]
+    assert read_json(artifacts.CARD)["classes"] == {"A": 1, "a": 12, "b": 12, "b ": 1}
+
+
+def test_what_is_no_image_file_is_quarantined_whatever_it_is(checkout: Path) -> None:
+    folder = checkout / "photos/a"
+    (folder / "loop.jpg").symlink_to("loop.jpg")
+    (folder / "broken.jpg").symlink_to("nowhere.jpg")
+    (folder / "zero.jpg").symlink_to("/dev/zero")
+    os.mkfifo(folder / "pipe.jpg")
+    run(acquire, source={"max_bad_fraction": 0.3})
+    reasons = {entry["image_id"]: entry["reason"] for entry in read_json(artifacts.QUARANTINE)}
+    assert {image_id: reason for image_id, reason in reasons.items() if "not an ordinary file" in reason} == {
+        "a/loop.jpg": "cannot be read: a link that leads back to itself, not an ordinary file",
+        "a/broken.jpg": "cannot be read: a broken link, not an ordinary file",
+        "a/zero.jpg": "cannot be read: a device, not an ordinary file",
+        "a/pipe.jpg": "cannot be read: a pipe, not an ordinary file",
+    }
 
 
 def test_one_class_only_fails(checkout: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from project import Project
@@ -99,6 +100,58 @@ def test_a_stage_with_overrides_says_that_params_yaml_is_not_used(project: Proje
     inside = project.run(sys.executable, "-m", "retinue.stages.report", "seed=3", check=False, DVC_STAGE="report")
     assert inside.returncode == 2
     assert "error: stage report: seed=3: inside DVC a stage reads params.yaml" in inside.stderr
+
+
+def test_compose_names_what_dvc_cannot_hash(project: Project) -> None:
+    for label in ("dark", "light"):
+        (project.path / "photos" / label).mkdir(parents=True)
+        Image.new("L", (20, 24)).save(project.path / "photos" / label / "1.png")
+    (project.path / "photos/dark/2.png").symlink_to("nowhere.png")
+    os.mkfifo(project.path / "photos/dark/pipe")  # dvc would wait for it for ever
+    result = project.run(*RETINUE, "compose", "source=image_folder", "source.path=photos")
+    assert "warning: dvc cannot say what it will run: source.inputs: 2 of what lies there is no file" in result.stderr
+    assert "\n  photos/dark/2.png: a broken link" in result.stderr
+    (project.path / "photos/dark/pipe").unlink()
+    failed = project.repro("acquire", check=False)
+    assert failed.returncode != 0
+    assert "2.png" in failed.stderr + failed.stdout
+
+
+def test_what_is_downstream_of_a_source_that_went_away_still_runs(finished: Project, tmp_path: Path) -> None:
+    """A composition for a folder that is not there; acquire needs it, augment does not."""
+    project = finished.copy(tmp_path / "project")
+    (project.path / "photos").mkdir()
+    project.compose("source=image_folder", "source.path=photos", "tracking=off", "explain.images_per_outcome=1")
+    (project.path / "photos").rmdir()
+    gone = project.stage("acquire", check=False)
+    assert gone.returncode == 2
+    assert (
+        "error: stage acquire: source.path: got 'photos', expected a folder of images. photos: no such" in gone.stderr
+    )
+    project.run("dvc", "repro", "--single-item", "augment", "--force")
+    text = (project.path / "params.yaml").read_text("utf-8")
+    (project.path / "params.yaml").write_text(text.replace("max_bad_fraction: 0.05", "max_bad_fraction: 5"), "utf-8")
+    wrong = project.stage("augment", check=False)
+    assert wrong.returncode == 2
+    assert "source.max_bad_fraction: got 5" in wrong.stderr
+
+
+@pytest.mark.parametrize("path", ["~nobodyx", "phot\0os", "données", "x" * 300])
+def test_a_path_that_leads_nowhere_is_a_settings_error(path: str, project: Project) -> None:
+    if "\0" not in path:  # no command line can hold one
+        result = project.run(*RETINUE, "compose", "source=image_folder", f"source.path={path}", check=False)
+        assert result.returncode == 2
+        assert "source.path: got " in result.stderr
+        assert "Traceback" not in result.stderr
+    text = (project.path / "params.yaml").read_text("utf-8")
+    section = yaml.safe_load((project.path / "conf/source/image_folder.yaml").read_text("utf-8"))
+    section |= {"path": path, "inputs": path, "_target_": "retinue.sources.image_folder.ImageFolder"}
+    values = {**yaml.safe_load(text), "source": section}
+    (project.path / "params.yaml").write_text(yaml.safe_dump(values, allow_unicode=True), "utf-8")
+    by_hand = project.stage("acquire", check=False)
+    assert by_hand.returncode == 2
+    assert "source.path: got " in by_hand.stderr
+    assert "Traceback" not in by_hand.stderr
 
 
 def test_no_report_yet(project: Project) -> None:

@@ -166,10 +166,14 @@ class Project:
 
     def start_stage(self, name: str, *overrides: str) -> subprocess.Popen[str]:
         """Starts a stage by hand and returns at once; `stage_pid` is the process that does the work."""
+        return self.start_module(f"retinue.stages.{name}", *overrides)
+
+    def start_module(self, module: str, *arguments: str) -> subprocess.Popen[str]:
+        """Starts `python -m module` here, forked where that can be, and returns at once; its output is a pipe."""
         if sys.platform != "linux":
-            return self.start(sys.executable, "-m", f"retinue.stages.{name}", *overrides)
+            return self.start(sys.executable, "-m", module, *arguments)
         return subprocess.Popen(
-            ("python", "-m", f"retinue.stages.{name}", *overrides),
+            ("python", "-m", module, *arguments),
             cwd=self.path,
             env=forkserver().environment(self.environment(PYTHONUNBUFFERED="1")),
             stdout=subprocess.PIPE,

@@ -152,6 +152,105 @@ def test_the_home_folder_and_the_checkout_are_where_paths_start(
     assert folder("~/photos").read("a/1.jpg") == b"photos/a/1.jpg"
 
 
+LITTER = ("@eaDir", "#recycle", "lost+found", ".thumbnails", "__MACOSX", "@Recycle", "$RECYCLE.BIN", "__pycache__")
+
+
+@pytest.mark.parametrize("litter", LITTER)
+@pytest.mark.parametrize("place", ["", "train", "train/a", "train/a/deep"])
+def test_litter_is_passed_over_at_every_level(place: str, litter: str, tmp_path: Path) -> None:
+    touch(tmp_path, "train/a/1.jpg", "train/a/deep/2.jpg", "train/b/1.jpg")
+    touch(tmp_path, str(Path(place, litter, "1.jpg", "SYNOPHOTO_THUMB_M.jpg")))
+    assert [image_id for image_id, _, _ in listed(folder(tmp_path))] == [
+        "train/a/1.jpg",
+        "train/a/deep/2.jpg",
+        "train/b/1.jpg",
+    ]
+
+
+CAFE_COMPOSED, CAFE_APART = "caf\u00e9", "cafe\u0301"
+
+
+def test_the_two_writings_of_a_class_are_one_class(tmp_path: Path) -> None:
+    touch(tmp_path, f"train/{CAFE_COMPOSED}/1.jpg", "train/bar/1.jpg", f"val/{CAFE_APART}/2.jpg", "val/bar/2.jpg")
+    assert listed(folder(tmp_path)) == [
+        ("train/bar/1.jpg", "bar", "train"),
+        (f"train/{CAFE_COMPOSED}/1.jpg", CAFE_COMPOSED, "train"),
+        ("val/bar/2.jpg", "bar", "val"),
+        (f"val/{CAFE_APART}/2.jpg", CAFE_COMPOSED, "val"),
+    ]
+    assert folder(tmp_path).read(f"val/{CAFE_APART}/2.jpg") == f"val/{CAFE_APART}/2.jpg".encode()
+
+
+def test_split_folders_and_tables_may_be_written_on_another_system(tmp_path: Path) -> None:
+    touch(tmp_path / "folders", f"{CAFE_APART}/a/1.jpg", f"{CAFE_APART}/b/1.jpg")
+    assert {split for _, _, split in listed(folder(tmp_path / "folders", train_folder=CAFE_COMPOSED))} == {"train"}
+    touch(tmp_path / "table", f"{CAFE_APART}.jpg", "2.jpg")
+    text = f"image,label,group\n{CAFE_COMPOSED}.jpg,{CAFE_APART},{CAFE_APART}\n2.jpg,bar,\n"
+    records = csv_source(tmp_path / "table", text).records()
+    assert [(r.image_id, r.label, r.group) for r in records] == [
+        (f"{CAFE_APART}.jpg", CAFE_COMPOSED, CAFE_COMPOSED),
+        ("2.jpg", "bar", ""),
+    ]
+
+
+@pytest.mark.parametrize("sign", ["\x1b[2J", "\n", "\u202e", "\u2066", "\u200b", "\u2028"])
+def test_signs_that_a_terminal_obeys_are_refused_in_classes_and_escaped_in_files(sign: str, tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", f"b/2{sign}gpj.jpg")
+    (record,) = [record for record in folder(tmp_path).records() if record.label == "b"]
+    assert record.image_id.isprintable()
+    assert "control, invisible or direction characters" in record.problem
+    touch(tmp_path, f"c{sign}/1.jpg")
+    with pytest.raises(DataError, match=r"Rename the folder") as refused:
+        folder(tmp_path).records()
+    assert str(refused.value).isprintable()
+
+
+def test_a_link_to_itself_is_a_problem_of_that_file(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b/1.jpg")
+    (tmp_path / "a/loop").symlink_to(tmp_path / "a/loop")
+    assert [image_id for image_id, _, _ in listed(folder(tmp_path))] == ["a/1.jpg", "a/loop", "b/1.jpg"]
+    with pytest.raises(OSError, match="a link that leads back to itself, not an ordinary file"):
+        folder(tmp_path).read("a/loop")
+    with pytest.raises(OSError, match="a longer name than the file system takes"):
+        folder(tmp_path).read("x" * 5000)
+
+
+def test_a_folder_that_went_away_is_named_with_its_setting(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"no such file; source\.path \(.*gone\) is no folder any more"):
+        folder(tmp_path / "gone").read("a/1.jpg")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (
+            "~nobodyx",
+            r"source\.path: got '~nobodyx', expected a path\. This machine has no user 'nobodyx'.*=\./~nobodyx",
+        ),
+        ("photos\0", r"source\.path: got 'photos\\x00', expected a path\. It holds a NUL"),
+    ],
+)
+def test_a_path_that_can_be_none(path: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        folder(path)
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "loop", "long"])
+def test_a_path_to_something_else_is_told(path: str, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    told = {"/dev/null": "a device", "loop": "a link that leads back to itself", "long": "a longer name than"}[path]
+    with pytest.raises(DataError, match=rf"source\.path: .*not a folder, but {told}"):
+        folder(tmp_path / (path if path != "long" else "x" * 300)).records()
+
+
+def test_a_path_that_dvc_does_not_watch_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "photos/a/1.jpg", "other/x")
+    settings = {"path": str(tmp_path / "photos"), "inputs": str(tmp_path / "other")}
+    (fault,) = ImageFolder.missing(settings)
+    assert (fault.key, fault.expected.startswith("source.path (")) == ("source.inputs", True)
+    assert ImageFolder.missing({**settings, "inputs": str(tmp_path)}) == []
+
+
 def test_layouts_that_are_not_understood(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"source\.path: .*photos: no such folder"):
         folder(tmp_path / "photos").records()
@@ -238,3 +337,69 @@ def test_a_missing_csv_is_told(tmp_path: Path) -> None:
 def test_settings_out_of_range(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         folder("photos", **changes)
+
+
+@pytest.mark.parametrize("labels_csv", ["../labels.csv", "/tmp/labels.csv", "a/../../labels.csv"])
+def test_labels_outside_the_folder_are_refused(labels_csv: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"source\.labels_csv: got .*below source\.path.*would go unnoticed"):
+        folder(tmp_path, labels_csv=labels_csv)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("linked/1.jpg", "linked: a link to a folder. DVC does not look behind it"),
+        ("real/linked/1.jpg", "real/linked: a link to a folder. DVC does not look behind it"),
+        ("@eaDir/1.jpg", "what is called @eaDir is left out"),
+        ("__pycache__/1.jpg", "what is called __pycache__ is left out"),
+        ("x" * 5000, f"{'x' * 255}…: a longer name than the file system takes"),
+        ("loop.jpg", "loop.jpg: a link that leads back to itself. Correct"),
+        ("broken.jpg", "broken.jpg: a broken link. Correct"),
+        ("pipe.jpg", "pipe.jpg: a pipe. Correct"),
+        ("real", "real: a folder. Correct"),
+    ],
+)
+def test_rows_of_what_is_not_watched_or_no_file_are_refused(row: str, message: str, tmp_path: Path) -> None:
+    touch(tmp_path, "outside/1.jpg", "photos/real/1.jpg", "photos/@eaDir/1.jpg", "photos/__pycache__/1.jpg")
+    root = tmp_path / "photos"
+    (root / "linked").symlink_to(tmp_path / "outside")
+    (root / "real/linked").symlink_to(tmp_path / "outside")
+    (root / "loop.jpg").symlink_to(root / "loop.jpg")
+    (root / "broken.jpg").symlink_to(root / "nowhere")
+    os.mkfifo(root / "pipe.jpg")
+    with pytest.raises(DataError) as refused:
+        csv_source(root, f"image,label\nreal/1.jpg,a\n{row},b\n").records()
+    assert message in str(refused.value)
+    assert "labels.csv, line 3: " in str(refused.value)
+    assert len(str(refused.value)) < 1000
+
+
+def test_labels_behind_a_linked_folder_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "photos/1.jpg")
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/labels.csv").write_text("image,label\n1.jpg,a\n")
+    (tmp_path / "photos/tables").symlink_to(tmp_path / "tables")
+    with pytest.raises(DataError, match=r"source\.labels_csv: .*tables: a link to a folder"):
+        folder(tmp_path / "photos", labels_csv="tables/labels.csv").records()
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a device", "a broken link", "536 GB"])
+def test_labels_that_are_no_file_or_have_no_end_are_not_opened(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind.endswith("GB"):
+        path.touch()
+        os.truncate(path, 536 * 10**9)  # sparse: it takes no room
+    else:
+        path.symlink_to("/dev/zero" if kind == "a device" else "nowhere")
+    with pytest.raises(DataError, match=rf"source\.labels_csv: .*labels\.csv: {kind}"):
+        folder(tmp_path, labels_csv="labels.csv").records()
+
+
+def test_a_row_with_a_sign_that_cannot_be_shown_is_set_aside(tmp_path: Path) -> None:
+    touch(tmp_path, "1.jpg", "2\x1b.jpg")
+    first, second = csv_source(tmp_path, "image,label\n1.jpg,a\n2\x1b.jpg,b\n").records()
+    assert (first.image_id, first.problem) == ("1.jpg", "")
+    assert second.image_id == r"2\x1b.jpg"
+    assert "control" in second.problem

@@ -1,15 +1,26 @@
 """How a stage ends: explained errors become one line and a status, the unexplained keep their traceback."""
 
 import errno
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from retinue.pipeline.artifacts import RawImage, Sample
 from retinue.pipeline.errors import DataError, RetinueError, SettingsError
-from retinue.pipeline.files import iterate_table, read_json, read_table, replacing, write_json, write_table
-from retinue.pipeline.stage import explained, is_first_process, lock
+from retinue.pipeline.files import (
+    iterate_table,
+    read_json,
+    read_table,
+    remove_partial,
+    replacing,
+    write_json,
+    write_table,
+)
+from retinue.pipeline.stage import explained, is_first_process, lock, refuse_while_running, running_stages
 
 
 @pytest.mark.parametrize(("error", "status"), [(DataError("bad"), 1), (SettingsError("bad"), 2)])
@@ -68,6 +79,53 @@ def test_a_lock_is_held_once_and_given_back(tmp_path: Path, monkeypatch: pytest.
         pass
     with lock("train"):
         pass
+
+
+def test_an_error_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), explained("stage x"):
+        raise DataError("c\x1b[2Jat\u202e:\n  bad")
+    assert capsys.readouterr().err == "error: stage x: c\\x1b[2Jat\\u202e:\n  bad\n"
+
+
+def test_who_runs_is_known_and_params_yaml_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    refuse_while_running()
+    with lock("train"):
+        assert running_stages() == {"train": str(os.getpid())}
+        with pytest.raises(RetinueError, match=rf"stage train \(pid {os.getpid()}\) is running in this checkout"):
+            refuse_while_running()
+    assert running_stages() == {}
+    refuse_while_running()
+
+
+def test_a_dvc_between_two_commands_is_at_work_and_a_killed_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    record = Path(".dvc/tmp/rwlock")
+    record.parent.mkdir(parents=True)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for text in (
+        "",
+        "{",
+        json.dumps({"read": {}}),
+        json.dumps({"write": {"a": {"pid": ended.pid, "cmd": "dvc repro"}}}),
+    ):
+        record.write_text(text)
+        refuse_while_running()
+    record.write_text(json.dumps({"write": {"data/raw": {"pid": os.getpid(), "cmd": "dvc repro"}}}))
+    with pytest.raises(RetinueError, match=rf"`dvc repro` \(pid {os.getpid()}\) is running"):
+        refuse_while_running()
+
+
+def test_half_written_folders_are_removed_beside_what_stages_write(tmp_path: Path) -> None:
+    for name in ("raw.partial", "processed.partial", "raw", "other.partial"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    (tmp_path / "models.partial").mkdir()
+    remove_partial([str(tmp_path / "data/raw"), str(tmp_path / "data/processed/train"), str(tmp_path / "models")])
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["other.partial", "raw"]
+    assert not (tmp_path / "models.partial").exists()
 
 
 def test_a_replaced_folder_is_old_until_the_new_one_is_whole(tmp_path: Path) -> None:

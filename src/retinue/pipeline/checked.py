@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from retinue.pipeline.artifacts import CACHE, WEIGHTS
-from retinue.pipeline.errors import Fault, SettingsFaults
-from retinue.pipeline.files import code_digests
+from retinue.pipeline.errors import Fault, SettingsError, SettingsFaults
+from retinue.pipeline.files import code_digests, kind_of
+from retinue.pipeline.record import declared
 
 FOLDER = CACHE / "checked"
 _PATHS = (
@@ -45,6 +46,21 @@ def ensure_checked(values: Mapping[str, Any], *, elsewhere: bool = False) -> Non
     importlib.import_module("retinue.preflight").check(values, elsewhere=elsewhere)
     FOLDER.mkdir(parents=True, exist_ok=True)
     stamp.touch()
+
+
+def ensure_checked_for(stage: str, values: Mapping[str, Any]) -> None:
+    """`ensure_checked` for a stage of dvc.yaml: files of a source or of weights that it does not read may be gone.
+
+    Raises:
+        SettingsFaults: with every fault but those of files that the stage does not read.
+    """
+    try:
+        ensure_checked(values)
+    except SettingsFaults as error:
+        unread = _unread_sections(stage, values)
+        if not all(fault.key.partition(".")[0] in unread for fault in error.faults):
+            raise
+        ensure_checked(values, elsewhere=True)
 
 
 def with_found_faults(told: Iterable[Fault], values: Mapping[str, Any], *, elsewhere: bool = False) -> list[Fault]:
@@ -80,7 +96,27 @@ def _there(values: Mapping[str, Any]) -> Iterator[str]:
     for section, key in _PATHS:
         entry = values.get(section)
         name = entry.get(key) if isinstance(entry, Mapping) else None
-        path = Path(root if key == "labels_csv" else "", str(name)).expanduser()
+        path = _expanded(Path(root if key == "labels_csv" else "", str(name)))
         root = str(path) if (section, key) == ("source", "path") else root
-        bundle = (path / WEIGHTS.name).exists()
-        yield "nothing" if name is None else f"{path.is_dir()} {path.exists()} {bundle}"
+        yield "nothing" if name is None else f"{kind_of(path)}, {kind_of(path / WEIGHTS.name)}"
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:  # ~ and a name that no user has
+        return path
+
+
+def _unread_sections(stage: str, values: Mapping[str, Any]) -> set[str]:
+    """The sections that name inputs which dvc.yaml does not give to `stage`; none where a setting it needs is wrong."""
+    try:
+        deps = declared(values)[stage].deps
+    except SettingsError:
+        return set()
+    named = {name: section["inputs"] for name, section in values.items() if _names_inputs(section)}
+    return {name for name, inputs in named.items() if inputs not in deps}
+
+
+def _names_inputs(section: Any) -> bool:
+    return isinstance(section, Mapping) and "inputs" in section

@@ -4,9 +4,11 @@ What is written is a function of its content alone: no times, paths or host name
 """
 
 import csv
+import errno
 import hashlib
 import json
 import shutil
+import stat
 import typing
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +19,16 @@ from typing import Any, TypeVar
 from retinue.pipeline.errors import DataError
 
 Row = TypeVar("Row")
+
+FILE, FOLDER, NOTHING = "an ordinary file", "a folder", "no such file"
+"""What `kind_of` says of the usual."""
+
+_PARTIAL = ".partial"
+_UNREACHABLE = {
+    errno.ELOOP: "a link that leads back to itself",
+    errno.ENAMETOOLONG: "a longer name than the file system takes",
+    errno.EACCES: "in a folder that may not be read",
+}
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -78,6 +90,22 @@ def iterate_table(path: Path, schema: type[Row]) -> Iterator[Row]:
                 raise DataError(f"{path}, line {reader.line_num}: {error}.") from error
 
 
+def kind_of(path: Path) -> str:
+    """What is found at `path`, links followed, without opening it: `FILE`, `FOLDER`, `NOTHING`, or other words."""
+    try:
+        mode = path.stat().st_mode
+    except ValueError:
+        return "no path, for it holds a NUL"
+    except (FileNotFoundError, NotADirectoryError):
+        return "a broken link" if path.is_symlink() else NOTHING
+    except OSError as error:
+        if error.errno not in _UNREACHABLE:
+            raise
+        return _UNREACHABLE[error.errno]
+    kinds = {stat.S_IFREG: FILE, stat.S_IFDIR: FOLDER, stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
 @contextmanager
 def replacing(folder: Path, *, leader: bool = True) -> Iterator[Path]:
     """A new empty folder beside `folder` that takes its place when the block ends without an error.
@@ -89,7 +117,7 @@ def replacing(folder: Path, *, leader: bool = True) -> Iterator[Path]:
         leader: whether this process makes the new folder and swaps it in. Of several ranks only rank 0 does; the
             others write into what it made. The ranks must meet (`Trainer.strategy.barrier`) before the block ends.
     """
-    partial = folder.with_name(folder.name + ".partial")
+    partial = folder.with_name(folder.name + _PARTIAL)
     if not leader:
         yield partial
         return
@@ -103,6 +131,13 @@ def replacing(folder: Path, *, leader: bool = True) -> Iterator[Path]:
     if folder.exists():
         shutil.rmtree(folder)
     partial.replace(folder)
+
+
+def remove_partial(outs: Iterable[str]) -> None:
+    """Deletes what a killed `replacing` has left beside `outs`, or beside the folder they lie in."""
+    for path in dict.fromkeys(place for out in outs for place in (Path(out), Path(out).parent)):
+        if path.name:
+            shutil.rmtree(path.with_name(path.name + _PARTIAL), ignore_errors=True)
 
 
 def sha256(path: Path) -> str:

@@ -1,8 +1,10 @@
 """Where a result comes from: the git revision of its code, and DVC's hashes of what its stage reads and writes."""
 
+import errno
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +13,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from retinue.pipeline.errors import SettingsError
+from retinue.pipeline.files import FILE, kind_of
 from retinue.pipeline.git import ask
+from retinue.pipeline.names import escaped
 
 PIPELINE = Path("dvc.yaml")
 SETTINGS = "params.yaml"
@@ -48,7 +52,7 @@ def dvc_md5(path: Path) -> str:
     not applied.
 
     Raises:
-        OSError: the path, or a file below it, cannot be read.
+        OSError: the path, or a file below it, cannot be read, or is a pipe or device, which might never end.
     """
     if not path.is_dir():
         return _md5_of_file(path)
@@ -59,8 +63,16 @@ def dvc_md5(path: Path) -> str:
 
 
 def hashes(paths: Iterable[str]) -> dict[str, str]:
-    """Path -> its `dvc_md5`, of those `paths` that exist."""
-    return {path: dvc_md5(Path(path)) for path in paths if Path(path).exists()}
+    """Path -> its `dvc_md5`, of those `paths` that exist. What DVC could not hash, either, is told and left out."""
+    found = {}
+    for path in paths:
+        try:
+            if Path(path).exists():
+                found[path] = dvc_md5(Path(path))
+        except OSError as error:
+            reason = f"{escaped(str(error.filename))}: {error.strerror}"
+            print(f"warning: {path}: DVC cannot hash it ({reason}), so its hash is not recorded", file=sys.stderr)
+    return found
 
 
 def declared(values: Mapping[str, Any]) -> dict[str, Declared]:
@@ -114,5 +126,7 @@ def paths_of(entries: Iterable[Any]) -> tuple[str, ...]:
 
 
 def _md5_of_file(path: Path) -> str:
+    if (kind := kind_of(path)) != FILE:
+        raise OSError(errno.EINVAL, kind, str(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -7,15 +7,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
+from unicodedata import normalize
 
 from retinue.images.limits import Limits
 from retinue.pipeline.artifacts import SPLITS
 from retinue.pipeline.errors import DataError, Fault, unknown
+from retinue.pipeline.files import FILE, FOLDER, NOTHING, kind_of
+from retinue.pipeline.names import escaped, name_problem, one_form
+from retinue.pipeline.numbers import short
 from retinue.pipeline.ranges import allowed, shown
+from retinue.pipeline.watched import LINKED_FOLDER, WatchedFolder, is_watched
 from retinue.sources.source import Source, SourceRecord
 
-_LITTER = {"thumbs.db", "desktop.ini", "icon\r", "__macosx"}
 _REQUIRED, _OPTIONAL = ("image", "label"), ("group", "split")
+_SHOWN = 255  # characters of a path in a message
+_LARGEST_CSV_BYTES = 512 * 1024 * 1024
+"""Of a line each for more images than fit on a disk: some five million with paths of 90 characters."""
 
 
 def _split_folders_differ(train_folder: str | None, val_folder: str | None, test_folder: str | None) -> Fault | None:
@@ -27,12 +34,32 @@ def _split_folders_differ(train_folder: str | None, val_folder: str | None, test
     return None
 
 
+def _path_can_be_one(path: str) -> Fault | None:
+    try:
+        Path(path).expanduser()
+    except RuntimeError:
+        user = path[1:].split("/")[0]
+        hint = f"This machine has no user {user!r}; a folder of that name is source.path=./{path}."
+        return Fault("path", shown(path), "a path", hint)
+    return Fault("path", shown(path), "a path", "It holds a NUL.") if "\0" in path else None
+
+
+def _labels_are_watched(labels_csv: str | None) -> Fault | None:
+    inside = PurePosixPath(labels_csv or "labels.csv")
+    if not inside.is_absolute() and ".." not in inside.parts and "\0" not in str(inside):
+        return None
+    hint = "DVC watches the folder alone: elsewhere a change of a label would go unnoticed. Put the file in the folder."
+    return Fault("labels_csv", shown(labels_csv), "a path below source.path, such as labels.csv", hint)
+
+
 @dataclass(frozen=True)
 class ImageFolder(Source, Limits):
     """Images below `path`; the image id is the path below it, with `/`.
 
     Without a CSV, the layout is path/<class>/…/<file> or, where one of the split folders exists,
-    path/<split folder>/<class>/…/<file>. Hidden files and what file managers leave behind are passed over.
+    path/<split folder>/<class>/…/<file>. Hidden files and what file managers leave behind are passed over, at any
+    depth. Names of classes are taken in Unicode's composed form: é is one sign, however a system has written it.
+    Nothing is read that DVC does not watch.
 
     Attributes:
         path: the folder, relative to the checkout or absolute; `~` is the home folder.
@@ -44,7 +71,7 @@ class ImageFolder(Source, Limits):
         description, licence, origin: for the dataset card.
     """
 
-    RELATIONS = (_split_folders_differ,)
+    RELATIONS = (_split_folders_differ, _path_can_be_one, _labels_are_watched)
 
     path: str
     train_folder: str | None
@@ -62,7 +89,7 @@ class ImageFolder(Source, Limits):
         Raises:
             DataError: there is no such folder, its layout is not understood, or a line of the CSV is wrong.
         """
-        for fault in self.missing(vars(self)):
+        for fault in _not_there(self.path, self.labels_csv):
             raise DataError(str(fault))
         root = self._root()
         if self.labels_csv is not None:
@@ -71,18 +98,15 @@ class ImageFolder(Source, Limits):
 
     @classmethod
     def missing(cls, settings: Mapping[str, Any]) -> list[Fault]:
-        """The folder, or the CSV in it."""
-        if "path" not in settings:
+        """The folder, the CSV in it, or that DVC watches them."""
+        if "path" not in settings or _path_can_be_one(settings["path"]) is not None:  # which is told already
             return []
-        root, labels_csv = Path(settings["path"]).expanduser(), settings.get("labels_csv")
-        if not root.is_dir():
-            found = "not a folder." if root.exists() else "no such folder; check the spelling."
-            return [Fault("source.path", shown(settings["path"]), "a folder of images", f"{root}: {found}")]
-        if labels_csv is not None and not (root / labels_csv).is_file():
-            path = root / labels_csv
-            found = "a folder." if path.is_dir() else "no such file."
-            return [Fault("source.labels_csv", shown(labels_csv), "a CSV below source.path", f"{path}: {found}")]
-        return []
+        path, inputs = settings["path"], settings.get("inputs")
+        faults = _not_there(path, settings.get("labels_csv"))
+        if not faults and inputs is not None and not _normal(path).is_relative_to(_normal(inputs)):
+            hint = "DVC watches source.inputs alone: a change elsewhere would go unnoticed."
+            return [Fault("source.inputs", shown(inputs), f"source.path ({path}) or a folder around it", hint)]
+        return faults
 
     def read(self, image_id: str) -> bytes:
         """The bytes of the file at `image_id` below the folder.
@@ -92,8 +116,10 @@ class ImageFolder(Source, Limits):
             DataError: it is larger than `max_file_mb`.
         """
         path = self._root() / image_id
-        if not path.is_file():
-            raise FileNotFoundError(errno.ENOENT, "no such file, a broken link or not an ordinary file", str(path))
+        if (kind := kind_of(path)) != FILE:
+            found = kind if kind == NOTHING else f"{kind}, not an ordinary file"
+            gone = "" if self._root().is_dir() else f"; source.path ({self.path}) is no folder any more"
+            raise FileNotFoundError(errno.ENOENT, f"{found}{gone}", str(path))
         with path.open("rb") as file:
             self.check_file(os.fstat(file.fileno()).st_size)
             return file.read()
@@ -116,7 +142,7 @@ class ImageFolder(Source, Limits):
     def _from_folders(self, root: Path) -> Iterator[SourceRecord]:
         folders, loose = _listing(root)
         yield from (_loose(root, path) for path in loose)
-        split_folders = self._split_folders(root, [folder.name for folder in folders])
+        split_folders = self._split_folders(root, [one_form(folder.name) for folder in folders])
         for folder in folders:
             if not split_folders:
                 yield from _from_class(root, folder, split="")
@@ -124,12 +150,12 @@ class ImageFolder(Source, Limits):
             classes, loose = _listing(folder)
             yield from (_loose(root, path) for path in loose)
             for class_folder in classes:
-                yield from _from_class(root, class_folder, split=split_folders[folder.name])
+                yield from _from_class(root, class_folder, split=split_folders[one_form(folder.name)])
 
     def _split_folders(self, root: Path, folders: list[str]) -> dict[str, str]:
         """Folder name -> split, of the split folders that exist; empty where the folders are the classes."""
         named = {self.train_folder: "train", self.val_folder: "val", self.test_folder: "test"}
-        existing = {name: split for name, split in named.items() if name in folders and name is not None}
+        existing = {one_form(name): split for name, split in named.items() if name and one_form(name) in folders}
         others = sorted(set(folders) - set(existing))
         if existing and others:
             raise DataError(
@@ -154,20 +180,24 @@ def _listing(folder: Path) -> tuple[list[Path], list[Path]]:
     folders, files = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(".") or entry.name.lower() in _LITTER:
+            if entry.name.startswith(".") or not is_watched(entry.name):
                 continue
-            if not entry.is_dir():
+            if not _is_folder(entry):
                 files.append(Path(entry.path))
                 continue
             if entry.is_symlink():
-                raise DataError(
-                    f"{_printable(entry.path)}: a link to a folder. DVC does not look behind it, so a change there "
-                    "would go unnoticed. Put the folder itself here, or links to its files."
-                )
-            if problem := _name_problem(entry.name):
-                raise DataError(f"{_printable(entry.path)}: {problem}. Rename the folder.")
+                raise DataError(f"{escaped(entry.path)}: {LINKED_FOLDER} Put it here itself, or links to files.")
+            if problem := name_problem(entry.name):
+                raise DataError(f"{escaped(entry.path)}: {problem}. Rename the folder.")
             folders.append(Path(entry.path))
     return sorted(folders), files
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: reading it says so
+        return False
 
 
 def _from_class(root: Path, folder: Path, *, split: str) -> Iterator[SourceRecord]:
@@ -179,7 +209,8 @@ def _from_class(root: Path, folder: Path, *, split: str) -> Iterator[SourceRecor
         pending += folders
         for path in files:
             found = True
-            yield SourceRecord(_id(root, path), folder.name, split=split, problem=_name_problem(path.name))
+            label = one_form(folder.name)
+            yield SourceRecord(_id(root, path), label, split=split, problem=name_problem(path.name))
     if not found:
         raise DataError(f"{folder}: a class folder without files. Add images, or remove the folder.")
 
@@ -189,32 +220,37 @@ def _loose(root: Path, path: Path) -> SourceRecord:
 
 
 def _id(root: Path, path: Path) -> str:
-    return _printable(path.relative_to(root).as_posix())
+    return escaped(path.relative_to(root).as_posix())
 
 
-def _name_problem(name: str) -> str:
-    if _printable(name) != name:
-        return "its name is not valid UTF-8 or holds control characters"
-    return ""
+def _normal(path: str) -> Path:
+    return Path(os.path.normpath(Path(path).expanduser().absolute()))
 
 
-def _printable(name: str) -> str:
-    """`name` with undecodable bytes (Python keeps them as lone surrogates) and control characters escaped."""
-    return "".join(
-        f"\\x{ord(sign) & 0xFF:02x}" if ord(sign) < 32 or 0xDC80 <= ord(sign) <= 0xDCFF or ord(sign) == 127 else sign
-        for sign in name
-    )
+def _not_there(path: str, labels_csv: str | None) -> list[Fault]:
+    """The folder or the CSV in it, where there is none."""
+    root = Path(path).expanduser()
+    if (kind := kind_of(root)) != FOLDER:
+        found = "no such folder; check the spelling." if kind == NOTHING else f"not a folder, but {kind}."
+        return [Fault("source.path", shown(path), "a folder of images", f"{root}: {found}")]
+    if labels_csv is not None and (kind := kind_of(root / labels_csv)) != FILE:
+        found = f"{root / labels_csv}: {kind}. null takes the folders as classes."
+        return [Fault("source.labels_csv", shown(labels_csv), "a CSV below source.path", found)]
+    return []
 
 
 def _from_csv(root: Path, name: str) -> list[SourceRecord]:
     path = root / name
+    folder = WatchedFolder(root)
+    if problem := folder.unwatched(PurePosixPath(name)):
+        raise DataError(f"source.labels_csv: {path}: {problem}")
     line_of: dict[str, int] = {}
     records = []
     for line, cells in _csv_lines(path):
-        record = _record(root, cells, where=f"{path}, line {line}")
+        record = _record(root, folder, cells, where=f"{path}, line {line}")
         if record.image_id in line_of:
             raise DataError(
-                f"{path}, line {line}: image {record.image_id!r} is already in line {line_of[record.image_id]}. "
+                f"{path}, line {line}: image {shown(record.image_id)} is already in line {line_of[record.image_id]}. "
                 "Expected each image once; remove one of the lines."
             )
         line_of[record.image_id] = line
@@ -226,6 +262,7 @@ def _from_csv(root: Path, name: str) -> list[SourceRecord]:
 
 def _csv_lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and column -> cell of each line below the header."""
+    _check_csv(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # Excel writes a byte order mark
             reader = csv.reader(file, strict=True)
@@ -238,15 +275,17 @@ def _csv_lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                         f"{len(cells)}. Quote a cell that holds a comma."
                     )
                 yield reader.line_num, dict(zip(header, cells, strict=True))
-    except FileNotFoundError as error:
-        raise DataError(
-            f"source.labels_csv: {path}: no such file. Expected a CSV below source.path; check the spelling, or set "
-            "source.labels_csv=null to take the folders as classes."
-        ) from error
-    except IsADirectoryError as error:
-        raise DataError(f"source.labels_csv: {path}: a folder. Expected a CSV file.") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not a CSV in UTF-8 ({error}). Save it as CSV, UTF-8, separated by commas.") from error
+
+
+def _check_csv(path: Path) -> None:
+    """Refuses, before it is opened, what is larger than any list of images."""
+    if (size := path.stat().st_size) > _LARGEST_CSV_BYTES:
+        raise DataError(
+            f"source.labels_csv: {path}: {short(size, 'B')}; expected at most {short(_LARGEST_CSV_BYTES, 'B')}, a line "
+            "for each of millions of images. Give the table of labels."
+        )
 
 
 def _check_header(path: Path, header: list[str]) -> None:
@@ -260,15 +299,32 @@ def _check_header(path: Path, header: list[str]) -> None:
         raise DataError(f"{path}, line 1: {fault}. {expected}")
 
 
-def _record(root: Path, cells: dict[str, str], *, where: str) -> SourceRecord:
-    image, label, split = cells["image"], cells["label"].strip(), cells.get("split", "").strip()
+def _record(root: Path, folder: WatchedFolder, cells: dict[str, str], *, where: str) -> SourceRecord:
+    image, split = cells["image"], cells.get("split", "").strip()
+    label, group = (one_form(cells.get(column, "").strip()) for column in ("label", "group"))
     if not label:
         raise DataError(f"{where}: no label. Expected a class name; fill it in or remove the line.")
     if split and split not in SPLITS:
         raise DataError(f"{where}: {unknown('split', split, SPLITS)} Leave the cell empty to have it drawn.")
     inside = PurePosixPath(image)
     if not image or inside.is_absolute() or ".." in inside.parts:
-        raise DataError(f"{where}: image {image!r}: expected the path of a file below {root}, such as cats/1.jpg.")
-    if not (root / inside).is_file():
-        raise DataError(f"{where}: {root / inside}: no such file. Correct the path or remove the line.")
-    return SourceRecord(str(inside), label, cells.get("group", "").strip(), split, problem=_name_problem(str(inside)))
+        raise DataError(f"{where}: image {shown(image)}: expected the path of a file below {root}, such as cats/1.jpg.")
+    if problem := name_problem(str(inside)):
+        return SourceRecord(escaped(str(inside)), label, group, split, problem)
+    if problem := folder.unwatched(inside):
+        raise DataError(f"{where}: image {shown(image)}: {problem}")
+    return SourceRecord(_existing(root, inside, where), label, group, split)
+
+
+def _existing(root: Path, inside: PurePosixPath, where: str) -> str:
+    """The path of an image as the file system has it: a table made on another system may write é otherwise."""
+    kind = kind_of(root / inside)
+    if kind == NOTHING:
+        forms = [str(inside), *(normalize(form, str(inside)) for form in ("NFC", "NFD"))]
+        other = next((form for form in forms if kind_of(root / form) == FILE), None)
+        if other is not None:
+            return other
+    if kind != FILE:
+        name = str(inside) if len(str(inside)) <= _SHOWN else f"{str(inside)[:_SHOWN]}…"
+        raise DataError(f"{where}: {root}/{name}: {kind}. Correct the path or remove the line.")
+    return str(inside)

@@ -2,6 +2,7 @@
 
 import hashlib
 import statistics
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,8 +19,10 @@ from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Quarantined, RawImage
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.files import replacing, write_json, write_table
+from retinue.pipeline.names import look_alikes, name_problem
 from retinue.pipeline.numbers import figure, percent
 from retinue.pipeline.plan import UNDECLARED, load_plan, sections_of
+from retinue.pipeline.ranges import shown
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.stage import main
 from retinue.pipeline.tracker import Tracker
@@ -38,6 +41,7 @@ SECTIONS = sections_of(AcquirePlan)
 
 _BATCH_SIZE = 32  # files per message from a worker; no result depends on it
 _SHOWN = 5  # files named in an error message
+_LONGEST_LABEL = 255  # characters: what a folder's name may have
 
 
 class RawFiles(Dataset[dict[str, Any]]):
@@ -105,6 +109,8 @@ def run(settings: Settings, tracker: Tracker) -> None:
     _check_records(source.name, records)
     trainer = make_trainer(plan.trainer, seed=0, logger=tracker.lightning_logger())  # nothing is drawn: any seed
     batches = Batches(RawFiles(source, records), batch_size=_BATCH_SIZE, num_workers=plan.trainer.num_workers)
+    if trainer.is_global_zero:
+        _warn_of_look_alikes(source.name, {record.label for record in records})
     with replacing(artifacts.RAW, leader=trainer.is_global_zero) as folder:
         with writing(trainer, {"findings": lambda: JsonSink(folder, trainer.global_rank)}):
             trainer.predict(Acquire(), batches, return_predictions=False)
@@ -126,24 +132,43 @@ def run(settings: Settings, tracker: Tracker) -> None:
 
 
 def _check_records(source: str, records: Sequence[SourceRecord]) -> None:
-    """Refuses records that could not be told apart, or that show nothing known.
+    """Refuses records that could not be told apart or shown, or that show nothing known.
 
     Raises:
-        DataError: an image id that stands for several files, or a file without label that the source does not set
-            aside itself.
+        DataError: an image id that stands for several files, a file without label that the source does not set aside
+            itself, or a name with characters that a terminal or page would obey or not show.
     """
     uses = Counter(record.image_id for record in records)
-    _refuse(source, "image id(s) stand for several files", [key for key, count in uses.items() if count > 1])
     unlabelled = [record.image_id for record in records if not record.label.strip() and not record.problem]
-    _refuse(source, "file(s) have no label and no problem that says why", unlabelled)
+    wanted = "an image_id each, by which the file is read, and a class name"
+    _refuse(source, "image id(s) stand for several files", [key for key, count in uses.items() if count > 1], wanted)
+    _refuse(source, "file(s) have no label and no problem that says why", unlabelled, wanted)
+    wanted = "text in UTF-8 without control, invisible or direction characters. Rename them at the source"
+    for kind, names in (
+        ("image id(s)", [record.image_id for record in records]),
+        ("class name(s)", sorted({record.label for record in records})),
+        ("group(s)", sorted({record.group for record in records})),
+    ):
+        _refuse(source, f"{kind} cannot be shown", [name for name in names if name_problem(name)], wanted)
+    long = sorted({record.label for record in records if len(record.label) > _LONGEST_LABEL})
+    _refuse(source, "class name(s) are texts", long, f"names of at most {_LONGEST_LABEL} characters")
 
 
-def _refuse(source: str, fault: str, image_ids: Sequence[str]) -> None:
-    if image_ids:
+def _refuse(source: str, fault: str, names: Sequence[str], wanted: str) -> None:
+    if names:
         raise DataError(
-            f"source {source}: {len(image_ids)} {fault}: {', '.join(map(repr, image_ids[:_SHOWN]))}"
-            f"{', …' if len(image_ids) > _SHOWN else ''}. Expected of its records an image_id each, by which the file "
-            "is read, and a class name."
+            f"source {source}: {figure(len(names))} {fault}: {', '.join(map(shown, names[:_SHOWN]))}"
+            f"{', …' if len(names) > _SHOWN else ''}. Expected of its records {wanted}."
+        )
+
+
+def _warn_of_look_alikes(source: str, labels: Iterable[str]) -> None:
+    for alike in look_alikes(labels):
+        print(
+            f"warning: source {source}: {', '.join(map(shown, alike))} are {figure(len(alike))} classes, whose names "
+            "differ in case, spaces or the writing of a letter alone. If they are one, give them one name.",
+            file=sys.stderr,
+            flush=True,
         )
 
 

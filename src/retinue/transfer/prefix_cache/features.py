@@ -78,8 +78,13 @@ def feature_shape(prefix: nn.Module, channels: int, image_size: int) -> tuple[in
 
 
 def make_room(size_bytes: int, limit_gb: float) -> None:
-    """Deletes the caches that were used longest ago, by their folder's time, until `size_bytes` more fit the limit."""
+    """Deletes the caches that were used longest ago, by their folder's time, until `size_bytes` more fit the limit.
+
+    First goes what a killed process did not finish; the caller holds the lock of the folder.
+    """
     kept = []
+    for unfinished in FOLDER.glob("*.partial/"):
+        shutil.rmtree(unfinished)
     for folder in FOLDER.glob("*/"):
         kept.append((folder.stat().st_mtime, sum(file.stat().st_size for file in folder.iterdir()), folder))
     total = sum(size for _, size, _ in kept)
