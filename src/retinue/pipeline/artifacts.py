@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from retinue.pipeline.documents import typed
 from retinue.pipeline.errors import DataError, Fault
-from retinue.pipeline.files import read_json, write_json
+from retinue.pipeline.files import REMADE, read_json, write_json
 from retinue.pipeline.ranges import allowed, shown
 
 RAW = Path("data/raw")
@@ -337,14 +337,14 @@ class Explanation:
     """
 
     image_id: str
-    row: int
-    label: int
-    predicted: int
-    confidence: float
-    outcome: str
-    target: int
-    overlay: str
-    map: int
+    row: int = field(metadata=allowed(ge=0))
+    label: int = field(metadata=allowed(ge=0))
+    predicted: int = field(metadata=allowed(ge=0))
+    confidence: float = field(metadata=allowed(ge=0, le=1))
+    outcome: str = field(metadata=allowed(choices=("right", "wrong", "confident_error")))
+    target: int = field(metadata=allowed(ge=0))
+    overlay: str = field(metadata=allowed(pattern=r"[\w-]+\.png", expected="the name of a PNG"))
+    map: int = field(metadata=allowed(ge=0))
 
 
 @dataclass(frozen=True)
@@ -427,6 +427,26 @@ def write_dataset(path: Path, dataset: Dataset) -> None:
 def read_dataset(path: Path = DATASET) -> Dataset:
     """Reads dataset.json."""
     return Dataset.from_document(read_json(path), str(path))
+
+
+def explanations_in(gallery: Any, *, classes: int, where: str) -> list[Explanation]:
+    """The explained images in gallery.json; none where the explainer has nothing to show for the network.
+
+    Args:
+        gallery: the document.
+        classes: how many there are.
+        where: it was found; the error begins with it.
+
+    Raises:
+        DataError: it is another document, or one of other classes.
+    """
+    if not isinstance(gallery, Mapping) or not {"applicable", "images"} <= {*gallery}:
+        raise DataError(f"{where}: no gallery of explained images. {REMADE}")
+    found: list[Explanation] = typed(list[Explanation], gallery["images"], where) if gallery["applicable"] else []
+    for entry in found:
+        if max(entry.label, entry.predicted, entry.target) >= classes:
+            raise DataError(f"{where}: {entry.image_id!r} is of a class that the other files do not have. {REMADE}")
+    return found
 
 
 def training_files() -> list[Path]:

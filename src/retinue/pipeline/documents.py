@@ -13,7 +13,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from retinue.pipeline.errors import DataError
-from retinue.pipeline.ranges import LARGEST_INT, Range, range_of, shown, unknown_key
+from retinue.pipeline.ranges import LARGEST_INT, Range, range_of, shown
 
 T = TypeVar("T")
 
@@ -188,7 +188,7 @@ def _instance(schema: type[Any], value: Any, where: str) -> Any:
         ranges = {entry.name: range_of(entry) for entry in fields(schema)}
     for key in value:
         if key not in _keys(schema):
-            raise DataError(str(unknown_key(where, key, value[key], dict.fromkeys(_keys(schema)))))
+            raise DataError(f"{where}: got the key {shown(key)}, expected one of {', '.join(_keys(schema))}.")
     for key in _keys(schema, needed=True):
         if key not in value:
             raise DataError(f"{where}: there is no {key}.")
