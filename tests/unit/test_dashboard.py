@@ -106,7 +106,7 @@ def test_what_is_not_in_the_cache_is_said_and_the_rest_is_shown(tmp_path: Path) 
         ("evaluation/curves/roc.csv", "curve,x\n", "expected the columns"),
         ("models/bundle.json", '{"dataset": {"classes": ["only one"]}}', "two or more names"),
         ("models/architecture.json", "{}", "another format"),
-        ("explanations/gallery.json", '{"applicable": true, "images": [{"id": 1}]}', "got the key 'id'"),
+        ("explanations/gallery.json", '{"applicable": true, "images": [{"id": 1}]}', "expected one of image_id, row"),
         ("data/raw/manifest.csv", "image_id\n", "expected the columns"),
     ],
 )

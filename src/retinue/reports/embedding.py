@@ -3,6 +3,7 @@
 import base64
 import io
 import struct
+import warnings
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -82,7 +83,7 @@ def opened_picture(path: Path) -> Image.Image:
         DataError: the file is missing, too large, damaged or of another format than stages write.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > LARGEST_PICTURE:
                 raise DataError(f"{path}: {image.width} x {image.height} px, more than a page shows.")
             image.load()
