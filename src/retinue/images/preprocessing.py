@@ -71,8 +71,9 @@ class Preprocessing:
         path = Path(source)
         try:
             return self.load(path.read_bytes())
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror}). Expected an image file.") from error
+        except (OSError, ValueError) as error:  # ValueError: NUL in the path
+            reason = getattr(error, "strerror", error)
+            raise DataError(f"{path}: cannot be read ({reason}). Expected an image file.") from error
         except DataError as error:
             raise DataError(f"{path}: {error}.") from error
 
