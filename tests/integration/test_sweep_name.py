@@ -7,7 +7,7 @@ import pytest
 
 import sweeps
 from project import Project
-from retinue.pipeline.errors import SettingsError
+from retinue.pipeline.errors import DataError, SettingsError
 from retinue.pipeline.git import git
 from retinue.sweeps.axes import parse
 from retinue.sweeps.checkout import Snapshot
@@ -53,4 +53,12 @@ def test_experiments_of_another_commit_keep_their_names(root: Path) -> None:
     (root / ".cache/sweeps/mine/sweep.json").unlink()
     git(root, "update-ref", f"refs/exps/ab/{'c' * 38}/mine-3", head)
     with pytest.raises(SettingsError, match="there is an experiment mine-3 of commit abccccc"):
+        named(root).take_place()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "\0", "[" * 100_000])
+def test_a_folder_that_does_not_say_whose_it_is(text: str, root: Path) -> None:
+    named(root).take_place()
+    (root / ".cache/sweeps/mine/sweep.json").write_text(text)
+    with pytest.raises(DataError, match=r"sweep\.json: .*Delete it if .* is of this sweep, or give this one another"):
         named(root).take_place()

@@ -42,24 +42,24 @@ stages:
           lr: 1e-05
           nesterov: true
     outs:
-    - {path: models, hash: md5, md5: 1a.dir, size: 1}
+    - {path: models, hash: md5, md5: 1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a.dir, size: 1}
   evaluate:
     cmd: python -m stages.evaluate
     deps:
-    - {path: models, hash: md5, md5: 1a.dir, size: 1}
+    - {path: models, hash: md5, md5: 1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a.dir, size: 1}
     params:
       params.yaml:
         evaluate: {threshold: 0.5, limit: ~}
     outs:
-    - {path: evaluation/metrics.json, hash: md5, md5: 2a, size: 1}
-    - {path: evaluation/predictions, hash: md5, md5: 2b.dir, size: 1}
+    - {path: evaluation/metrics.json, hash: md5, md5: 2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a, size: 1}
+    - {path: evaluation/predictions, hash: md5, md5: 2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b.dir, size: 1}
   report:
     cmd: python -m stages.report
     deps:
-    - {path: evaluation, hash: md5, md5: 2c.dir, size: 1}
-    - {path: requirements.lock, hash: md5, md5: 3a, size: 1}
+    - {path: evaluation, hash: md5, md5: 2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c.dir, size: 1}
+    - {path: requirements.lock, hash: md5, md5: 3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a, size: 1}
     outs:
-    - {path: report, hash: md5, md5: 4a.dir, size: 1}
+    - {path: report, hash: md5, md5: 4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a.dir, size: 1}
 """
 
 
@@ -74,25 +74,30 @@ def test_what_ran_as_the_settings_say_counts() -> None:
     lock = read()
     assert lock.stale == {}
     assert lock.outs == {
-        "models": "1a.dir",
-        "evaluation/metrics.json": "2a",
-        "evaluation/predictions": "2b.dir",
-        "report": "4a.dir",
+        "models": "1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a.dir",
+        "evaluation/metrics.json": "2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a",
+        "evaluation/predictions": "2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b.dir",
+        "report": "4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a4a.dir",
     }
     # evaluation is the folder of what evaluate writes
-    assert lock.inputs == {"photos": "01234567890123456789012345678901", "requirements.lock": "3a"}
+    assert lock.inputs == {
+        "photos": "01234567890123456789012345678901",
+        "requirements.lock": "3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a",
+    }
     assert lock.why_not("models/bundle.json") is None
 
 
 def test_another_models_predictions_are_left_out_and_so_is_what_is_made_of_them() -> None:
-    lock = read("md5: 1a.dir", "md5: 1b.dir")  # train has run again, and nothing else has
+    lock = read(
+        "md5: 1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a.dir", "md5: 1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b.dir"
+    )  # train has run again, and nothing else has
     assert lock.stale == {
         "evaluate": "evaluate has not run for this model (mlp): what it read as models is not what train wrote. "
         "`dvc repro` runs it.",
         "report": "report has not run for these settings: it read evaluation, and evaluate is not up to date. "
         "`dvc repro` runs it.",
     }
-    assert lock.outs == {"models": "1b.dir"}
+    assert lock.outs == {"models": "1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b.dir"}
     assert set(lock.inputs) == {"photos"}
     assert (
         lock.why_not("evaluation/metrics.json")

@@ -1,5 +1,8 @@
 """The study asks for each trial once, whatever is killed when."""
 
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,10 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 from scipy import stats
 
+from retinue.pipeline.errors import DataError
+from retinue.pipeline.files import write_json
 from retinue.sweeps.axes import Axes, parse
+from retinue.sweeps.job import JobOutcome, read_outcome
 from retinue.sweeps.study import MAX_ATTEMPTS, Study
 from retinue.sweeps.table import interval_of_mean, pareto
 from sweeps import settings
@@ -139,3 +145,65 @@ def test_the_front_is_what_nothing_beats(points: list[tuple[int, int]]) -> None:
     for index, point in enumerate(points):
         beaten = any(a <= point[0] and b <= point[1] and (a, b) != point for a, b in points)
         assert (index in front) != beaten
+
+
+def whole(folder: Path) -> bytes:
+    """A study with three trials that have ended."""
+    run(study(folder), 3)
+    return (folder / "study.db").read_bytes()
+
+
+def changed(*statements: str) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        with closing(sqlite3.connect(path)) as database:
+            for statement in statements:
+                database.execute(statement)
+            database.commit()
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b"garbage" * 1000),
+        lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+        lambda path: path.write_bytes(
+            path.read_bytes().replace(b"CREATE TABLE trials", b"CREATE TABLE \xff\xff\xff\xff\xff\xff")
+        ),
+        changed("update alembic_version set version_num = 'v0.9.0.a'"),
+        changed("update version_info set schema_version = 3"),
+        changed("update trial_params set distribution_json = '{'"),
+        changed("update trial_params set param_value = 99"),
+        changed("update trial_params set param_name = 'hydra.run.dir' where param_name = 'model'"),
+        changed("update trial_system_attributes set value_json = '[[['"),
+        changed("""update trial_system_attributes set value_json = '{"model": "os.system"}'"""),
+        changed("update trials set state = 'ENDED'"),
+    ],
+    ids=["garbage", "cut", "not UTF-8", "older", "schema", "JSON", "value", "key", "attribute", "choice", "state"],
+)
+def test_a_damaged_study_is_a_message(damage: Callable[[Path], None], tmp_path: Path) -> None:
+    whole(tmp_path)
+    damage(tmp_path / "study.db")
+    with pytest.raises(DataError, match=r"study\.db: the study of this sweep cannot be read .*Delete it, and the same"):
+        study(tmp_path)
+
+
+def test_a_study_anew_is_the_study(tmp_path: Path) -> None:
+    """What the message says: the trials are asked for again, in their order."""
+    whole(tmp_path)
+    (tmp_path / "study.db").unlink()
+    assert len(run(study(tmp_path), 6)) == 6
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"state": "complete"}', '{"state": 1}', "[" * 100_000])
+def test_a_damaged_result_of_a_trial_is_a_message(text: str, tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(DataError, match=r"result\.json: .*Delete it, and the same command runs this experiment again"):
+        read_outcome(tmp_path)
+
+
+def test_a_result_of_a_trial_comes_back(tmp_path: Path) -> None:
+    outcome = JobOutcome("complete", "", "0" * 40, 1.5, {"val/log_loss": 0.25})
+    write_json(tmp_path / "result.json", outcome._asdict())
+    assert read_outcome(tmp_path) == outcome

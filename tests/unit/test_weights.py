@@ -2,8 +2,12 @@
 
 import hashlib
 import http.server
+import os
 import pickle
+import re
+import struct
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +23,10 @@ from networks import Small
 from retinue.models.resnet import ResNet
 from retinue.models.squeezenet import SqueezeNet
 from retinue.pipeline.errors import ModelError, SettingsError
+from retinue.transfer.download import DownloadSettings
 from retinue.transfer.weights import WeightsSettings, load_weights
+
+LIMITS = DownloadSettings(timeout_s=5, total_timeout_s=20, max_gb=0.01)
 
 
 @pytest.fixture
@@ -139,6 +146,151 @@ def test_the_small_stem_refuses_the_published_one(tmp_path: Path) -> None:
     torch.save(ResNet(stem="imagenet", num_classes=2).state_dict(), tmp_path / "w.pth")
     with pytest.raises(ModelError, match=r"conv1\.weight is \(64, 3, 7, 7\), the network's is \(64, 3, 3, 3\).*stem"):
         load_weights(ResNet(stem="small", num_classes=2), tmp_path / "w.pth")
+
+
+def of_kind(dtype: torch.dtype) -> Callable[[dict[str, Any]], None]:
+    def change(state: dict[str, Any]) -> None:
+        state["features.4.weight"] = torch.ones(6, 5, 3, 3, dtype=dtype)
+
+    return change
+
+
+def counter_as_a_fraction(state: dict[str, Any]) -> None:
+    state["features.1.num_batches_tracked"] = torch.tensor(3.5)
+
+
+def without_values(state: dict[str, Any]) -> None:
+    state["features.4.weight"] = torch.empty(6, 5, 3, 3, device="meta")
+
+
+def sparse(state: dict[str, Any]) -> None:
+    state["features.4.weight"] = torch.ones(6, 5, 3, 3).to_sparse()
+
+
+def quantised(state: dict[str, Any]) -> None:
+    state["features.4.weight"] = torch.quantize_per_tensor(torch.ones(6, 5, 3, 3), 0.1, 0, torch.qint8)
+
+
+def expanded(state: dict[str, Any]) -> None:
+    state["features.4.weight"] = torch.zeros(1).expand(6, 5, 3, 3)
+
+
+def enormous(state: dict[str, Any]) -> None:
+    """10^15 values in four bytes: whoever looks at them all needs a thousand terabytes."""
+    state["features.0.weight"] = torch.zeros(1).expand(5, 10**12, 3, 3)
+
+
+def too_large_for_single_precision(state: dict[str, Any]) -> None:
+    state["features.4.weight"] = torch.full((6, 5, 3, 3), 1e300, dtype=torch.float64)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*quantize.*:UserWarning", "ignore:.*[Ss]parse.*:UserWarning", "ignore::DeprecationWarning"
+)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (of_kind(torch.int8), r"features\.4\.weight is of int8, the network's is of float32"),
+        (of_kind(torch.int64), "is of int64, the network's is of float32"),
+        (of_kind(torch.bool), "is of bool, the network's is of float32"),
+        (of_kind(torch.complex64), "is of complex64, the network's is of float32"),
+        (of_kind(torch.float8_e4m3fn), "is of float8_e4m3fn, the network's is of float32"),
+        (counter_as_a_fraction, r"num_batches_tracked is of float32, the network's is of int64"),
+        (without_values, r"features\.4\.weight has no values \(it was saved from the device meta\)"),
+        (sparse, r"features\.4\.weight is sparse_coo \(float32\)"),
+        (quantised, r"features\.4\.weight is quantised \(qint8\)"),
+        (expanded, r"features\.4\.weight has 270 values and stores fewer"),
+        (enormous, r"features\.0\.weight has 45000000000000 values and stores fewer"),
+        (too_large_for_single_precision, r"features\.4\.weight holds NaN or infinite values"),
+    ],
+)
+def test_tensors_of_another_kind_are_refused_by_name_and_kind(
+    change: Callable[[dict[str, Any]], None], message: str, published: Small, tmp_path: Path
+) -> None:
+    state = dict(published.state_dict())
+    change(state)
+    torch.save(state, tmp_path / "w.pth")
+    network = Small()
+    before = network.features[4].weight.clone()
+    with pytest.raises(ModelError, match=message):
+        load_weights(network, tmp_path / "w.pth")
+    assert torch.equal(network.features[4].weight, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_floats_of_another_length_become_the_networks(dtype: torch.dtype, published: Small, tmp_path: Path) -> None:
+    state = dict(published.state_dict())
+    state["features.4.weight"] = state["features.4.weight"].to(dtype)
+    save_file(state, tmp_path / "w.safetensors")
+    network = Small()
+    load_weights(network, tmp_path / "w.safetensors")
+    assert torch.equal(network.features[4].weight, published.features[4].weight.to(dtype).float())
+
+
+def test_names_that_share_their_numbers_are_loaded(published: Small, tmp_path: Path) -> None:
+    """As tied weights are saved: two names, one storage."""
+    state = dict(published.state_dict())
+    state["features.1.bias"] = state["features.1.weight"]
+    torch.save(state, tmp_path / "w.pth")
+    network = Small()
+    load_weights(network, tmp_path / "w.pth")
+    assert torch.equal(network.features[1].bias, published.features[1].weight)
+
+
+def test_an_archive_that_unpacks_to_more_than_its_size_is_not_opened(published: Small, tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(10**6)}, tmp_path / "plain.pth")
+    with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(tmp_path / "w.pth", "w") as packed:
+        for entry in plain.infolist():
+            packed.writestr(entry.filename, plain.read(entry), compress_type=zipfile.ZIP_DEFLATED)
+    with pytest.raises(
+        ModelError, match=r"w\.pth: not a file of tensors.*4\d{6} bytes packed into \d{4}; torch\.save packs"
+    ):
+        load_weights(Small(), tmp_path / "w.pth")
+
+
+def header(content: bytes, length: int | None = None) -> bytes:
+    """The start of a safetensors file."""
+    return struct.pack("<Q", len(content) if length is None else length) + content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        header(b"{}", 2**63),
+        header(b"{}", 99_999_999) + b" " * 1000,
+        header(
+            b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+        )
+        + bytes(8),
+        header(b'{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,4]}}') + bytes(4),
+        header(b'{"a":{"dtype":"F8_E8M0","shape":[4],"data_offsets":[0,4]}}') + bytes(4),
+        header(b"[" * 100_000),
+    ],
+    ids=["header of 2^63 bytes", "header longer than the file", "overlapping", "too large", "unknown kind", "deep"],
+)
+def test_a_safetensors_file_with_a_false_header_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "w.safetensors").write_bytes(content)
+    with pytest.raises(ModelError, match=r"w\.safetensors"):
+        load_weights(Small(), tmp_path / "w.safetensors")
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is empty"),
+        (b"\n<!DOCTYPE html><html>404</html>", "a web page, or XML"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "a pointer of Git LFS"),
+        (pickle.dumps(os.system, protocol=2), r"it names posix\.system, and only tensors are loaded"),
+        (pickle.dumps({"a": 1})[:-1], "cut off"),
+        (b"PK\x03\x04" + b"\0" * 60, "cut off"),
+    ],
+)
+def test_the_reason_is_ours_and_advises_nothing_unsafe(content: bytes, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(ModelError, match=reason) as caught:
+        load_weights(Small(), tmp_path / "w.pth")
+    assert not re.search(r"weights_only|trust|options|\n", str(caught.value))
 
 
 class Planted:
@@ -329,9 +481,9 @@ def test_weights_from_an_address_are_downloaded_once(
 ) -> None:
     torch.save(published.state_dict(), tmp_path / "served/w.pth")
     digest = hashlib.sha256((tmp_path / "served/w.pth").read_bytes()).hexdigest()
-    path = from_url(f"{address}/w.pth?download=true", digest[:digits].upper()).fetch()
+    path = from_url(f"{address}/w.pth?download=true", digest[:digits].upper()).fetch(LIMITS)
     assert len(load_weights(Small(), path).loaded) == len(published.state_dict())
-    assert from_url(f"{address}/w.pth?download=true", digest[:digits]).fetch() == path
+    assert from_url(f"{address}/w.pth?download=true", digest[:digits]).fetch(LIMITS) == path
     assert len(Server.asked) == 1
     assert [file.name for file in path.parent.iterdir() if file.suffix == ".pth"] == [path.name]
 
@@ -339,31 +491,31 @@ def test_weights_from_an_address_are_downloaded_once(
 def test_a_download_with_another_digest_is_not_kept(address: str, tmp_path: Path) -> None:
     (tmp_path / "served/w.pth").write_bytes(b"something else")
     with pytest.raises(ModelError, match=r"its SHA-256 does not begin with 00000000\. Nothing was kept"):
-        from_url(f"{address}/w.pth", "0" * 8).fetch()
+        from_url(f"{address}/w.pth", "0" * 8).fetch(LIMITS)
     assert not list((tmp_path / "cache").rglob("*.pth"))
 
 
 def test_a_file_of_the_cache_that_was_changed_is_refused(published: Small, address: str, tmp_path: Path) -> None:
     torch.save(published.state_dict(), tmp_path / "served/w.pth")
     settings = from_url(f"{address}/w.pth", hashlib.sha256((tmp_path / "served/w.pth").read_bytes()).hexdigest())
-    path = settings.fetch()
+    path = settings.fetch(LIMITS)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ModelError, match=r"its SHA-256 is .*, expected .*delete it and run again"):
-        settings.fetch()
+        settings.fetch(LIMITS)
 
 
 def test_an_address_without_the_file_says_what_to_do_instead(address: str) -> None:
     with pytest.raises(ModelError, match=r"w\.pth: cannot be downloaded \(HTTP Error 404.*weights=file weights\.path"):
-        from_url(f"{address}/w.pth", "0" * 64).fetch()
+        from_url(f"{address}/w.pth", "0" * 64).fetch(LIMITS)
     with pytest.raises(ModelError, match=r"cannot be downloaded \(<urlopen error"):
-        from_url("http://127.0.0.1:9/w.pth", "0" * 64).fetch()
+        from_url("http://127.0.0.1:9/w.pth", "0" * 64).fetch(LIMITS)
 
 
 def test_a_file_may_be_checked_by_its_digest_too(published: Small, tmp_path: Path) -> None:
     torch.save(published.state_dict(), tmp_path / "w.pth")
     settings = WeightsSettings(name="file", path=str(tmp_path / "w.pth"), url=None, sha256="0" * 8, inputs="w.pth")
     with pytest.raises(ModelError, match=r"expected 00000000….*correct weights\.sha256 or weights\.path"):
-        settings.fetch()
+        settings.fetch(LIMITS)
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
 from retinue.dashboard.comparing import Comparable
 from retinue.dashboard.results import Result
 from retinue.engine.store import ImageStore
 from retinue.pipeline.artifacts import Explanation
-from retinue.pipeline.errors import DataError, RetinueError
-from retinue.reports.embedding import JPEG_QUALITY, Picture, picture
+from retinue.pipeline.errors import RetinueError
+from retinue.reports.embedding import JPEG_QUALITY, Picture, opened_picture, picture
 
 SIDE = 224
 """Overlays are shown at most this large, px: about 6 kB each."""
@@ -111,11 +109,7 @@ def _originals(
 
 def _small(path: Path) -> Picture:
     """An overlay as JPEG, which for maps is always the smaller kind and takes a tenth of the time of optimised PNG."""
-    try:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-    except (FileNotFoundError, OSError) as error:
-        raise DataError(f"{path.name}: not a readable image ({error}).") from error
+    image = opened_picture(path).convert("RGB")
     if max(image.size) <= _LOSSLESS_SIDE:
         return picture(path)
     image.thumbnail((SIDE, SIDE))

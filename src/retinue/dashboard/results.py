@@ -11,13 +11,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from retinue.engine.store import RowFile
 from retinue.experiments.outcomes import Outcome
 from retinue.metrics.curves import RocCurve
 from retinue.metrics.paired import auc_parts
-from retinue.metrics.probabilities import to_probs
+from retinue.metrics.probabilities import num_logits, to_probs
 from retinue.metrics.thinning import thin_roc
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Explanation, Prediction, RawImage, RocPoint
+from retinue.pipeline.documents import typed
 from retinue.pipeline.errors import DataError, RetinueError
 from retinue.pipeline.files import iterate_table, read_json, read_table
 from retinue.reports.tables import flattened
@@ -117,13 +119,14 @@ def read_result(outcome: Outcome, kind: str) -> Result:
             return read()
         except RetinueError as error:
             notes.append(_note(outcome, what, error))
-        except (LookupError, TypeError, ValueError, AttributeError, EOFError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, EOFError, ArithmeticError, OSError) as error:
             notes.append(f"{what}: another format than this version reads ({type(error).__name__}: {error}).")
         return instead
 
     nothing: tuple[dict[str, float], dict[str, tuple[float, float]]] = ({}, {})
     metrics, intervals = part("metrics", lambda: _metrics_and_intervals(outcome.metrics()), nothing)
     scored = part("predictions", lambda: _scored(outcome), None) if metrics else None
+    num_images, num_classes = (len(scored.labels), len(scored.classes)) if scored else (0, 0)
     if scored is not None and abs(float(scored.right.mean()) - metrics.get("accuracy_score", -1.0)) > 1e-9:
         notes.append(f"predictions: they are not those of {artifacts.METRICS}. `dvc repro` makes both anew.")
         scored = None
@@ -137,7 +140,7 @@ def read_result(outcome: Outcome, kind: str) -> Result:
         scored=scored,
         test_hash=part("dvc.lock", lambda: outcome.hashes().get(_TEST_STORE, ""), ""),
         curves=part("ROC curves", lambda: _roc_curves(outcome), {}) if metrics else {},
-        gallery=part("explanations", lambda: _gallery(outcome), []) if metrics else [],
+        gallery=part("explanations", lambda: _gallery(outcome, num_images, num_classes), []) if scored else [],
         notes=_unrepeated(notes),
     )
 
@@ -169,6 +172,7 @@ def _metrics_and_intervals(document: Any) -> tuple[dict[str, float], dict[str, t
     intervals = {name: (float(low), float(high)) for name, (low, high) in document.get("intervals", {}).items()}
     flat = artifacts.flat_metrics({key: value for key, value in document.items() if key != "intervals"})
     values = {name: value for name, value in flat.items() if math.isfinite(value)}
+    intervals = {name: ends for name, ends in intervals.items() if all(map(math.isfinite, ends))}
     if "accuracy_score" not in values:
         raise DataError(f"{artifacts.METRICS} has no accuracy_score: it is of another version. Run it again.")
     return values, intervals
@@ -180,10 +184,10 @@ def _cost(architecture: Mapping[str, Any]) -> dict[str, int]:
 
 def _scored(outcome: Outcome) -> Scored:
     rows = read_table(_file(outcome, artifacts.PREDICTED.as_posix()), Prediction)
-    logits = np.load(_file(outcome, artifacts.LOGITS.as_posix()), allow_pickle=False)
-    classes = _json(outcome, artifacts.BUNDLE.as_posix())["dataset"]["classes"]
-    if len(logits) != len(rows):
-        raise DataError(f"{len(rows)} predictions, logits of {len(logits)} images. Run it again.")
+    classes = _class_names(_json(outcome, artifacts.BUNDLE.as_posix())["dataset"]["classes"])
+    logits = _logits(_file(outcome, artifacts.LOGITS.as_posix()), len(rows), len(classes))
+    if any(not 0 <= index < len(classes) for row in rows for index in (row.label, row.predicted)):
+        raise DataError(f"{artifacts.PREDICTED}: a class that {artifacts.BUNDLE} does not have. Run it again.")
     content = _contents(_file(outcome, artifacts.RAW_MANIFEST.as_posix()))
     labels = np.array([row.label for row in rows], np.int64)
     named = [(row.image_id, classes[row.label], content[row.image_id]) for row in rows]
@@ -195,6 +199,25 @@ def _scored(outcome: Outcome) -> Scored:
         predicted=np.array([row.predicted for row in rows], np.int64),
         parts=auc_parts(labels, to_probs(logits)),
     )
+
+
+def _class_names(names: Any) -> list[str]:
+    found = typed(list[str], names, f"{artifacts.BUNDLE}: dataset.classes")
+    if len(set(found)) < max(2, len(found)):
+        raise DataError(f"{artifacts.BUNDLE}: dataset.classes: expected two or more names, each once.")
+    return found
+
+
+def _logits(path: Path, num_images: int, num_classes: int) -> np.ndarray:
+    """The logits in a .npy file, float (N, K), which is opened when its header has been seen to be right."""
+    rows = RowFile(path)
+    rows.close()
+    if len(rows) != num_images:
+        raise DataError(f"{num_images} predictions, logits of {len(rows)} images. Run it again.")
+    if rows.shape[1:] != (num_logits(num_classes),) or rows.dtype.kind != "f":
+        raise DataError(f"{artifacts.LOGITS}: {rows.dtype} {rows.shape} for {num_classes} classes. Run it again.")
+    logits: np.ndarray = np.load(path, allow_pickle=False)
+    return logits
 
 
 @lru_cache(maxsize=4)
@@ -218,7 +241,10 @@ def _roc(points: Sequence[RocPoint]) -> RocCurve:
     return curve
 
 
-def _gallery(outcome: Outcome) -> list[Explanation]:
+def _gallery(outcome: Outcome, num_images: int, num_classes: int) -> list[Explanation]:
     """Its explained images; none where the explainer has nothing to show for the network."""
-    document = _json(outcome, artifacts.GALLERY.as_posix())
-    return [Explanation(**entry) for entry in document["images"]] if document["applicable"] else []
+    gallery, where = _json(outcome, artifacts.GALLERY.as_posix()), artifacts.GALLERY.as_posix()
+    found = artifacts.explanations_in(gallery, classes=num_classes, where=where)
+    if any(entry.row >= num_images for entry in found):
+        raise DataError(f"{where}: an image that was not predicted on. Run it again.")
+    return found

@@ -6,23 +6,26 @@ outputs by hash. Both are read directly, because to open a DVCFileSystem takes 0
 Only what is of an experiment's settings is read: `lock.read_lock` tells what an earlier run left behind.
 """
 
-import json
 import re
+import shlex
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
-from retinue.experiments.lock import Lock, read_lock
+from retinue.experiments.lock import Lock, checked_digest, checked_name, read_lock
 from retinue.pipeline import artifacts
 from retinue.pipeline.composition import project_root
+from retinue.pipeline.documents import check_yaml, parse_json
 from retinue.pipeline.errors import DataError, RetinueError
-from retinue.pipeline.files import read_json
+from retinue.pipeline.files import read_json, read_text
 from retinue.pipeline.git import ask, committed_text, git
+from retinue.pipeline.ranges import shown
 from retinue.pipeline.record import PIPELINE, SETTINGS
-from retinue.pipeline.settings import fingerprint_of
+from retinue.pipeline.settings import fingerprint_of, first_line
 
 REFERENCES = "refs/exps"
+_FETCHED = "Delete it from DVC's cache and `dvc exp pull` it, or make it again with `dvc repro`."
 _REFERENCE = re.compile(rf"{REFERENCES}/(?P<head>[0-9a-f]{{2}})/(?P<tail>[0-9a-f]{{38}})/(?P<name>[^/]+)")
 
 
@@ -98,10 +101,8 @@ class Experiment(NamedTuple):
         """
         path = artifacts.METRICS.as_posix()
         self.lock().check(path)
-        try:
-            return json.loads(self.text(path))
-        except ValueError as error:
-            raise DataError(f"experiment {self.name}: {path} is not valid JSON ({error}).") from error
+        document: dict[str, Any] = parse_json(self.text(path), f"experiment {self.name}: {path}")
+        return document
 
     def hashes(self) -> Mapping[str, str]:
         """Output path -> DVC's hash of it, of the outputs that are of its settings."""
@@ -126,10 +127,9 @@ class Experiment(NamedTuple):
             return {"": self._cached(out, digest)}
         below = "" if path == out else path.removeprefix(f"{out}/")
         found = {}
-        for entry in read_json(self._cached(out, digest)):
-            name = entry["relpath"]
+        for name, md5 in self._listed(out, digest).items():
             if name == below or not below or name.startswith(f"{below}/"):
-                found[name.removeprefix(below).removeprefix("/")] = self._cached(f"{out}/{name}", entry["md5"])
+                found[name.removeprefix(below).removeprefix("/")] = self._cached(f"{out}/{name}", md5)
         if not found:
             raise RetinueError(f"experiment {self.name}: no file {path} among its outputs.")
         return found
@@ -140,20 +140,29 @@ class Experiment(NamedTuple):
             return self.metrics()
         return read_json(self.files(path)[""])
 
-    def fetch(self, path: str, target: Path) -> Path:
-        """An output, file or folder, at `target`: links into DVC's cache, to be read and not written."""
-        for name, cached in self.files(path).items():
-            link = target / name if name else target
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(cached)
-        return target
+    def _listed(self, out: str, digest: str) -> dict[str, str]:
+        """Name below the output folder `out` -> DVC's hash of the file.
+
+        Raises:
+            DataError: the listing in the cache is none, or names something outside of the folder.
+        """
+        entries = read_json(self._cached(out, digest), remedy=_FETCHED)
+        if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
+            raise DataError(f"experiment {self.name}: the list of the files of {out} is none. {_FETCHED}")
+        where = f"experiment {self.name}: {out}"
+        listed = {checked_name(e.get("relpath"), where): checked_digest(e.get("md5"), where) for e in entries}
+        for name in listed:
+            if any(parent.as_posix() in listed for parent in PurePosixPath(name).parents):
+                raise DataError(f"{where}: a part of {shown(name)} is a file. {_FETCHED}")
+        return listed
 
     def _cached(self, path: str, digest: str) -> Path:
+        digest = checked_digest(digest, f"experiment {self.name}: {path}")
         file = _cache_folder(project_root()) / digest[:2] / digest[2:]
-        if not file.exists():
+        if not file.is_file():
             raise RetinueError(
                 f"experiment {self.name}: {path} is not in DVC's cache. `dvc exp pull` brings it from a remote; else "
-                f"`dvc exp apply {self.name}` and `dvc repro` make it again."
+                f"`dvc exp apply {shlex.quote(self.name)}` and `dvc repro` make it again."
             )
         return file
 
@@ -170,7 +179,8 @@ class Workspace:
     def lock(self) -> Lock:
         """dvc.lock; without one, every stage is stale."""
         path = project_root() / "dvc.lock"
-        return read_lock(path.read_text("utf-8") if path.exists() else "", self._text(PIPELINE), self._text(SETTINGS))
+        text = read_text(path, remedy="`git checkout dvc.lock` brings back the committed one.") if path.exists() else ""
+        return read_lock(text, self._text(PIPELINE), self._text(SETTINGS))
 
     def metrics(self) -> dict[str, Any]:
         """evaluation/metrics.json.
@@ -204,7 +214,7 @@ class Workspace:
         path = project_root() / name
         if not path.exists():
             raise DataError(f"{name}: no such file. `retinue compose` writes params.yaml, git holds dvc.yaml.")
-        return path.read_text("utf-8")
+        return read_text(path, remedy="`retinue compose` writes params.yaml, git holds dvc.yaml.")
 
 
 def all_experiments() -> list[Experiment]:
@@ -245,9 +255,12 @@ def _settings_sections(text: str) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
+        check_yaml(text, SETTINGS)
         values = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise DataError(f"params.yaml: it cannot be read ({error}). `retinue compose` writes a new one.") from error
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError) as error:  # OSError: OmegaConf's, of a number
+        raise DataError(
+            f"params.yaml: it cannot be read ({first_line(error)}). `retinue compose` writes a new one."
+        ) from error
     if not isinstance(values, dict):
         raise DataError(f"params.yaml: expected a mapping of sections, got {type(values).__name__}.")
     return {str(key): value for key, value in values.items()}

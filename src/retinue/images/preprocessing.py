@@ -79,8 +79,9 @@ class Preprocessing:
         try:
             limits.check_file(path.stat().st_size)
             return self.load(path.read_bytes(), white=white, limits=limits)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror}). Expected an image file.") from error
+        except (OSError, ValueError) as error:  # ValueError: NUL in the path
+            reason = getattr(error, "strerror", error)
+            raise DataError(f"{path}: cannot be read ({reason}). Expected an image file.") from error
         except DataError as error:
             raise DataError(f"{path}: {error}.") from error
 

@@ -1,6 +1,5 @@
 """Where a result was recorded: found by DVC experiment, by settings fingerprint or by W&B run."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ from retinue.experiments.lock import StageRecord, inputs_of, stale_stages
 from retinue.experiments.outcomes import Experiment, all_experiments
 from retinue.pipeline.artifacts import METRICS, flat_metrics
 from retinue.pipeline.composition import project_root
+from retinue.pipeline.documents import parse_json, typed
 from retinue.pipeline.errors import RetinueError, unknown
 from retinue.pipeline.git import ask, committed_text
 from retinue.pipeline.record import SETTINGS
@@ -16,6 +16,7 @@ from retinue.pipeline.settings import fingerprint_of
 from retinue.tracking.runs import RecordedRun, local_run, local_runs, online_run, online_runs
 
 LOCK = "dvc.lock"
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _FINGERPRINT = re.compile(r"[0-9a-f]{12}")
 _ONLINE = re.compile(r"[^/]+/[^/]+/[^/]+")
 
@@ -123,7 +124,7 @@ def _of_fingerprint(fingerprint: str, experiments: Iterable[Experiment]) -> Reco
 def _of_run(run: RecordedRun, experiments: Iterable[Experiment]) -> Recorded:
     """What is recorded of a run: by its experiment, where that is in this repository; else by the run itself."""
     lineage = run.lineage
-    if "settings" not in lineage or not lineage.get("git_revision"):
+    if "settings" not in lineage or not _COMMIT.fullmatch(str(lineage.get("git_revision"))):
         raise RetinueError(
             f"{run.place}: this run did not record its settings and its git revision (config.lineage), so it was not "
             "made by a stage of this project in a git repository."
@@ -132,20 +133,38 @@ def _of_run(run: RecordedRun, experiments: Iterable[Experiment]) -> Recorded:
         if experiment.name == lineage.get("experiment") and experiment.fingerprint() == run.group:
             return _of_commit(experiment)._replace(run=run)
     siblings = _siblings(run)
-    records = {one.stage: StageRecord(one.lineage["deps"], one.summary["outs"]) for one in siblings}  # the last of each
+    records = {one.stage: _stage_record(one) for one in siblings}  # the last of each
     stale = stale_stages(records, {})
     outs = {path: md5 for stage, record in records.items() if stage not in stale for path, md5 in record.outs.items()}
     written = {path for record in records.values() for path in record.outs}
     return Recorded(
         commit=lineage["git_revision"],
-        settings=json.loads(lineage["settings"]),
+        settings=_settings_of(run),
         experiment=None,
-        dirty=any(sibling.lineage["git_dirty"] for sibling in siblings),
+        dirty=any(sibling.lineage.get("git_dirty", True) for sibling in siblings),
         metrics={} if "evaluate" in stale else _logged_metrics(siblings),
         hashes={**inputs_of(records.values(), written), **outs},
         stale=stale,
         run=run,
     )
+
+
+def _settings_of(run: RecordedRun) -> dict[str, Any]:
+    """The settings that a run recorded; anybody who may write to the project may have changed them since.
+
+    Raises:
+        RetinueError: they are none, or are not those that its group names.
+    """
+    where = f"{run.place}: config.lineage.settings"
+    settings = typed(dict[str, Any], parse_json(str(run.lineage["settings"]), where), where)
+    if fingerprint_of(settings) != run.group:
+        raise RetinueError(f"{where}: these settings have another fingerprint than the run's group, {run.group}.")
+    return settings
+
+
+def _stage_record(run: RecordedRun) -> StageRecord:
+    deps = typed(dict[str, str], run.lineage.get("deps"), f"{run.place}: config.lineage.deps")
+    return StageRecord(deps, typed(dict[str, str], run.summary["outs"], f"{run.place}: summary.outs"))
 
 
 def _siblings(run: RecordedRun) -> list[RecordedRun]:

@@ -85,7 +85,10 @@ def checkout_of(recorded: Recorded, folder: Path, *, shared_cache: bool) -> Path
     top = Path(git(project_root(), "rev-parse", "--show-toplevel"))
     clone(top, folder, recorded.commit)
     checkout = folder / git(project_root(), "rev-parse", "--show-prefix")
-    settings = {**recorded.settings, "tracking": {**recorded.settings["tracking"], "mode": "off"}}
+    tracking = recorded.settings.get("tracking")
+    if not isinstance(tracking, Mapping):
+        raise RetinueError(f"{recorded.title}: its settings have no section tracking, so it is of another version.")
+    settings = {**recorded.settings, "tracking": {**tracking, "mode": "off"}}
     OmegaConf.save(OmegaConf.create(settings), checkout / SETTINGS)
     cache = _dvc_cache() if shared_cache else checkout / ".dvc" / "cache"
     (checkout / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {cache}\n", "utf-8")

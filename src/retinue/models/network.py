@@ -103,6 +103,28 @@ class ResponseNorm(nn.LocalResponseNorm):
         return super().forward(x.flatten(2)).view_as(x)
 
 
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def why_not_taken(own: torch.Tensor, given: torch.Tensor) -> str | None:
+    """Why `given`, a tensor of a file, cannot take the place of the network's `own`, whatever its shape; None: it can.
+
+    A number of one kind becomes one of the same kind and another length. Everything else would be converted as well,
+    and into something else: of a complex number torch keeps the real part, of a quantised one the step.
+    """
+    kind = str(given.dtype).removeprefix("torch.")
+    if given.is_quantized or given.layout is not torch.strided:
+        return f"is {'quantised' if given.is_quantized else str(given.layout).removeprefix('torch.')} ({kind})"
+    if given.device.type == "meta":
+        return "has no values (it was saved from the device meta)"
+    if given.dtype not in (_FLOATS if own.is_floating_point() else _INTEGERS):
+        return f"is of {kind}, the network's is of {str(own.dtype).removeprefix('torch.')}"
+    if given.numel() * given.element_size() > given.untyped_storage().nbytes():
+        return f"has {given.numel()} values and stores fewer"
+    return None
+
+
 def conv_norm(
     in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1, *, activation: type[nn.Module]
 ) -> nn.Sequential:

@@ -6,12 +6,14 @@ are JSON, arrays are .npy (`files.py`).
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from retinue.pipeline.errors import DataError
-from retinue.pipeline.files import read_json, write_json
+from retinue.pipeline.documents import typed
+from retinue.pipeline.errors import DataError, Fault
+from retinue.pipeline.files import REMADE, read_json, write_json
+from retinue.pipeline.ranges import allowed, shown
 
 RAW = Path("data/raw")
 RAW_MANIFEST = RAW / "manifest.csv"
@@ -62,6 +64,9 @@ SHARED_CACHE = Path(os.environ.get("RETINUE_CACHE") or CACHE)
 """What is kept by hash and may serve several checkouts: training to be resumed, features of frozen layers."""
 
 SPLITS = ("train", "val", "test")
+
+LARGEST_SIDE = 16_384
+"""px of an image of a store at most; twice what networks take for whole slides and satellite tiles."""
 
 OUTS = (
     *(RAW, DATASET, *(PROCESSED / split for split in SPLITS), AUGMENTED, MODEL),
@@ -122,6 +127,29 @@ class Sample:
     group: str
 
 
+def _classes_differ(classes: tuple[str, ...]) -> Fault | None:
+    if len(set(classes)) == len(classes):
+        return None
+    twice = next(name for name in classes if classes.count(name) > 1)
+    return Fault("classes", shown(twice), "each class once")
+
+
+def _counts_are_of_the_classes(classes: tuple[str, ...], counts: dict[str, dict[str, int]]) -> Fault | None:
+    unknown = sorted({name for of_split in counts.values() for name in of_split} - {*classes})
+    return Fault("counts", shown(unknown[0]), "a class name of classes") if unknown else None
+
+
+def _one_each_channel(channels: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Fault | None:
+    for key, values in (("mean", mean), ("std", std)):
+        if len(values) != channels:
+            return Fault(key, shown(list(values)), f"{channels} of them, one for each channel")
+    return None
+
+
+def _crop_fits(image_size: int, resize: int) -> Fault | None:
+    return None if image_size <= resize else Fault("resize", shown(resize), f"at least image_size, {image_size} px")
+
+
 @dataclass(frozen=True)
 class Dataset:
     """data/processed/dataset.json: what the splits hold and how images become tensors.
@@ -136,24 +164,25 @@ class Dataset:
         mean, std: per channel, of pixel values scaled to [0, 1]; from the training split unless configured otherwise.
     """
 
+    RELATIONS: ClassVar = (_classes_differ, _counts_are_of_the_classes, _one_each_channel, _crop_fits)
+
     name: str
-    classes: tuple[str, ...]
-    counts: dict[str, dict[str, int]]
-    image_size: int
-    resize: int
-    channels: int
+    classes: tuple[str, ...] = field(metadata=allowed(least=2, pattern=".+"))
+    counts: dict[str, dict[str, int]] = field(metadata=allowed(ge=0))
+    image_size: int = field(metadata=allowed(ge=1, le=LARGEST_SIDE, unit="px"))
+    resize: int = field(metadata=allowed(ge=1, le=LARGEST_SIDE, unit="px"))
+    channels: int = field(metadata=allowed(choices=(1, 3)))
     mean: tuple[float, ...]
-    std: tuple[float, ...]
+    std: tuple[float, ...] = field(metadata=allowed(gt=0))
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> "Dataset":
-        """What JSON made of a `Dataset`, with its lists as tuples again.
+    def from_document(cls, document: Any, where: str) -> "Dataset":
+        """What JSON made of a `Dataset`, checked; `where` it was found begins the error.
 
         Raises:
-            KeyError, TypeError: the document is something else.
+            DataError: the document is something else.
         """
-        tuples = {key: tuple(document[key]) for key in ("classes", "mean", "std")}
-        return cls(**{**document, **tuples})
+        return typed(cls, document, where)
 
 
 @dataclass(frozen=True)
@@ -308,14 +337,14 @@ class Explanation:
     """
 
     image_id: str
-    row: int
-    label: int
-    predicted: int
-    confidence: float
-    outcome: str
-    target: int
-    overlay: str
-    map: int
+    row: int = field(metadata=allowed(ge=0))
+    label: int = field(metadata=allowed(ge=0))
+    predicted: int = field(metadata=allowed(ge=0))
+    confidence: float = field(metadata=allowed(ge=0, le=1))
+    outcome: str = field(metadata=allowed(choices=("right", "wrong", "confident_error")))
+    target: int = field(metadata=allowed(ge=0))
+    overlay: str = field(metadata=allowed(pattern=r"[\w-]+\.png", expected="the name of a PNG"))
+    map: int = field(metadata=allowed(ge=0))
 
 
 @dataclass(frozen=True)
@@ -397,7 +426,27 @@ def write_dataset(path: Path, dataset: Dataset) -> None:
 
 def read_dataset(path: Path = DATASET) -> Dataset:
     """Reads dataset.json."""
-    return Dataset.from_document(read_json(path))
+    return Dataset.from_document(read_json(path), str(path))
+
+
+def explanations_in(gallery: Any, *, classes: int, where: str) -> list[Explanation]:
+    """The explained images in gallery.json; none where the explainer has nothing to show for the network.
+
+    Args:
+        gallery: the document.
+        classes: how many there are.
+        where: it was found; the error begins with it.
+
+    Raises:
+        DataError: it is another document, or one of other classes.
+    """
+    if not isinstance(gallery, Mapping) or not {"applicable", "images"} <= {*gallery}:
+        raise DataError(f"{where}: no gallery of explained images. {REMADE}")
+    found: list[Explanation] = typed(list[Explanation], gallery["images"], where) if gallery["applicable"] else []
+    for entry in found:
+        if max(entry.label, entry.predicted, entry.target) >= classes:
+            raise DataError(f"{where}: {entry.image_id!r} is of a class that the other files do not have. {REMADE}")
+    return found
 
 
 def training_files() -> list[Path]:

@@ -6,7 +6,7 @@ line it composes conf/ anew.
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import MarkedYAMLError
+from yaml import MarkedYAMLError, YAMLError
 from yaml.reader import ReaderError
 
-from retinue.pipeline.errors import Fault, RetinueError, SettingsError, SettingsFaults
+from retinue.pipeline.documents import check_yaml
+from retinue.pipeline.errors import DataError, Fault, RetinueError, SettingsError, SettingsFaults
 from retinue.pipeline.overrides import name_of, readable, value_of
 from retinue.pipeline.settings import first_line
 from retinue.pipeline.settings_tree import SettingsTree
@@ -223,6 +224,7 @@ def load_params(path: Path | str = "params.yaml") -> dict[str, Any]:
         SettingsError: the file is missing, empty, no YAML or not a mapping, or refers to what it does not hold.
     """
     try:
+        _check_bounds(Path(path))
         values = _sections(OmegaConf.load(path), str(path))
     except FileNotFoundError as error:
         raise SettingsError(f"{path}: no such file. `retinue compose` writes it from conf/.") from error
@@ -244,6 +246,15 @@ def load_params(path: Path | str = "params.yaml") -> dict[str, Any]:
     if not values:
         raise SettingsError(f"{path}: empty. {_REWRITTEN}")
     return values
+
+
+def _check_bounds(path: Path) -> None:
+    """Refuses a params.yaml that OmegaConf would not come to the end of; what else is wrong with it OmegaConf says."""
+    with suppress(YAMLError):
+        try:
+            check_yaml(path.read_text("utf-8"), str(path))
+        except DataError as error:
+            raise SettingsError(f"{error} {_REWRITTEN}") from error
 
 
 def _sections(node: Any, where: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from retinue.pipeline.documents import parse_json
 from retinue.pipeline.errors import DataError
 
 Row = TypeVar("Row")
@@ -29,6 +30,10 @@ _UNREACHABLE = {
     errno.ENAMETOOLONG: "a longer name than the file system takes",
     errno.EACCES: "in a folder that may not be read",
 }
+REMADE = "Delete it and run `dvc repro`."
+"""What to do about an out of a stage that is damaged."""
+LARGEST_DOCUMENT = 256 * 2**20
+"""Bytes of a document that are read into memory at most."""
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -37,18 +42,43 @@ def write_json(path: Path, document: Any) -> None:
     path.write_text(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
 
 
-def read_json(path: Path) -> Any:
-    """The document in a JSON file.
+def read_json(path: Path, *, remedy: str = REMADE, largest: int = LARGEST_DOCUMENT) -> Any:
+    """The document in a JSON file; `documents.parse_json` says what is refused.
+
+    Args:
+        path: of the file.
+        remedy: what to do about a file that cannot be used, as a sentence.
+        largest: bytes that are read at most.
 
     Raises:
-        DataError: the file is missing or is not JSON.
+        DataError: the file is missing, too large or is not JSON.
+    """
+    text = read_text(path, remedy=remedy, largest=largest)
+    try:
+        return parse_json(text, str(path))
+    except DataError as error:
+        raise DataError(f"{error} {remedy}") from error
+
+
+def read_text(path: Path, *, remedy: str = REMADE, largest: int = LARGEST_DOCUMENT) -> str:
+    """The text in a file that may not be what it should be: a folder, a pipe, something else than UTF-8, too long.
+
+    Raises:
+        DataError: it is one of these, or missing, or cannot be read.
     """
     try:
-        return json.loads(path.read_text("utf-8"))
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise DataError(f"{path}: a folder or a device, expected a file. {remedy}")
+        if found.st_size > largest:
+            raise DataError(f"{path}: {found.st_size} bytes, expected at most {largest}. {remedy}")
+        return path.read_text("utf-8")
     except FileNotFoundError as error:
         raise DataError(_missing(path)) from error
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON ({error}). Delete it and run `dvc repro`.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not text in UTF-8. {remedy}") from error
+    except (OSError, ValueError) as error:  # ValueError: NUL in the path
+        raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', error)}). {remedy}") from error
 
 
 def write_table(path: Path, schema: type[Row], rows: Iterable[Row]) -> None:
@@ -78,16 +108,18 @@ def iterate_table(path: Path, schema: type[Row]) -> Iterator[Row]:
         file = path.open(encoding="utf-8", newline="")
     except FileNotFoundError as error:
         raise DataError(_missing(path)) from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}). {REMADE}") from error
     with file:
         reader = csv.reader(file)
-        header = next(reader, None)
-        if header != names:
-            raise DataError(f"{path}: expected the columns {', '.join(names)}; found {header}.")
-        for row in reader:
-            try:
+        try:
+            header = next(reader, None)
+            if header != names:
+                raise DataError(f"{path}: expected the columns {', '.join(names)}; found {header}.")
+            for row in reader:
                 yield schema(*(parse(cell) for parse, cell in zip(parsers, row, strict=True)))
-            except ValueError as error:
-                raise DataError(f"{path}, line {reader.line_num}: {error}.") from error
+        except (ValueError, csv.Error) as error:
+            raise DataError(f"{path}, line {reader.line_num}: {error}.") from error
 
 
 def kind_of(path: Path) -> str:

@@ -36,7 +36,7 @@ def ask(folder: Path, *arguments: str) -> str | None:
 
 @lru_cache(maxsize=32)
 def committed_text(folder: Path, commit: str, path: str) -> str | None:
-    """A file of a commit, to the letter; None where it has none.
+    """A file of a commit, to the letter where it is UTF-8; None where it has none.
 
     Args:
         folder: of the checkout, which may lie below the root of its repository.
@@ -61,5 +61,12 @@ def clone(origin: Path, folder: Path, commit: str) -> None:
 def _run_git(folder: Path, arguments: tuple[str, ...], index: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = os.environ if index is None else {**os.environ, "GIT_INDEX_FILE": str(index)}
     return subprocess.run(
-        ["git", *arguments], cwd=folder, env=environment, capture_output=True, text=True, encoding="utf-8", check=False
+        ["git", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",  # a commit may hold anything; what is not UTF-8 is not what its reader expects, either
+        check=False,
     )

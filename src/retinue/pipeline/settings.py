@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 from retinue.pipeline.errors import Fault, SettingsError, SettingsFaults, unknown
 from retinue.pipeline.ranges import Range, checked, fault_of, no_value, shown, unknown_key
 
-EXECUTION_SECTIONS = ("trainer", "tracking")
-"""How a stage is run and watched. Any stage may read them without declaring them in dvc.yaml; the stages whose
-numbers depend on the trainer (train, evaluate, explain) declare it all the same."""
+EXECUTION_SECTIONS = ("trainer", "tracking", "download")
+"""How a stage is run and watched, and how long it waits for a server. Any stage may read them without declaring them in
+dvc.yaml; the stages whose numbers depend on the trainer (train, evaluate, explain) declare it all the same."""
 
 SEED = Range(ge=0, expected="an integer from 0 to 2^63 - 1")
 """Of the section `seed`, which is a number and no mapping."""

@@ -12,11 +12,11 @@ from retinue.pipeline.artifacts import (
     ConfusionCell,
     Dataset,
     Epoch,
-    Explanation,
     PrecisionRecallPoint,
     Quarantined,
     RocPoint,
 )
+from retinue.pipeline.documents import typed
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.files import read_json, read_table, sha256
 
@@ -75,11 +75,12 @@ class ReportInputs:
         """
         dataset = artifacts.read_dataset()
         gallery = read_json(artifacts.GALLERY)
-        quarantine = read_json(artifacts.QUARANTINE)
+        explained = artifacts.explanations_in(gallery, classes=len(dataset.classes), where=str(artifacts.GALLERY))
+        quarantine = typed(list[Quarantined], read_json(artifacts.QUARANTINE), str(artifacts.QUARANTINE))
         cells = read_table(artifacts.CONFUSION, ConfusionCell)
         return cls(
             card=read_json(artifacts.CARD),
-            quarantine=[Quarantined(**entry) for entry in quarantine],
+            quarantine=quarantine,
             dataset=dataset,
             policy=read_json(artifacts.POLICY),
             bundle=read_json(artifacts.BUNDLE),
@@ -91,7 +92,7 @@ class ReportInputs:
             precision_recall=read_table(artifacts.PRECISION_RECALL, PrecisionRecallPoint),
             confusion=matrix_of_cells(cells, dataset.classes),
             calibration=read_table(artifacts.CALIBRATION, CalibrationBin),
-            gallery={**gallery, "images": [Explanation(**entry) for entry in gallery["images"]]},
+            gallery={**gallery, "images": explained},
             hashes={path.as_posix(): sha256(path) for path in INPUTS},
         )
 

@@ -18,7 +18,9 @@ from typing import BinaryIO, NamedTuple
 import yaml
 
 from retinue.pipeline import artifacts
-from retinue.pipeline.files import read_table, write_json
+from retinue.pipeline.documents import typed
+from retinue.pipeline.errors import DataError
+from retinue.pipeline.files import read_json, read_table, write_json
 from retinue.pipeline.git import git
 from retinue.pipeline.record import PIPELINE
 from retinue.pipeline.settings import EXECUTION_SECTIONS, fingerprint
@@ -83,8 +85,21 @@ def finished(job: Job) -> JobOutcome | None:
     found = reference(job.snapshot.root, job.name)
     if not path.exists() or found is None:
         return None
-    outcome = JobOutcome(**json.loads(path.read_text("utf-8")))
+    outcome = read_outcome(job.folder)
     return outcome if git(job.snapshot.root, "rev-parse", found) == outcome.revision else None
+
+
+def read_outcome(folder: Path) -> JobOutcome:
+    """How the experiment in `folder` ended.
+
+    Raises:
+        DataError: its result.json is missing or damaged.
+    """
+    path, remedy = folder / "result.json", "Delete it, and the same command runs this experiment again."
+    try:
+        return typed(JobOutcome, read_json(path, remedy=""), str(path))
+    except DataError as error:
+        raise DataError(f"{str(error).strip()} {remedy}") from error
 
 
 def run(job: Job, run_dvc: Run) -> JobOutcome:

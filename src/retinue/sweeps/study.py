@@ -1,18 +1,27 @@
 """The memory of a sweep: an Optuna study in SQLite, which says what to try next and outlives the process."""
 
-from collections.abc import Mapping, Sequence
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import OptunaError
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from retinue.engine.reproducibility import draw_seed
+from retinue.pipeline.errors import DataError
+from retinue.pipeline.ranges import shown
+from retinue.pipeline.settings import first_line
 from retinue.sweeps.axes import Axes
 from retinue.sweeps.settings import SweepSettings
 
 REASON, ATTEMPTS, RETRY_OF = "reason", "attempts", "retry_of"
+_LOCKED_S = 30
+"""How long another process may be writing to the study."""
 MAX_ATTEMPTS = 3
 """How often a trial that was killed is started; then it counts as failed."""
 
@@ -29,15 +38,17 @@ class Study:
     def __init__(self, folder: Path, settings: SweepSettings, axes: Axes):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._settings, self._axes = settings, axes
-        self._storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
-        self._study = optuna.create_study(
-            study_name=folder.name, storage=self._storage, directions=settings.directions, load_if_exists=True
-        )
         self._distributions = distributions(axes)
-        self._take_up()
-        if settings.search == "grid":
-            for point in axes.grid()[len(self._own()) : self.size]:
-                self._study.enqueue_trial(point)
+        with _readable(folder / "study.db") as address:
+            self._storage = optuna.storages.RDBStorage(address)
+            self._study = optuna.create_study(
+                study_name=folder.name, storage=self._storage, directions=settings.directions, load_if_exists=True
+            )
+            self._check_params()
+            self._take_up()
+            if settings.search == "grid":
+                for point in axes.grid()[len(self._own()) : self.size]:
+                    self._study.enqueue_trial(point)
 
     @property
     def size(self) -> int:
@@ -120,11 +131,47 @@ class Study:
         """The trials that are no retries."""
         return [each for each in self.trials() if RETRY_OF not in each.user_attrs]
 
+    def _check_params(self) -> None:
+        """Refuses trials of other settings than vary: what they say becomes overrides of conf/."""
+        for trial in self.trials():
+            for key, value in {**trial.params, **trial.system_attrs.get("fixed_params", {})}.items():
+                own = self._distributions.get(key)
+                if own is None or not _holds_value(own, value):
+                    raise ValueError(f"trial {trial.number} has {key}={shown(value)}, which is not of this sweep")
+
     def _take_up(self) -> None:
         """Trials that were running when the sweep was killed are to be asked for again."""
         for trial in self.trials():
             if trial.state == TrialState.RUNNING:
                 self._storage.set_trial_state_values(trial._trial_id, state=TrialState.WAITING)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[str]:
+    """The address of the database at `path`, whole if it is there; what goes wrong with it in the block is explained.
+
+    Raises:
+        DataError: it is damaged, of another version of Optuna, or no database.
+    """
+    try:
+        if path.exists():
+            with closing(sqlite3.connect(path, timeout=_LOCKED_S)) as database:
+                for (said,) in database.execute("PRAGMA quick_check(1)"):
+                    if said != "ok":
+                        raise ValueError(said)
+        yield f"sqlite:///{path}"
+    except (OptunaError, SQLAlchemyError, sqlite3.Error, RuntimeError, LookupError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}: the study of this sweep cannot be read ({first_line(error)}). Delete it, and the same command "
+            "makes it anew: experiments that are finished are not run again."
+        ) from error
+
+
+def _holds_value(distribution: BaseDistribution, value: Any) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and distribution._contains(float(value))
 
 
 def distributions(axes: Axes) -> dict[str, BaseDistribution]:

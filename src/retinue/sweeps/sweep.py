@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from retinue.experiments.outcomes import all_experiments
 from retinue.pipeline.artifacts import CACHE
 from retinue.pipeline.composition import project_root
-from retinue.pipeline.errors import SettingsError
+from retinue.pipeline.errors import DataError, SettingsError
 from retinue.pipeline.files import read_json, write_json
 from retinue.pipeline.settings import fingerprint, strict
 from retinue.sweeps.axes import Axes, parse
@@ -56,10 +56,14 @@ class Sweep(NamedTuple):
 
         Raises:
             SettingsError: the name is that of another sweep.
+            DataError: nobody can tell whose folder it is.
         """
         path = self.folder / "sweep.json"
         if path.exists():
-            earlier = read_json(path)
+            remedy = f"Delete it if {self.folder} is of this sweep, or give this one another sweep.name."
+            earlier = read_json(path, remedy=remedy)
+            if not isinstance(earlier, dict):
+                raise DataError(f"{path}: says nothing of a sweep. {remedy}")
             other = [key for key, value in self.identity.items() if earlier.get(key) != value]
             if other:
                 raise self._taken(f"{self.folder} is of a sweep with other {' and other '.join(other)}")

@@ -1,6 +1,5 @@
 """The table of a sweep: every trial with its objectives, as mean and interval where it has several seeds."""
 
-import json
 import math
 import statistics
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from retinue.metrics.seeds import mean_interval
 from retinue.pipeline.errors import SettingsError
 from retinue.pipeline.files import write_json
 from retinue.pipeline.numbers import figure, interval
-from retinue.sweeps.job import COMPLETE, FAILED, PRUNED, JobOutcome
+from retinue.sweeps.job import COMPLETE, FAILED, PRUNED, read_outcome
 from retinue.sweeps.study import REASON, Study
 from retinue.sweeps.sweep import Sweep
 
@@ -142,7 +141,7 @@ def _trial_row(sweep: Sweep, study: Study, number: int, trial: FrozenTrial) -> R
     seeds = max(1, len(sweep.axes.seeds))
     indices = range(trial.number * seeds, (trial.number + 1) * seeds)
     state = _STATES.get(trial.state, WAITING)
-    outcomes = [_outcome(sweep.folder / str(index)) for index in indices] if state == COMPLETE else []
+    outcomes = [read_outcome(sweep.folder / str(index)) for index in indices] if state == COMPLETE else []
     values = {name: [each.values[name] for each in outcomes] for name in sweep.settings.objectives if outcomes}
     return Row(
         trial=number,
@@ -154,10 +153,6 @@ def _trial_row(sweep: Sweep, study: Study, number: int, trial: FrozenTrial) -> R
         reason=trial.user_attrs.get(REASON, ""),
         best=False,
     )
-
-
-def _outcome(folder: Path) -> JobOutcome:
-    return JobOutcome(**json.loads((folder / "result.json").read_text("utf-8")))
 
 
 def pareto(costs: Sequence[Sequence[float]]) -> set[int]:

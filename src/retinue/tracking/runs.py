@@ -46,7 +46,8 @@ class RecordedRun(NamedTuple):
 
     @property
     def lineage(self) -> Mapping[str, Any]:
-        return self.config.get("lineage", {})
+        found = self.config.get("lineage")
+        return found if isinstance(found, Mapping) else {}
 
     @property
     def place(self) -> str:
@@ -211,4 +212,5 @@ def _stage(name: str) -> str:
 
 
 def _fingerprint_of_run(config: Mapping[str, Any]) -> str:
-    return config.get("lineage", {}).get("settings_fingerprint", "")
+    lineage = config.get("lineage")
+    return str(lineage.get("settings_fingerprint", "")) if isinstance(lineage, Mapping) else ""

@@ -1,12 +1,10 @@
 """Where an interrupted training is picked up: checkpoints at epoch boundaries, keyed by all that shapes the result."""
 
-import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
@@ -14,7 +12,20 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from retinue.metrics.registry import higher_is_better
 from retinue.pipeline.artifacts import SHARED_CACHE
-from retinue.pipeline.errors import TrainingError
+from retinue.pipeline.errors import ModelError, TrainingError
+from retinue.transfer.weights import load_plain
+
+_CHECKPOINT = {
+    "epoch": int,
+    "global_step": int,
+    "pytorch-lightning_version": str,
+    "state_dict": dict,
+    "loops": dict,
+    "callbacks": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+}
+"""What Lightning and `has_ended` look for in a checkpoint, and its types."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -66,15 +77,25 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """The checkpoint at `path`, weights-only.
 
     Raises:
-        TrainingError: it cannot be read.
+        TrainingError: it cannot be read, or is no checkpoint of a training.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, pickle.UnpicklingError) as error:
-        raise TrainingError(
-            f"{path}: this resume checkpoint cannot be read ({type(error).__name__}). "
-            f"Delete {path.parent} and run again; training then starts from the first epoch."
-        ) from error
+        checkpoint = load_plain(path)
+    except ModelError as error:
+        raise _unusable(path, f"cannot be read ({type(error.__cause__).__name__})") from error
+    if not isinstance(checkpoint, dict):
+        raise _unusable(path, f"is none: a {type(checkpoint).__name__}")
+    for key, kind in _CHECKPOINT.items():
+        if not isinstance(checkpoint.get(key), kind):
+            raise _unusable(path, f"is none: it has no {key}")
+    return checkpoint
+
+
+def _unusable(path: Path, what: str) -> TrainingError:
+    return TrainingError(
+        f"{path}: this resume checkpoint {what}. Delete {path.parent} and run again; training then starts from the "
+        "first epoch."
+    )
 
 
 def has_ended(checkpoint: Mapping[str, Any], max_epochs: int, patience: int | None) -> bool:

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 
-from retinue.bundle import build_network
+from retinue.bundle import build_network, read_bundle_document
 from retinue.engine.reproducibility import seed_everything
 from retinue.models.network import Network
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Dataset
-from retinue.pipeline.errors import ModelError, SettingsFaults
-from retinue.pipeline.files import read_json, sha256
+from retinue.pipeline.errors import SettingsFaults
+from retinue.pipeline.files import sha256
 from retinue.training.classifier import Classifier, Forward
 from retinue.training.images import TrainingImages
 from retinue.training.losses import balanced_weights
@@ -26,7 +26,7 @@ from retinue.transfer.learning_rates import parameter_groups
 from retinue.transfer.probing import measure_similarity
 from retinue.transfer.scenario import Scenario
 from retinue.transfer.similarity import Similarity
-from retinue.transfer.weights import WeightsSettings, load_weights
+from retinue.transfer.weights import load_weights
 
 
 class PreparedNetwork(NamedTuple):
@@ -98,7 +98,7 @@ def prepare_network(plan: TrainPlan, images: TrainingImages) -> PreparedNetwork:
     """
     network, document = _untrained(plan, images.dataset), {"name": plan.weights.name}
     if plan.weights.given:
-        document.update(_load(network, plan.weights, images.dataset))
+        document.update(_load(network, plan, images.dataset))
     if isinstance(plan.transfer, Auto):
         per_class = len(images.labels) / len(images.dataset.classes)
         decision = plan.transfer.decide(per_class, partial(_similarity, plan, images, network))
@@ -120,25 +120,15 @@ def _untrained(plan: TrainPlan, dataset: Dataset) -> Network:
     return build_network(plan.model, dataset)
 
 
-def _load(network: Network, weights: WeightsSettings, dataset: Dataset) -> dict[str, Any]:
-    """Loads the weights into `network`; what the bundle says of them."""
-    path = weights.fetch()
+def _load(network: Network, plan: TrainPlan, dataset: Dataset) -> dict[str, Any]:
+    """Loads the weights of `plan` into `network`; what the bundle says of them."""
+    weights = plan.weights
+    path = weights.fetch(plan.download)
     is_bundle = weights.path is not None and Path(weights.path).is_dir()
-    document = read_json(path.with_name(artifacts.BUNDLE.name)) if is_bundle else None
-    same_classes = document is None or tuple(_entry(document, path, "dataset", "classes")) == dataset.classes
-    report = load_weights(network, path, with_heads=same_classes)
+    source = read_bundle_document(path.with_name(artifacts.BUNDLE.name)).dataset if is_bundle else None
+    report = load_weights(network, path, with_heads=source is None or source.classes == dataset.classes)
     rank_zero_only(print)(f"{path}: {report}")
-    source = {} if document is None else {"source": _entry(document, path, "dataset", "name")}
-    return {**source, "sha256": sha256(path), **report.document()}
-
-
-def _entry(document: Any, path: Path, *keys: str) -> Any:
-    for key in keys:
-        if not isinstance(document, dict) or key not in document:
-            bundle = path.with_name(artifacts.BUNDLE.name)
-            raise ModelError(f"{bundle}: no {'.'.join(keys)} in it; it is no model bundle.")
-        document = document[key]
-    return document
+    return {**({"source": source.name} if source else {}), "sha256": sha256(path), **report.document()}
 
 
 def _similarity(plan: TrainPlan, images: TrainingImages, network: Network, limit: int, folds: int) -> Similarity:

@@ -1,7 +1,7 @@
 """All settings of a training."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.pipeline import artifacts
 from retinue.pipeline.errors import Fault, SettingsFaults
 from retinue.pipeline.files import code_digests, sha256
+from retinue.pipeline.plan import UNDECLARED
 from retinue.pipeline.ranges import shown
 from retinue.pipeline.settings import fingerprint
 from retinue.training.classifier import TrainSettings
 from retinue.transfer.automatic import Auto
+from retinue.transfer.download import DownloadSettings
 from retinue.transfer.scenario import Scenario
 from retinue.transfer.weights import WeightsSettings
 
@@ -29,7 +31,7 @@ class TrainPlan:
         model, optimizer, schedule: sections with a `_target_`, built where the network and its parameters are there.
         weights: where the network starts.
         transfer: the scenario, or what chooses it.
-        train, trainer: the sections of these names.
+        train, trainer, download: the sections of these names.
 
     Raises:
         SettingsFaults: sections that are right by themselves and contradict each other.
@@ -43,6 +45,7 @@ class TrainPlan:
     schedule: Mapping[str, Any]
     train: TrainSettings
     trainer: TrainerSettings
+    download: DownloadSettings = field(metadata=UNDECLARED)
 
     def __post_init__(self) -> None:
         faults = [
@@ -69,10 +72,14 @@ class TrainPlan:
         )
 
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits that name the settings, the code and the bytes of all files the training reads."""
+        """Twelve hexadecimal digits that name the settings, the code and the bytes of all files the training reads.
+
+        How long a download may take has no part in it: the digest says what is downloaded.
+        """
         weights = [self.weights.path] if self.weights.path is not None else []
         given = [file for path in map(Path, weights) for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
-        return fingerprint({"settings": asdict(self), "inputs": [*input_digests(), *map(sha256, given)]})
+        settings = {section: value for section, value in asdict(self).items() if section != "download"}
+        return fingerprint({"settings": settings, "inputs": [*input_digests(), *map(sha256, given)]})
 
 
 def transfer_faults(transfer: Scenario | Auto, weights: WeightsSettings) -> Iterator[Fault]:

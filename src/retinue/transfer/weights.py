@@ -1,10 +1,10 @@
 """Initial weights: from a file, an address or the name of a published set, into a network; plain tensors only."""
 
 import errno
-import http.client
 import pickle
+import re
 import struct
-import urllib.error
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -13,29 +13,36 @@ from urllib.parse import urlsplit
 
 import safetensors.torch
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from torch import nn
 
-from retinue.models.network import Network
+from retinue.models.network import Network, why_not_taken
 from retinue.pipeline.artifacts import WEIGHTS
 from retinue.pipeline.errors import Fault, ModelError
 from retinue.pipeline.files import sha256
 from retinue.pipeline.ranges import Checked, allowed, shown
+from retinue.pipeline.settings import first_line
+from retinue.transfer.download import DownloadSettings, download
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
+_LONGEST_NAME = 200
+"""Characters of a file name that leave room for those of its lock and its partial download."""
 _HEXADECIMAL = "8 to 64 hexadecimal digits"
 
-_UNREADABLE = (
+UNREADABLE = (
     pickle.UnpicklingError,
     EOFError,
+    OSError,
     RuntimeError,
+    MemoryError,
     ValueError,
     LookupError,
     AttributeError,
     TypeError,
-    OverflowError,
+    ArithmeticError,
     AssertionError,
+    NotImplementedError,
     struct.error,
 )
 """What `torch.load` raises for a file that is cut off, is something else, or holds more than tensors."""
@@ -45,6 +52,24 @@ def _one_place(path: str | None, url: str | None) -> Fault | None:
     if path is None or url is None:
         return None
     return Fault("url", shown(url), "null, because weights.path is given", "Choose weights=file or weights=url.")
+
+
+def _address_is_whole(url: str | None) -> Fault | None:
+    """An address that a connection can be made to, which a pattern cannot tell."""
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url)
+        reason = "" if parts.hostname and parts.port != 0 else "it names no host"
+    except ValueError as error:  # [ without ], a port that is none
+        reason = str(error)
+    if not reason and not re.fullmatch(r"[!-~]+", url):
+        reason = "other characters than those of ASCII, and blanks, are written as %XX"
+    return (
+        Fault("url", shown(url), "an address that can be opened", f"{reason[:1].upper()}{reason[1:]}.")
+        if reason
+        else None
+    )
 
 
 def _download_has_a_digest(url: str | None, sha256: str | None) -> Fault | None:
@@ -66,7 +91,7 @@ class WeightsSettings(Checked, section="weights"):
         inputs: the file DVC watches: the weights, or this module where there is no file.
     """
 
-    RELATIONS = (_one_place, _download_has_a_digest)
+    RELATIONS = (_one_place, _address_is_whole, _download_has_a_digest)
 
     name: str
     path: str | None
@@ -97,15 +122,18 @@ class WeightsSettings(Checked, section="weights"):
         _check_name(path)
         return path
 
-    def fetch(self) -> Path:
+    def fetch(self, limits: DownloadSettings) -> Path:
         """The file of weights, downloaded where it must be, its digest checked.
 
         Downloads go to torch's own cache (`torch.hub.get_dir()`), so one that torchvision has made is used again.
 
+        Args:
+            limits: of a download.
+
         Raises:
             ModelError: no such file or address, or another digest.
         """
-        path = self.file() if self.url is None else _download(self.url, str(self.sha256).lower())
+        path = self.file() if self.url is None else _downloaded(self.url, str(self.sha256).lower(), limits)
         digest = sha256(path)
         if self.sha256 is not None and not digest.startswith(self.sha256.lower()):
             raise ModelError(
@@ -179,16 +207,15 @@ def load_weights(network: Network, path: Path | str, *, with_heads: bool = True)
                 problems.append(f"missing {name} {tuple(tensor.shape)}")
         elif name in fresh:
             report.skipped.append(name)
-        elif given.is_floating_point() and not given.isfinite().all():
-            problems.append(f"{name} holds NaN or infinite values")
-        elif given.shape == tensor.shape:
-            values[name] = given
-            report.loaded.append(name)
-        elif name == first and (adapted := _adapt_channels(given, tensor.shape)) is not None:
-            values[name] = adapted
-            report.adapted.append(name)
-        else:
+        elif (reason := why_not_taken(tensor, given)) is not None:
+            problems.append(f"{name} {reason}")
+        elif (taken := _fitted(given, tensor, adaptable=name == first)) is None:
             problems.append(f"{name} is {tuple(given.shape)}, the network's is {tuple(tensor.shape)}")
+        elif not taken.isfinite().all():
+            problems.append(f"{name} holds NaN or infinite values")
+        else:
+            values[name] = taken
+            (report.loaded if given.shape == tensor.shape else report.adapted).append(name)
     if problems:
         raise ModelError(
             f"{path}: these weights do not fit {type(network).__name__}: {_shown_names(problems, '; ')}. "
@@ -206,24 +233,72 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         ModelError: see `load_weights`.
     """
     _check_name(path)
-    try:
-        if path.suffix.lower() == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
+        try:
             return safetensors.torch.load_file(path, device="cpu")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, *_UNREADABLE) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # torch seeks before the start of a cut-off file
-            raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"{path}: not a file of tensors, or cut off ({reason}). Nothing in it was executed. "
-            "Expected a state dict saved by torch.save, or .safetensors; download it again."
-        ) from error
+        except (SafetensorError, *UNREADABLE) as error:
+            raise _no_tensors(path, error) from error
+    content = load_plain(path)
     if not isinstance(content, dict) or not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
         found = f"a dict with the keys {sorted(map(str, content))[:5]}" if isinstance(content, dict) else type(content)
         raise ModelError(
             f"{path}: expected a flat dict of names and tensors, found {found}. Save the network's state_dict() alone."
         )
     return {str(name): tensor for name, tensor in content.items()}
+
+
+def load_plain(path: Path) -> Any:
+    """What `torch.save` wrote to `path`, by torch's weights-only loader: tensors and plain containers, no code.
+
+    An archive that holds more than the file's size is not opened: torch stores tensors as they are, and what is packed
+    tightly can be a thousand times as large.
+
+    Raises:
+        ModelError: it is cut off, is something else, or holds more than that. The message is ours: torch's recommends
+            to load such a file without the check.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > path.stat().st_size:
+                raise ValueError(f"{unpacked} bytes packed into {path.stat().st_size}; torch.save packs nothing")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (zipfile.BadZipFile, *UNREADABLE) as error:
+        raise _no_tensors(path, error) from error
+
+
+def _no_tensors(path: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"{path}: not a file of tensors, or cut off ({_reason_of(path, error)}). Nothing in it was executed. "
+        "Expected a state dict saved by torch.save, or .safetensors; download it again."
+    )
+
+
+def _reason_of(path: Path, error: Exception) -> str:
+    """Why a file is no file of tensors, in our words.
+
+    Raises:
+        OSError: the disk refused to read it.
+    """
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # torch seeks before a cut-off file
+        raise error
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start:
+        return "it is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS, in place of the file it stands for"
+    if start.lstrip()[:1] == b"<":
+        return "a web page, or XML"
+    if isinstance(error, pickle.UnpicklingError):
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        return (
+            f"it names {named[1]}, and only tensors are loaded" if named else "a pickle of something else than tensors"
+        )
+    if isinstance(error, (ValueError, SafetensorError)):
+        return first_line(error)
+    return type(error).__name__
 
 
 def _check_name(path: Path) -> None:
@@ -233,27 +308,21 @@ def _check_name(path: Path) -> None:
         raise ModelError(f"{path}: no such file of weights. Set weights.path to an existing one.")
 
 
-def _download(url: str, digest: str) -> Path:
+def _downloaded(url: str, digest: str, limits: DownloadSettings) -> Path:
     """The file at `url` in torch's cache, downloaded where it is not there yet."""
     name = PurePosixPath(urlsplit(url).path).name
     if PurePosixPath(name).suffix.lower() not in SUFFIXES:
         raise ModelError(f"{url}: expected an address that ends in {', '.join(SUFFIXES)}.")
     # Files of other publishers share names like model.safetensors; torchvision's carry their digest.
-    target = Path(torch.hub.get_dir(), "checkpoints", name if digest[:8] in name else f"{digest[:16]}-{name}")
+    own = digest[:8] in name and len(name) <= _LONGEST_NAME
+    target = Path(torch.hub.get_dir(), "checkpoints", name if own else f"{digest[:16]}-{name[-_LONGEST_NAME:]}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):  # ranks and parallel trials want it at the same time
-        if target.exists():
-            return target
-        try:
-            torch.hub.download_url_to_file(url, str(target), hash_prefix=digest)
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-            raise ModelError(
-                f"{url}: cannot be downloaded ({error}). Download it elsewhere, then weights=file weights.path=FILE."
-            ) from error
-        except RuntimeError as error:
-            if "invalid hash value" not in str(error):
-                raise
-            raise ModelError(f"{url}: its SHA-256 does not begin with {digest}. Nothing was kept; {error}.") from error
+    try:
+        with FileLock(f"{target}.lock", timeout=limits.total_timeout_s + limits.timeout_s):
+            if not target.exists():  # ranks and parallel trials want it at the same time
+                download(url, target, digest, limits)
+    except Timeout as error:
+        raise ModelError(f"{target}: another process is downloading it and does not end. End that one.") from error
     return target
 
 
@@ -275,6 +344,14 @@ def _first_convolution(network: nn.Module) -> str | None:
         if isinstance(module, nn.Conv2d):
             return f"{name}.weight"
     return None
+
+
+def _fitted(given: torch.Tensor, own: torch.Tensor, *, adaptable: bool) -> torch.Tensor | None:
+    """`given` as `own` can take it over, of its dtype; None where the shapes do not allow it."""
+    if given.shape == own.shape:
+        return given.to(own.dtype)
+    adapted = _adapt_channels(given, own.shape) if adaptable else None
+    return None if adapted is None else adapted.to(own.dtype)
 
 
 def _adapt_channels(weight: torch.Tensor, shape: torch.Size) -> torch.Tensor | None:
