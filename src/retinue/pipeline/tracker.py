@@ -35,8 +35,8 @@ class TrackingSettings(Checked, section="tracking"):
         project: W&B project.
         entity: W&B user or team; None: the default one of the account.
         tags: of every run.
-        timeout_s: seconds that W&B may hold up a stage, at its start and for each thing it is given; then the stage goes
-            on without W&B.
+        timeout_s: seconds that W&B may hold up a stage, at its start and for each thing it is given; then the stage
+            goes on without W&B.
         finish_timeout_s: seconds that W&B may copy an artifact, or send the rest of a run at the end of a stage.
     """
 
@@ -186,9 +186,9 @@ def track(stage: str, settings: Settings) -> Iterator[Tracker]:
 
     Its config holds all settings and, under `lineage`, the git revision, the settings' fingerprint, the DVC experiment
     and the sweep it belongs to, and the DVC hash of every dependency; its summary holds, under `outs`, the DVC hash of
-    every out. The sweep is a tag, too. Whatever becomes of W&B, its start, its process, its server or its disk, does not
-    fail the stage and does not hold it up for longer than the settings say: a warning tells what W&B lost, and how to
-    send what is on disk.
+    every out. The sweep is a tag, too. Whatever becomes of W&B, its start, its process, its server or its disk, neither
+    fails the stage nor holds it up for longer than the settings say: a warning tells what W&B lost, and how to send
+    what is on disk.
 
     Raises:
         SettingsError: the section tracking is wrong.

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ RETRIES = 4
 """How often a request is repeated, after 2, 4, 8, … s; W&B's own 20 hold up the end of a stage for many minutes."""
 
 _OWN_SHARE = 1 / 2
-"""Of the time a start may take, what W&B's own limits get: it says what is wrong, and an offline run can still begin."""
+"""Of the time a start may take, what W&B's own limits get: it says what is wrong, and an offline run still begins."""
 
 _Result = TypeVar("_Result")
 
@@ -87,7 +88,7 @@ class Service:
             self._process.kill()
 
     def end(self) -> None:
-        """Ends it in order or, where that takes too long, at once; W&B's hook for the end of Python is gone then, too."""
+        """Ends it in order or, where that takes too long, at once; W&B's hook for the end of Python goes with it."""
         wandb = sys.modules.get("wandb")
         if wandb is None:  # its import failed
             return
@@ -153,7 +154,7 @@ class OpenRun:
         limit_s = self._timeout_s + (0 if self.offline or exit_code else self._finish_timeout_s)
         self._give("the end of the run", lambda: self.wandb_run.finish(exit_code=exit_code), limit_s, self._remedy)
         for artifact in () if self.offline else artifacts:
-            self.give(f"the artifact {artifact.name}", lambda artifact=artifact: artifact.wait(timeout=0))
+            self.give(f"the artifact {artifact.name}", partial(artifact.wait, timeout=0))
 
     @property
     def _remedy(self) -> str:
