@@ -1,12 +1,16 @@
 """The warm process runs what would have been `python -m MODULE`: same code, same status, same end."""
 
+import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -16,6 +20,7 @@ from project import forkserver
 from retinue.pipeline.errors import RetinueError
 from retinue.sweeps.forkserver import client
 from retinue.sweeps.forkserver.process import Warm
+from retinue.sweeps.forkserver.server import MAX_REQUEST_BYTES, MAX_WAITING, REQUEST_TIMEOUT_S
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a process ends with its parent on Linux only")
 
@@ -114,15 +119,102 @@ def test_a_stage_that_a_command_starts_is_a_fork_too_and_ends_with_it(warm: Warm
     stage.wait(30)
 
 
-@pytest.mark.parametrize("message", [b"", b'900\n{"module": '], ids=["nothing", "half a request"])
+def connected(warm: Warm) -> socket.socket:
+    """A connection to the warm process, of this user."""
+    warm.wait()
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(20)
+    connection.connect("\0" + warm.environment({"PATH": ""})[client.SOCKET])
+    return connection
+
+
+def framed(document: object) -> bytes:
+    body = json.dumps(document).encode()
+    return b"%d\n%s" % (len(body), body)
+
+
+RIGHT: dict[str, object] = {"module": "probe", "arguments": [], "folder": "/", "environment": {}, "group": True}
+GARBAGE = {
+    "binary": bytes(range(128, 256)),
+    "text": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a huge length": b"99999999999999999999999\n",
+    "a length beyond the limit": b"%d\n" % (MAX_REQUEST_BYTES + 1),
+    "a negative length": b"-1\n{}",
+    "no JSON": b"5\nhello",
+    "not UTF-8": b"2\n\xff\xfe",
+    "nested too deeply": b"100000\n" + b"[" * 100_000,
+    "a number": framed(7),
+    "a list": framed([RIGHT]),
+    "no fields": framed({}),
+    "an unknown command": framed({"command": "exit"}),
+    "a field more": framed({**RIGHT, "pickle": "gASVCgAAAAAAAAA="}),
+    "another type": framed({**RIGHT, "arguments": "--help"}),
+    "a number among the arguments": framed({**RIGHT, "arguments": [1]}),
+    "a text with a NUL": framed({**RIGHT, "arguments": ["a\0b"]}),
+    "more than announced": framed(RIGHT) + b"x",
+    "no files": framed(RIGHT),
+}
+
+
+@pytest.mark.parametrize("kind", GARBAGE)
+def test_garbage_turns_its_sender_alone_away(kind: str, warm: Warm, tmp_path: Path) -> None:
+    with connected(warm) as connection:
+        connection.sendall(GARBAGE[kind])
+        assert connection.recv(64) == b""
+    assert run(warm, write(tmp_path / "checkout", "print('served')")) == (0, "served\n")
+
+
+@pytest.mark.parametrize("message", [b"", b"900\n", b'900\n{"module": '], ids=["nothing", "a length", "half a request"])
 def test_a_client_that_is_killed_while_it_asks_costs_the_others_nothing(
     warm: Warm, tmp_path: Path, message: bytes
 ) -> None:
-    warm.wait()
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect("\0" + warm.environment({"PATH": ""})[client.SOCKET])
+    with connected(warm) as connection:
         connection.sendall(message)
     assert run(warm, write(tmp_path / "checkout", "print('served')")) == (0, "served\n")
+
+
+def test_others_are_served_while_clients_are_silent_slow_or_many(warm: Warm, tmp_path: Path) -> None:
+    """The silent ones and the slow one are older; of too many, the oldest is turned away."""
+    folder = write(tmp_path / "checkout", "print('served')")
+    with ExitStack() as open_connections:
+        silent = [open_connections.enter_context(connected(warm)) for _ in range(3)]
+        slow = open_connections.enter_context(connected(warm))
+        slow.sendall(b"9")
+        assert run(warm, folder) == (0, "served\n")
+        slow.sendall(b"0")
+        assert run(warm, folder) == (0, "served\n")
+        many = [open_connections.enter_context(connected(warm)) for _ in range(MAX_WAITING - 2)]
+        assert [each.recv(64) for each in silent[:2]] == [b"", b""]
+        for kept in (silent[2], slow, many[-1]):
+            kept.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                kept.recv(64)
+        assert run(warm, folder) == (0, "served\n")
+
+
+@pytest.mark.slow
+def test_silent_and_slow_clients_are_turned_away_in_time(warm: Warm) -> None:
+    begun = time.monotonic()
+    with connected(warm) as silent, connected(warm) as slow:
+        while not select.select([slow], [], [], 1)[0]:
+            assert time.monotonic() - begun < REQUEST_TIMEOUT_S + 5
+            slow.sendall(b"1" if time.monotonic() - begun < 5 else b"\n")  # a byte a second does not gain time
+        assert silent.recv(64) == b""
+    assert time.monotonic() - begun > REQUEST_TIMEOUT_S - 1
+
+
+def test_a_fork_that_is_killed_is_one_end_and_the_next_is_served(warm: Warm, tmp_path: Path) -> None:
+    folder = write(tmp_path / "checkout", "import os, time; print(os.getpid(), flush=True); time.sleep(600)")
+    found: list[tuple[int, str]] = []
+    thread = threading.Thread(target=lambda: found.append(run(warm, folder)))
+    thread.start()
+    while not (folder / "output").exists() or not (folder / "output").read_text().endswith("\n"):
+        assert thread.is_alive()
+        time.sleep(0.02)
+    os.kill(int((folder / "output").read_text()), signal.SIGKILL)
+    thread.join(30)
+    assert [status for status, _ in found] == [-signal.SIGKILL]
+    assert run(warm, write(tmp_path / "next", "print('served')")) == (0, "served\n")
 
 
 def test_a_process_of_another_user_is_refused(warm: Warm, tmp_path: Path) -> None:
@@ -169,6 +261,15 @@ with open({str(folder / "output")!r}, "wb") as output:
 def test_a_warm_process_that_was_killed_is_told(tmp_path: Path) -> None:
     process = Warm(tmp_path / "warm")
     process.wait()
+    folder = write(tmp_path / "checkout", "import os, time; print(os.getppid(), flush=True); time.sleep(600)")
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, process, folder)
+        while not (folder / "output").exists() or not (folder / "output").read_text().endswith("\n"):
+            assert not running.done()
+            time.sleep(0.02)
+        os.kill(int((folder / "output").read_text()), signal.SIGKILL)
+        with pytest.raises(RetinueError, match="the warm process has ended"):  # while it runs
+            running.result(30)
+    with pytest.raises(RetinueError, match="the warm process has ended"):  # and before
+        run(process, write(tmp_path / "next", ""))
     process.close()
-    with pytest.raises(RetinueError, match="the warm process has ended"):
-        run(process, write(tmp_path / "checkout", ""))

@@ -74,7 +74,14 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path) -> P
     (folder / "stage.py").write_text(STAGE)
     (folder / "dvc.yaml").write_text(DVC_YAML)
     (folder / ".gitignore").write_text("/.cache\n/models\n/predictions.npy\n/curves\n/raw\n")
-    tracking = {"mode": "offline", "project": "ants", "entity": None, "tags": []}
+    tracking = {
+        "mode": "offline",
+        "project": "ants",
+        "entity": None,
+        "tags": [],
+        "timeout_s": 30,
+        "finish_timeout_s": 300,
+    }
     OmegaConf.save(OmegaConf.create({**VALUES, "tracking": tracking, "trainer": {}}), folder / "params.yaml")
     monkeypatch.chdir(folder)
     git("init", "-q")

@@ -45,7 +45,7 @@ stages:
 CONFIG = """
 source: {path: photos}
 optimizer: {lr: 0.3, momentum: 0.0}
-tracking: {mode: offline, project: ants, entity: null, tags: []}
+tracking: {mode: offline, project: ants, entity: null, tags: [], timeout_s: 30, finish_timeout_s: 300}
 trainer: {name: cpu}
 """
 

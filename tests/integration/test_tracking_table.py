@@ -32,7 +32,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_ledger_arrives_as_it_is() -> None:
-    own = {"mode": "offline", "project": "ants", "entity": None, "tags": []}
+    own = {"mode": "offline", "project": "ants", "entity": None, "tags": [], "timeout_s": 30, "finish_timeout_s": 300}
     with track("train", Settings({"tracking": own, "trainer": {}})) as tracker:
         tracker.table("freeze_ledger", COLUMNS, [astuple(row) for row in LAYERS])
     (folder,) = Path(".cache/wandb").glob("offline-run-*")

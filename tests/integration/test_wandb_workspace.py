@@ -57,7 +57,7 @@ def two_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> wandb_offlin
     probs = np.array([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7], [0.8, 0.2]])
     metrics = metrics_document(labels, probs, ["ant", "bee"], EVALUATE, seed=0)
     tables = curve_tables(labels, probs, ["ant", "bee"], EVALUATE)
-    own = {"mode": "offline", "project": "ants", "entity": None, "tags": []}
+    own = {"mode": "offline", "project": "ants", "entity": None, "tags": [], "timeout_s": 30, "finish_timeout_s": 300}
     with track("evaluate", Settings({"tracking": own, "trainer": {}})) as tracker:
         evaluate._mirror_metrics(tracker, metrics, tables)
     (path,) = Path(".cache/wandb").glob("offline-run-*/run-*.wandb")

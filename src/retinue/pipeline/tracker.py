@@ -4,7 +4,7 @@ wandb, Lightning and torch are imported no earlier than they are needed.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 from retinue.pipeline.ranges import Checked, allowed
 from retinue.pipeline.record import Declared, declared, dvc_md5, experiment, hashes, revision
 from retinue.pipeline.settings import Settings
-from retinue.pipeline.wandb_client import folder_of, service, start_run, warned
+from retinue.pipeline.wandb_client import OpenRun, open_run
 
 MODES = ("offline", "online", "off")
 MAX_POINTS = 10_000
@@ -35,6 +35,9 @@ class TrackingSettings(Checked, section="tracking"):
         project: W&B project.
         entity: W&B user or team; None: the default one of the account.
         tags: of every run.
+        timeout_s: seconds that W&B may hold up a stage, at its start and for each thing it is given; then the stage
+            goes on without W&B.
+        finish_timeout_s: seconds that W&B may copy an artifact, or send the rest of a run at the end of a stage.
     """
 
     mode: str = field(metadata=allowed(choices=MODES))
@@ -43,22 +46,23 @@ class TrackingSettings(Checked, section="tracking"):
     )
     entity: str | None
     tags: list[str] = field(
-        default_factory=list,
         metadata=allowed(pattern=f".{{1,{MAX_TAG}}}", expected=f"texts of 1 to {MAX_TAG} characters"),
     )
+    timeout_s: float = field(metadata=allowed(ge=1, le=3600))
+    finish_timeout_s: float = field(metadata=allowed(ge=1, le=86400))
 
 
 class Tracker:
     """The W&B run of one stage; every method does nothing where tracking is off or the rank is not 0.
 
-    What W&B refuses while the stage runs is told in a warning and costs the stage nothing.
+    What W&B refuses, or does not take in time, is told in a warning and costs the stage nothing.
 
     Args:
-        run: a `wandb.Run`, or None.
+        run: that is open, or None.
         lineage: what the artifacts of the run carry as metadata besides their own DVC hash.
     """
 
-    def __init__(self, run: Any, lineage: Mapping[str, Any] | None = None):
+    def __init__(self, run: OpenRun | None, lineage: Mapping[str, Any] | None = None):
         self._run = run
         self._lineage = dict(lineage or {})
         self._logged: list[Any] = []
@@ -69,29 +73,39 @@ class Tracker:
             return False
         from pytorch_lightning.loggers import WandbLogger
 
-        class FromOne(WandbLogger):
-            """Logs epochs counted from 1, as the files have them; Lightning counts them from 0."""
+        opened = self._run
+
+        class Bounded(WandbLogger):
+            """Logs within W&B's time, and epochs counted from 1, as the files have them; Lightning counts from 0."""
 
             def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
                 counted = {"epoch": metrics["epoch"] + 1} if "epoch" in metrics else {}
-                super().log_metrics({**metrics, **counted}, step)
+                values = {**metrics, **counted}
+                opened.give("the metrics of an epoch", lambda: WandbLogger.log_metrics(self, values, step))
 
+            def log_hyperparams(self, params: Any) -> None:
+                opened.give("the hyperparameters", lambda: WandbLogger.log_hyperparams(self, params))
+
+        run = opened.wandb_run
         # save_dir is where Lightning puts what it has no other place for; the default is the checkout
-        return FromOne(experiment=self._run, project=self._run.project, save_dir=self._run.settings.sync_dir)
+        return Bounded(experiment=run, project=run.project, save_dir=run.settings.sync_dir)
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Sets final `values` of the run, the columns of W&B's table of runs."""
         if self._run is not None:
-            with warned(self._run, "the summary"):
-                self._run.summary.update(dict(values))
+            summary = self._run.wandb_run.summary
+            self._run.give("the summary", lambda: summary.update(dict(values)))
 
     def images(self, key: str, paths: Sequence[Path], captions: Sequence[str]) -> None:
         """Logs a gallery: the image files at `paths`, one of the `captions` under each. W&B takes the first 108."""
-        if self._run is not None:
+        pairs = list(zip(paths, captions, strict=True))
+
+        def gallery() -> Any:
             from wandb import Image
 
-            pairs = zip(paths, captions, strict=True)
-            self._log(key, [Image(str(path), caption=caption) for path, caption in pairs])
+            return [Image(str(path), caption=caption) for path, caption in pairs]
+
+        self._log(key, gallery)
 
     def line(self, key: str, x: Sequence[float], ys: Mapping[str, Sequence[float]], *, x_name: str, title: str) -> None:
         """Logs a chart of lines over one axis, evenly thinned to `MAX_POINTS` points in all, both ends kept.
@@ -103,20 +117,25 @@ class Tracker:
             x_name: label of the axis.
             title: of the chart.
         """
-        if self._run is not None:
+
+        def chart() -> Any:
             from wandb.plot import line_series
 
             rows = evenly(len(x), MAX_POINTS // len(ys))
             lines = [[values[row] for row in rows] for values in ys.values()]
-            self._log(key, line_series([x[row] for row in rows], lines, keys=list(ys), title=title, xname=x_name))
+            return line_series([x[row] for row in rows], lines, keys=list(ys), title=title, xname=x_name)
+
+        self._log(key, chart)
 
     def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Logs a table."""
-        if self._run is not None:
+
+        def filled() -> Any:
             from wandb import Table
 
-            data = [list(row) for row in rows]
-            self._log(key, Table(columns=list(columns), data=data, allow_mixed_types=True))
+            return Table(columns=list(columns), data=[list(row) for row in rows], allow_mixed_types=True)
+
+        self._log(key, filled)
 
     def artifact(self, path: Path, kind: str) -> None:
         """Logs an out of the stage, a folder or a file, with its DVC hash and the run's lineage as metadata.
@@ -127,20 +146,23 @@ class Tracker:
         """
         if self._run is None:
             return
-        from wandb import Artifact
+        run, record = self._run.wandb_run, {"dvc_md5": dvc_md5(path), "path": path.as_posix()}
 
-        record = {"dvc_md5": dvc_md5(path), "path": path.as_posix()}
-        artifact = Artifact(record["path"].replace("/", "-"), type=kind, metadata={**record, **self._lineage})
-        if kind == RECORDED_ONLY:
-            with artifact.new_file("dvc.json") as file:
-                json.dump(record, file)
-        elif path.is_dir():
-            artifact.add_dir(str(path), skip_cache=True)
-        else:
-            artifact.add_file(str(path), skip_cache=True)
-        with warned(self._run, f"the artifact {path}"):
-            self._run.log_artifact(artifact, aliases=["latest", self._lineage["settings_fingerprint"]])
+        def log() -> None:
+            from wandb import Artifact
+
+            artifact = Artifact(record["path"].replace("/", "-"), type=kind, metadata={**record, **self._lineage})
+            if kind == RECORDED_ONLY:
+                with artifact.new_file("dvc.json") as file:
+                    json.dump(record, file)
+            elif path.is_dir():
+                artifact.add_dir(str(path), skip_cache=True)
+            else:
+                artifact.add_file(str(path), skip_cache=True)
+            run.log_artifact(artifact, aliases=["latest", self._lineage["settings_fingerprint"]])
             self._logged.append(artifact)
+
+        self._run.give(f"the artifact {path}", log, large=True)
 
     def finish(self, exit_code: int) -> None:
         """Ends the run and waits for what is still to be sent.
@@ -148,21 +170,14 @@ class Tracker:
         Args:
             exit_code: of the stage; anything but 0 marks the run as failed.
         """
-        if self._run is None:
-            return
-        folder = folder_of(self._run)
-        remedy = f" `wandb sync {folder}` sends what is on disk."
-        if not self._run.offline:
-            remedy = f" `wandb sync --no-skip-online {folder}` sends what is on disk: all but the artifacts."
-        with warned(self._run, "the end of the run", remedy=remedy):
-            self._run.finish(exit_code=exit_code)
-            for artifact in self._logged if not self._run.offline else ():
-                with warned(self._run, f"the artifact {artifact.name}"):
-                    artifact.wait(timeout=0)
+        if self._run is not None:
+            self._run.finish(exit_code, self._logged)
 
-    def _log(self, key: str, value: Any) -> None:
-        with warned(self._run, key):
-            self._run.log({key: value})
+    def _log(self, key: str, make: Callable[[], Any]) -> None:
+        """Logs what `make` makes of W&B's kinds, which write files of their own."""
+        if self._run is not None:
+            run = self._run.wandb_run
+            self._run.give(key, lambda: run.log({key: make()}))
 
 
 @contextmanager
@@ -171,12 +186,13 @@ def track(stage: str, settings: Settings) -> Iterator[Tracker]:
 
     Its config holds all settings and, under `lineage`, the git revision, the settings' fingerprint, the DVC experiment
     and the sweep it belongs to, and the DVC hash of every dependency; its summary holds, under `outs`, the DVC hash of
-    every out. The sweep is a tag, too. An upload that breaks off or takes too long does not fail the stage: a warning
-    tells it, and how to send the run (without artifacts) from disk.
+    every out. The sweep is a tag, too. Whatever becomes of W&B, its start, its process, its server or its disk, neither
+    fails the stage nor holds it up for longer than the settings say: a warning tells what W&B lost, and how to send
+    what is on disk.
 
     Raises:
         SettingsError: the section tracking is wrong.
-        RetinueError: mode is online, and there is no API key or no server that takes the run.
+        RetinueError: mode is online, and there is no API key.
     """
     tracking = settings.section("tracking", TrackingSettings)
     if tracking.mode == "off":
@@ -191,18 +207,20 @@ def track(stage: str, settings: Settings) -> Iterator[Tracker]:
     exact = json.dumps(settings.all(), ensure_ascii=False)  # of the config itself W&B makes 1.0 a 1
     config = {**settings.all(), "lineage": {**origin, "deps": hashes(paths.deps), "settings": exact}}
     tags = list(dict.fromkeys([*tracking.tags, *([source["sweep"][:MAX_TAG]] if "sweep" in source else [])]))
-    with service(tracking.mode):
-        run = start_run(
-            tracking.mode,
-            project=tracking.project,
-            entity=tracking.entity,
-            tags=tags,
-            group=fingerprint,
-            job_type=stage,
-            name=f"{stage}-{fingerprint}",
-            config=config,
-        )
-        print(f"W&B run {run.name}: {run.url if tracking.mode == 'online' else folder_of(run)}", flush=True)
+    with open_run(
+        tracking.mode,
+        timeout_s=tracking.timeout_s,
+        finish_timeout_s=tracking.finish_timeout_s,
+        project=tracking.project,
+        entity=tracking.entity,
+        tags=tags,
+        group=fingerprint,
+        job_type=stage,
+        name=f"{stage}-{fingerprint}",
+        config=config,
+    ) as run:
+        if run is not None:
+            print(f"W&B run {run.wandb_run.name}: {run.place}", flush=True)
         tracker = Tracker(run, origin)
         try:
             yield tracker

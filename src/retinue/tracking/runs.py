@@ -14,9 +14,13 @@ from typing import Any, NamedTuple
 from retinue.pipeline.artifacts import CACHE
 from retinue.pipeline.composition import project_root
 from retinue.pipeline.errors import RetinueError
+from retinue.pipeline.wandb_client import without_telemetry
 
 TIMEOUT_S = 10
 """How long one request to the server may take."""
+
+READ_TIMEOUT_S = 60
+"""How long W&B may read the folder of one run."""
 
 
 class RecordedRun(NamedTuple):
@@ -98,7 +102,11 @@ def read_folder(path: Path) -> RecordedRun:
     # what `wandb leet inspect` starts, without the 0.5 s that the command itself takes; pinned with wandb
     command = [get_core_path(), "leet", "inspect", "--no-observability", "--summary", "--json"]
     command += ["--run-file", str(file.absolute()), str(file.absolute().parents[1])]
-    done = subprocess.run(command, env={**os.environ, **_added()}, capture_output=True, text=True, check=False)
+    options: dict[str, Any] = {"env": {**os.environ, **_added()}, "capture_output": True, "text": True, "check": False}
+    try:
+        done = subprocess.run(command, timeout=READ_TIMEOUT_S, **options)
+    except subprocess.TimeoutExpired as error:
+        raise RetinueError(f"{file}: W&B did not read the run within {READ_TIMEOUT_S} s.") from error
     if done.returncode:
         raise RetinueError(f"{file}: W&B cannot read a run there: {done.stderr.strip() or done.stdout.strip()}")
     found = json.loads(done.stdout)
@@ -126,6 +134,7 @@ def server() -> Iterator[Any]:
     import wandb
     from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
+    without_telemetry()
     added = _added()
     os.environ.update(added)
     address = ""
@@ -178,6 +187,7 @@ def _of_server(run: Any) -> RecordedRun:
 def _url(found: Mapping[str, Any]) -> str:
     import wandb
 
+    without_telemetry()
     try:
         address = wandb.setup(wandb.Settings(silent=True)).settings.app_url
     finally:

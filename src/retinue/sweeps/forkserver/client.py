@@ -41,7 +41,7 @@ def request(
         The exit status; below zero, the number of the signal that ended it.
 
     Raises:
-        ConnectionError: the warm process has gone, or goes before the end.
+        ConnectionError: the warm process has gone, goes before the end, or turns the request away.
     """
     request = {
         "module": module,
@@ -58,7 +58,7 @@ def request(
         connection.sendall(message[sent:])
         answer = connection.recv(64)
     if not answer:
-        raise ConnectionError("the warm process ended")
+        raise ConnectionError("the warm process ended, or turned the request away")
     return int(answer)
 
 

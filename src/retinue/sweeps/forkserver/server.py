@@ -19,10 +19,11 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 LIBRARIES = (
     *("dvc.cli.parser", "dvc.commands.experiments.run", "dvc.data_cloud", "dvc.repo.artifacts", "dvc.repo.datasets"),
@@ -44,6 +45,15 @@ LIBRARIES = (
 
 READY = b"ready\n"
 """Written to the output when requests are taken."""
+
+MAX_REQUEST_BYTES = 1 << 22
+"""Length of the longest request, twice what Linux takes as the arguments and the environment of a process."""
+
+REQUEST_TIMEOUT_S = 10.0
+"""How long a client may take to say what it wants, whether it is silent or slow; the project's own says it at once."""
+
+MAX_WAITING = 64
+"""Connections whose request is not complete; with one more, the oldest of them is turned away."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -70,6 +80,93 @@ class Request(NamedTuple):
     client: int
 
 
+_FIELDS = {"module": str, "arguments": list, "folder": str, "environment": dict, "group": bool}
+
+
+class RefusedError(Exception):
+    """A client that is turned away: what it sends is no request."""
+
+
+class Incoming:
+    """A connection whose request has not come to its end; reading from it never waits.
+
+    Args:
+        connection: accepted.
+        client: process id of the asking process.
+    """
+
+    def __init__(self, connection: socket.socket, client: int):
+        self.connection, self.client = connection, client
+        self.deadline = time.monotonic() + REQUEST_TIMEOUT_S
+        self._data, self._files = bytearray(), list[int]()
+        connection.setblocking(False)
+
+    def read(self) -> Request | None:
+        """The request, of which what there is is read; None where more is to come.
+
+        Raises:
+            RefusedError: it is no request, or too long, or the client has gone.
+        """
+        try:
+            if self._data:  # the files come with the first byte; later ones the system closes
+                more = self.connection.recv(1 << 16)
+            else:
+                more, self._files, _, _ = socket.recv_fds(self.connection, 1 << 16, 3)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise RefusedError(str(error)) from error
+        if not more:
+            raise RefusedError("it ended before its request did")
+        self._data += more
+        head, newline, _ = self._data[:32].partition(b"\n")
+        if not newline and len(head) < 32:
+            return None
+        if not (newline and head.isdigit() and len(head) < 10 and int(head) <= MAX_REQUEST_BYTES):
+            raise RefusedError(f"it began with {bytes(head)!r}, not with a length of at most {MAX_REQUEST_BYTES} bytes")
+        missing = int(head) - (len(self._data) - len(head) - 1)
+        if missing > 0:
+            return None
+        if missing < 0:
+            raise RefusedError(f"it sent more than the {int(head)} bytes it announced")
+        request = Request(**_fields(bytes(self._data[len(head) + 1 :])), files=self._files, client=self.client)
+        if len(self._files) != 3:
+            raise RefusedError(f"it sent {len(self._files)} open files; input, output and error output are three")
+        for file in self._files:
+            os.set_inheritable(file, False)
+        self.connection.setblocking(True)
+        return request
+
+    def refuse(self, reason: str) -> None:
+        """Turns the client away, and says why in the log."""
+        print(f"process {self.client} is turned away: {reason}", file=sys.stderr, flush=True)
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection and the files that came with it."""
+        self.connection.close()
+        for file in self._files:
+            os.close(file)
+
+
+def _fields(data: bytes) -> dict[str, Any]:
+    """The fields of a request.
+
+    Raises:
+        RefusedError: `data` is no JSON of them.
+    """
+    try:
+        values = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(f"what it sent is no JSON: {error}") from error
+    if not isinstance(values, dict) or {key: type(value) for key, value in values.items()} != _FIELDS:
+        raise RefusedError(f"expected an object of {', '.join(_FIELDS)}")
+    texts = [*values["arguments"], *values["environment"].values()]
+    if not all(isinstance(text, str) and "\0" not in text for text in texts):
+        raise RefusedError("expected texts as arguments and as the environment")
+    return values
+
+
 def main(name: str) -> None:
     """Imports, then serves on the abstract Unix socket `name` until its input ends, which the parent holds open."""
     end_with_parent()
@@ -82,7 +179,7 @@ def main(name: str) -> None:
     gc.collect()
     folders = keep_temporary_folders()
     gc.freeze()  # the collector of a fork leaves the libraries' pages shared
-    request = serve(name)
+    request = Server(name).serve()
     if request is not None:
         become(request)
     for folder in folders:
@@ -132,7 +229,7 @@ class Children:
                 self._leaders.remove(child)
                 with suppress(ProcessLookupError):
                     os.killpg(child, signal.SIGKILL)  # a DVC that was killed leaves the stage it started running
-            with suppress(BrokenPipeError):  # the client was killed; there is nobody left to tell
+            with suppress(OSError):  # the client was killed; there is nobody left to tell
                 connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
             done.append(connection)
         return done
@@ -149,79 +246,123 @@ class Children:
             connection.close()
 
 
-def serve(name: str) -> Request | None:
-    """Forks for each request; in a fork its request, in the server None, when the input has ended."""
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(f"\0{name}")
-    listener.listen(64)
-    os.write(sys.stdout.fileno(), READY)
-    ended, ended_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.signal(signal.SIGCHLD, lambda *_: None)  # else Python would not write to the pipe
-    signal.set_wakeup_fd(ended_writer)
-    children = Children()
-    with selectors.DefaultSelector() as events:
-        for source in (listener, ended, sys.stdin):
-            events.register(source, selectors.EVENT_READ)
+class Server:
+    """Takes requests on the abstract Unix socket `name`, and forks for each.
+
+    A client that sends anything else, or nothing in time, is turned away and costs the others nothing.
+    """
+
+    def __init__(self, name: str):
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(f"\0{name}")
+        self._listener.listen(MAX_WAITING)
+        self._ended, self._ended_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # else Python would not write to the pipe
+        signal.set_wakeup_fd(self._ended_writer)
+        self._children = Children()
+        self._waiting: dict[socket.socket, Incoming] = {}
+        self._events = selectors.DefaultSelector()
+        for source in (self._listener, self._ended, sys.stdin):
+            self._events.register(source, selectors.EVENT_READ)
+
+    def serve(self) -> Request | None:
+        """Forks for each request; in a fork its request, in the server None, when the input has ended."""
+        os.write(sys.stdout.fileno(), READY)
         while True:
-            for key, _ in events.select():
-                if key.fileobj is sys.stdin:
+            for key, _ in self._events.select(self._patience()):
+                source = key.fileobj
+                if source is sys.stdin:
                     return None
-                if key.fileobj is ended:
-                    os.read(ended, 4096)
-                    for connection in children.answer():
-                        if connection in events.get_map():
-                            events.unregister(connection)
-                        connection.close()
-                elif key.fileobj is listener:
-                    connection, _ = listener.accept()
-                    request = receive(connection)
-                    if request is None:
-                        connection.close()
-                        continue
-                    child = os.fork()
-                    if not child:
-                        children.close()
-                        connection.close()
-                        _forget(listener, ended, ended_writer)
+                if source is self._ended:
+                    os.read(self._ended, 4096)
+                    for connection in self._children.answer():
+                        self._leave(connection)
+                elif source is self._listener:
+                    self._accept()
+                elif isinstance(source, socket.socket) and source in self._waiting:
+                    request = self._read(self._waiting[source])
+                    if request is not None:
                         return request
-                    children.add(child, request, connection)
-                    events.register(connection, selectors.EVENT_READ)  # a client sends no more: readable is closed
-                    for file in request.files:
-                        os.close(file)
-                elif isinstance(key.fileobj, socket.socket) and key.fileobj.fileno() >= 0:
-                    events.unregister(key.fileobj)
-                    children.end(key.fileobj)
+                elif isinstance(source, socket.socket) and source.fileno() >= 0:
+                    self._events.unregister(source)
+                    self._children.end(source)
+            for each in [*self._waiting.values()]:
+                if each.deadline <= time.monotonic():
+                    self._refuse(each, f"no request within {REQUEST_TIMEOUT_S:g} s")
 
+    def _patience(self) -> float | None:
+        """How long nothing may happen until a client is to be turned away, s."""
+        deadlines = [each.deadline for each in self._waiting.values()]
+        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
-def _forget(listener: socket.socket, *pipe: int) -> None:
-    """Gives up, in a fork, what the server listens to, and its signals."""
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.default_int_handler)
-    listener.close()
-    for end in pipe:
-        os.close(end)
+    def _accept(self) -> None:
+        if len(self._waiting) >= MAX_WAITING:
+            self._refuse(next(iter(self._waiting.values())), "too many connections without a request")
+        try:
+            connection, _ = self._listener.accept()
+        except OSError as error:  # its client has gone, or the process has as many files open as it may
+            print(f"no connection is taken: {error}", file=sys.stderr, flush=True)
+            time.sleep(0.1)
+            return
+        peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        pid, uid = (int.from_bytes(peer[start : start + 4], sys.byteorder) for start in (0, 4))
+        incoming = Incoming(connection, pid)
+        if uid != os.getuid():
+            incoming.refuse(f"it is of user {uid}")
+            return
+        self._waiting[connection] = incoming
+        self._events.register(connection, selectors.EVENT_READ)
 
-
-def receive(connection: socket.socket) -> Request | None:
-    """The request on `connection`; None where its client was killed before all was said, or is of another user."""
-    peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    pid, uid = (int.from_bytes(peer[start : start + 4], sys.byteorder) for start in (0, 4))
-    if uid != os.getuid():
-        print(f"a process of user {uid} asked to run something: refused", file=sys.stderr, flush=True)
-        return None
-    data, files, _, _ = socket.recv_fds(connection, 1 << 16, 3)
-    length, _, rest = data.partition(b"\n")
-    while data and len(rest) < int(length):
-        data = connection.recv(1 << 16)
-        rest += data
-    if not data:
-        for file in files:
+    def _read(self, incoming: Incoming) -> Request | None:
+        """Reads on, and forks where the request is complete: its request in the fork, None in the server."""
+        try:
+            request = incoming.read()
+        except RefusedError as error:
+            self._refuse(incoming, str(error))
+            return None
+        if request is None:
+            return None
+        del self._waiting[incoming.connection]
+        try:
+            child = os.fork()
+        except OSError as error:  # no memory, or too many processes: this request alone fails
+            os.write(request.files[2], f"error: the warm process cannot fork: {error}\n".encode())
+            with suppress(OSError):
+                incoming.connection.sendall(b"1")
+            self._leave(incoming.connection)
+            child = None
+        if child == 0:
+            self._forget(incoming.connection)
+            return request
+        if child is not None:  # a client sends no more: from now on, readable is closed
+            self._children.add(child, request, incoming.connection)
+        for file in request.files:
             os.close(file)
         return None
-    for file in files:
-        os.set_inheritable(file, False)
-    return Request(**json.loads(rest), files=list(files), client=pid)
+
+    def _refuse(self, incoming: Incoming, reason: str) -> None:
+        del self._waiting[incoming.connection]
+        self._events.unregister(incoming.connection)
+        incoming.refuse(reason)
+
+    def _leave(self, connection: socket.socket) -> None:
+        if connection in self._events.get_map():
+            self._events.unregister(connection)
+        connection.close()
+
+    def _forget(self, connection: socket.socket) -> None:
+        """Gives up, in a fork, what the server listens to, and its signals."""
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.default_int_handler)
+        self._children.close()
+        for each in self._waiting.values():
+            each.close()
+        self._events.close()
+        for source in (connection, self._listener):
+            source.close()
+        for end in (self._ended, self._ended_writer):
+            os.close(end)
 
 
 def become(request: Request) -> NoReturn:
