@@ -16,7 +16,8 @@ from retinue.engine.store import ImageStore, RowFile
 from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.engine.writing import writing
 from retinue.metrics import summary
-from retinue.metrics.probabilities import decide, num_logits, to_probs
+from retinue.metrics.probabilities import decide, is_constant, log_odds, num_logits
+from retinue.metrics.registry import Predicted
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Prediction, Sample
 from retinue.pipeline.errors import ModelError, TrainingError
@@ -101,13 +102,11 @@ def run(settings: Settings, tracker: Tracker) -> None:
             return
         logits = np.load(file, allow_pickle=False)
         _check_logits(logits, samples)
-        probs = to_probs(logits)
-        predicted = decide(probs, plan.evaluate.threshold)
-        _check_predicted(predicted, bundle.classes, plan.evaluate.threshold)
+        scored = Predicted.from_logits(logits)
         seed = draw_seed(plan.seed, "bootstrap")
-        metrics = summary.metrics_document(labels, probs, bundle.classes, asdict(plan.evaluate), seed=seed)
-        _write_predictions(folder, samples, probs, predicted)
-        tables = summary.curve_tables(labels, probs, bundle.classes, asdict(plan.evaluate))
+        metrics = summary.metrics_document(labels, scored, bundle.classes, asdict(plan.evaluate), seed=seed)
+        _write_predictions(folder, samples, scored.probs, decide(scored.probs, plan.evaluate.threshold))
+        tables = summary.curve_tables(labels, scored, bundle.classes, asdict(plan.evaluate))
         with replacing(artifacts.CURVES) as curves:
             for rows in tables.values():
                 row_type = type(rows[0])
@@ -119,6 +118,11 @@ def run(settings: Settings, tracker: Tracker) -> None:
         f"({percent(plan.evaluate.confidence_level)} interval {interval(metrics['intervals']['accuracy_score'])}), "
         f"AUC {figure(metrics['auc_score'])}"
     )
+    if absent := metrics.get("never_predicted"):
+        print(
+            f"finding: no test image is predicted as {', '.join(map(repr, absent))}, whatever the AUC. Choose "
+            "evaluate.threshold on validation data (two classes), or set train.class_weights=balanced."
+        )
 
 
 def _test_samples(bundle: Bundle) -> list[Sample]:
@@ -145,15 +149,10 @@ def _check_logits(logits: np.ndarray, samples: Sequence[Sample]) -> None:
             f"{samples[bad[0]].image_id!r}. The weights have diverged: lower optimizer.lr and train again. "
             "Earlier results are untouched."
         )
-
-
-def _check_predicted(predicted: np.ndarray, classes: Sequence[str], threshold: float) -> None:
-    if predicted.min() == predicted.max():
-        hint = f" or change evaluate.threshold, now {threshold}" if len(classes) == 2 else ""
+    if is_constant(log_odds(logits)):
         raise TrainingError(
-            f"{artifacts.MODEL}: all {len(predicted)} test images of {len(classes)} classes are predicted as "
-            f"{classes[predicted[0]]!r}. A constant predictor has learnt nothing: check labels and optimizer.lr, "
-            f"train again{hint}. Earlier results are untouched."
+            f"{artifacts.MODEL}: all {len(samples)} test images get the same scores. A constant predictor has learnt "
+            "nothing: check labels and optimizer.lr, train again. Earlier results are untouched."
         )
 
 
