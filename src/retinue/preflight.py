@@ -193,13 +193,28 @@ def _network(model: Any, channels: int, image_size: int, batch_size: int) -> Net
     with torch.device("meta"), torch.random.fork_rng(devices=[]), torch.no_grad():
         network = build_sized(model, channels, _NUM_CLASSES, image_size)
         try:
-            network.train()(torch.empty(batch_size, channels, image_size, image_size))
+            _try_batch(network, batch_size, channels, image_size)
         except (RuntimeError, ValueError) as error:
+            if batch_size == 1 and _trains_on_two(network, channels, image_size):
+                hint = "Batch norm finds no variance in one value."
+                raise SettingsFaults([Fault("train.batch_size", "1", "2 or more for this network", hint)]) from error
             raise SettingsError(
                 f"model: {type(network).__name__} cannot be trained on {batch_size} images of {image_size} px: {error} "
                 "What decides: preprocess.image_size, train.batch_size."
             ) from error
     return network
+
+
+def _try_batch(network: Network, batch_size: int, channels: int, image_size: int) -> None:
+    network.train()(torch.empty(batch_size, channels, image_size, image_size))
+
+
+def _trains_on_two(network: Network, channels: int, image_size: int) -> bool:
+    try:
+        _try_batch(network, 2, channels, image_size)
+    except (RuntimeError, ValueError):
+        return False
+    return True
 
 
 def _tried(where: str, section: Any, make: Callable[[Any], Any]) -> Tried:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as L
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from retinue.engine.reproducibility import draw_seed
 from retinue.engine.store import ImageStore
@@ -65,6 +65,9 @@ class EpochSampler(Sampler[tuple[int, int]]):
     Where not, they take whole batches in turn, so that each is computed as one process computes it, to the last bit.
     All ranks take as many steps: one for which nothing is left repeats images of another (`is_padding_batch`).
 
+    A single image that would be left over for training joins the batch before it, for batch norm finds no variance in
+    one value: no image is lost, and none is trained alone unless `batch_size` is 1.
+
     Args:
         count: number of images, >= 1.
         batch_size: of one process, >= world_size if shuffled, else >= 1.
@@ -73,7 +76,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         rank, world_size: of this process.
 
     Attributes:
-        batch_size: of this rank.
+        batch_size: of this rank; its last batch may have an image more, or fewer.
     """
 
     def __init__(
@@ -81,17 +84,19 @@ class EpochSampler(Sampler[tuple[int, int]]):
     ) -> None:
         self._count, self._seed, self._shuffle, self._epoch = count, seed, shuffle, 0
         batches = [range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+        if shuffle and batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
+            batches[-2:] = [range(batches[-2].start, count)]
         if shuffle:
             self.batch_size = len(range(rank, batch_size, world_size))
-            self._parts = [batch[rank::world_size] for batch in batches if rank < len(batch)]
+            self.parts = [batch[rank::world_size] for batch in batches if rank < len(batch)]
             num_steps, spare = len(batches), batches[0][:1]
         else:
             self.batch_size = batch_size
-            self._parts = batches[rank::world_size]
+            self.parts = batches[rank::world_size]
             num_steps, spare = math.ceil(len(batches) / world_size), batches[0]
-        self._ends_spare = len(self._parts) < num_steps
+        self._ends_spare = len(self.parts) < num_steps
         if self._ends_spare:
-            self._parts.append(spare)
+            self.parts.append(spare)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before every epoch, also after resuming."""
@@ -99,17 +104,36 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def is_padding_batch(self, batch_idx: int) -> bool:
         """Whether the batch is padding: it repeats images that another rank counts, to keep all ranks in step."""
-        return self._ends_spare and batch_idx == len(self._parts) - 1
+        return self._ends_spare and batch_idx == len(self.parts) - 1
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def batches(self) -> Iterator[list[tuple[int, int]]]:
+        """The keys of each batch of the epoch."""
         order = np.arange(self._count)
         if self._shuffle:
             order = np.random.default_rng(draw_seed(self._seed, "order", self._epoch)).permutation(self._count)
-        for position in itertools.chain.from_iterable(self._parts):
-            yield self._epoch, int(order[position])
+        for part in self.parts:
+            yield [(self._epoch, int(order[position])) for position in part]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return itertools.chain.from_iterable(self.batches())
 
     def __len__(self) -> int:
-        return sum(map(len, self._parts))
+        return sum(map(len, self.parts))
+
+
+class EpochBatches(BatchSampler):
+    """The batches of an `EpochSampler` as they are, where torch's own would cut its keys into equal lengths."""
+
+    sampler: EpochSampler
+
+    def __init__(self, sampler: EpochSampler) -> None:
+        super().__init__(sampler, sampler.batch_size, drop_last=False)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        return self.sampler.batches()
+
+    def __len__(self) -> int:
+        return len(self.sampler.parts)
 
 
 class Batches(L.LightningDataModule):
@@ -165,10 +189,11 @@ class Batches(L.LightningDataModule):
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
         )
+        # Lightning makes the sampler of a prediction anew, which it can of torch's own alone.
+        sized = {"batch_sampler": EpochBatches(sampler)} if shuffle else {"batch_size": batch_size, "sampler": sampler}
         return DataLoader(
             dataset,
-            batch_size=sampler.batch_size,
-            sampler=sampler,
+            **sized,
             num_workers=self._num_workers,
             collate_fn=_as_is,
             persistent_workers=self._num_workers > 0,
