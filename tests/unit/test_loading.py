@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from retinue.engine.loading import Batches, EpochBatches, EpochSampler, StoredImages
 from retinue.engine.store import ImageStore
+from retinue.pipeline.errors import DataError
 
 
 def sampler(
@@ -152,7 +153,7 @@ def test_a_draw_gets_the_image_the_epoch_and_the_number(tmp_path: Path) -> None:
 
 
 def test_labels_must_be_as_many_as_images(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="5 images but 4 labels"):
+    with pytest.raises(DataError, match="5 images but 4 labels"):
         StoredImages([stored(tmp_path, 0, 5)], [0] * 4)
 
 

@@ -8,13 +8,40 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as L
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from retinue.engine.reproducibility import draw_seed
-from retinue.engine.store import ImageStore
+from retinue.engine.store import REMAKE, ImageStore
+from retinue.pipeline.errors import DataError, RetinueError
+from retinue.pipeline.limits import SHARED_MEMORY, shared_memory_bytes
+from retinue.pipeline.numbers import short
+
+_BATCHES_OF_A_WORKER = 3
+"""What a worker has in shared memory: two loaded ahead, as torch does, and the one that is computed."""
 
 Draw = Callable[[np.ndarray, int, int], np.ndarray]
 """An augmentation: (image, epoch, index) -> image, both uint8 (H, W, C)."""
+
+
+class InWorkers(Dataset[Any]):
+    """A dataset whose errors travel from the workers as they are; torch would wrap each in a traceback of its own.
+
+    Args:
+        dataset: with `__getitems__`.
+    """
+
+    def __init__(self, dataset: Any):
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitems__(self, keys: Sequence[Any]) -> Any:
+        try:
+            return self._dataset.__getitems__(keys)
+        except (RetinueError, OSError, MemoryError) as error:
+            return error
 
 
 class StoredImages(Dataset[dict[str, torch.Tensor]]):
@@ -36,10 +63,22 @@ class StoredImages(Dataset[dict[str, torch.Tensor]]):
         self.labels = torch.as_tensor(np.asarray(labels, dtype=np.int64))
         self._draw = draw
         if len(self.labels) != self._starts[-1]:
-            raise ValueError(f"{self._starts[-1]} images but {len(self.labels)} labels")
+            folders = ", ".join(str(store.folder) for store in stores)
+            raise DataError(
+                f"{folders}: {self._starts[-1]} images but {len(self.labels)} labels. Files are missing or of another "
+                f"run. {REMAKE}"
+            )
+        if len({store.image_shape for store in stores}) > 1:
+            shapes = ", ".join(f"{store.folder} {store.image_shape}" for store in stores)
+            raise DataError(f"images of different shapes: {shapes}. {REMAKE}")
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of an image in a batch."""
+        return int(np.prod(self._stores[0].image_shape))
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> dict[str, torch.Tensor]:
         indices = [index for _, index in keys]
@@ -179,6 +218,12 @@ class Batches(L.LightningDataModule):
         assert self.trainer is not None
         return self._samplers[self.trainer.training].is_padding_batch(batch_idx)
 
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Raises what a worker has met; passes on everything else."""
+        if isinstance(batch, Exception):
+            raise batch
+        return batch
+
     def _loader(self, dataset: Any, batch_size: int, *, shuffle: bool) -> DataLoader[Any]:
         assert self.trainer is not None
         sampler = self._samplers[shuffle] = EpochSampler(
@@ -191,14 +236,35 @@ class Batches(L.LightningDataModule):
         )
         # Lightning makes the sampler of a prediction anew, which it can of torch's own alone.
         sized = {"batch_sampler": EpochBatches(sampler)} if shuffle else {"batch_size": batch_size, "sampler": sampler}
+        workers = usable_workers(self._num_workers, sampler.batch_size * getattr(dataset, "item_bytes", 0))
         return DataLoader(
-            dataset,
+            InWorkers(dataset) if workers else dataset,
             **sized,
-            num_workers=self._num_workers,
+            num_workers=workers,
             collate_fn=_as_is,
-            persistent_workers=self._num_workers > 0,
+            persistent_workers=workers > 0,
             pin_memory=self.trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
         )
+
+
+def usable_workers(num_workers: int, batch_bytes: int) -> int:
+    """As many of `num_workers` loading processes as the shared memory has room for; says so where it is fewer.
+
+    Args:
+        num_workers: that were asked for, >= 0.
+        batch_bytes: of a batch; 0 where that is not known, and only that there is shared memory counts.
+    """
+    free = shared_memory_bytes()
+    if not num_workers or free is None:
+        return num_workers
+    own = _BATCHES_OF_A_WORKER * batch_bytes
+    usable = 0 if not free else num_workers if not own else min(num_workers, free // own)
+    if usable < num_workers:
+        rank_zero_only(print)(
+            f"loading with {usable} processes instead of {num_workers}: {SHARED_MEMORY} has {short(free, 'B')} left, "
+            f"and each takes {short(own, 'B')}. Results are the same."
+        )
+    return usable
 
 
 def _as_is(batch: Any) -> Any:

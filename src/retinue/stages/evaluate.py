@@ -13,6 +13,7 @@ from retinue.bundle import Bundle
 from retinue.engine.loading import Batches, StoredImages
 from retinue.engine.reproducibility import draw_seed
 from retinue.engine.store import ImageStore, RowFile
+from retinue.engine.stored_split import check_split, check_trained_on
 from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.engine.writing import writing
 from retinue.metrics import summary
@@ -20,7 +21,7 @@ from retinue.metrics.probabilities import decide, is_constant, log_odds, num_log
 from retinue.metrics.registry import Predicted
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Prediction, Sample
-from retinue.pipeline.errors import ModelError, TrainingError
+from retinue.pipeline.errors import TrainingError
 from retinue.pipeline.files import read_table, replacing, write_table
 from retinue.pipeline.numbers import figure, interval, percent
 from retinue.pipeline.plan import load_plan, sections_of
@@ -46,12 +47,12 @@ class EvaluateSettings(Checked, section="evaluate"):
         bootstrap_samples: behind the interval of the AUC.
     """
 
-    batch_size: int = field(metadata=allowed(ge=1))
+    batch_size: int = field(metadata=allowed(ge=1, le=1_000_000))
     threshold: float = field(metadata=allowed(gt=0, lt=1))
-    calibration_bins: int = field(metadata=allowed(ge=1))
-    curve_points: int = field(metadata=allowed(ge=3))
-    confidence_level: float = field(metadata=allowed(gt=0, lt=1))
-    bootstrap_samples: int = field(metadata=allowed(ge=1))
+    calibration_bins: int = field(metadata=allowed(ge=1, le=10_000))
+    curve_points: int = field(metadata=allowed(ge=3, le=1_000_000))
+    confidence_level: float = field(metadata=allowed(gt=0, le=0.999999))
+    bootstrap_samples: int = field(metadata=allowed(ge=1, le=1_000_000))
 
 
 class Evaluate(L.LightningModule):
@@ -87,14 +88,15 @@ def run(settings: Settings, tracker: Tracker) -> None:
     """Reads models/ and the test split, computes the logits, writes evaluation/."""
     plan = load_plan(EvaluatePlan, settings)
     bundle = Bundle.load()
-    samples = _test_samples(bundle)
+    store = ImageStore(_TEST)
+    samples = _test_samples(bundle, store)
     labels = np.array([sample.label for sample in samples], np.int64)
     trainer = make_trainer(plan.trainer, seed=plan.seed, logger=tracker.lightning_logger())
     with replacing(artifacts.PREDICTIONS, leader=trainer.is_global_zero) as folder:
         file = folder / artifacts.LOGITS.name
         if trainer.is_global_zero:
             RowFile.create(file, (len(samples), num_logits(len(bundle.classes))), np.float32).close()
-        images = StoredImages([ImageStore(_TEST)], labels.tolist())
+        images = StoredImages([store], labels)
         batches = Batches(images, batch_size=plan.evaluate.batch_size, num_workers=plan.trainer.train_workers)
         with writing(trainer, {"logits": lambda: RowFile(file, writable=True)}):
             trainer.test(Evaluate(bundle), batches, verbose=False)
@@ -125,19 +127,12 @@ def run(settings: Settings, tracker: Tracker) -> None:
         )
 
 
-def _test_samples(bundle: Bundle) -> list[Sample]:
+def _test_samples(bundle: Bundle, images: ImageStore) -> list[Sample]:
     """The manifest of the test split, after a look at whether model and data belong together."""
     data = artifacts.read_dataset()
-    for key in ("classes", "image_size", "channels"):
-        ours, theirs = getattr(data, key), getattr(bundle.dataset, key)
-        if ours != theirs:
-            raise ModelError(
-                f"{artifacts.MODEL}: trained with {key} {theirs}, but {artifacts.PROCESSED} has {ours}. "
-                "Run `dvc repro`, which trains on the data there is."
-            )
+    check_trained_on(bundle.dataset, data)
     samples = read_table(_TEST / artifacts.MANIFEST, Sample)
-    counts = artifacts.counts_of((sample.label for sample in samples), data.classes)
-    artifacts.check_classes(counts, where=str(_TEST))
+    check_split(images, np.array([sample.label for sample in samples], np.int64), data)
     return samples
 
 
