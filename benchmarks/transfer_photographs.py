@@ -16,6 +16,7 @@ from benchmarks.in_process import Pipeline
 from retinue.engine.loading import Batches, StoredImages
 from retinue.engine.store import ImageStore
 from retinue.engine.trainer import make_trainer
+from retinue.metrics.registry import Predicted
 from retinue.metrics.summary import metrics_document
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Sample
@@ -116,8 +117,8 @@ def _probe(pipeline: Pipeline, start: Sequence[str]) -> dict[str, Any]:
             found[split] = module.features.numpy(), labels
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(*found["train"])
     features, labels = found["test"]
-    probs = probe.predict_proba(features)
-    return metrics_document(labels, probs, dataset.classes, settings.plain("evaluate"), seed=0)
+    logits = probe.decision_function(features).reshape(len(labels), -1)
+    return metrics_document(labels, Predicted.from_logits(logits), dataset.classes, settings.plain("evaluate"), seed=0)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,10 @@ from retinue.models.network import Network
 from retinue.pipeline.artifacts import OUTS
 from retinue.pipeline.errors import Fault, ModelError, SettingsError, SettingsFaults, nearest
 from retinue.pipeline.files import FILE, FOLDER, NOTHING, kind_of
+from retinue.pipeline.limits import memory_bytes
+from retinue.pipeline.numbers import short
 from retinue.pipeline.ranges import checked, fault_of, shown
-from retinue.pipeline.settings import SEED, build, locate, strict
+from retinue.pipeline.settings import SEED, build, first_line, locate, strict
 from retinue.pipeline.tracker import TrackingSettings
 from retinue.sources.source import Source
 from retinue.stages.augment import AugmentSettings
@@ -128,6 +130,7 @@ def _all_faults(values: Mapping[str, Any], elsewhere: bool) -> Iterator[Fault]:
         _target_layer,
     ]
     if not elsewhere:
+        checks.append(_fits_memory)
         for on_this_machine in (_images_are_there, _weights_are_there, _devices):
             found = on_this_machine(values)
             yield from (fault for fault in found if fault.key not in {each.key for each in watched})
@@ -192,15 +195,42 @@ def _sized(model: Mapping[str, Any], values: Mapping[str, Any]) -> Tried:
 def _network(model: Any, channels: int, image_size: int, batch_size: int) -> Network:
     """The network without contents, with which one training batch was tried."""
     with torch.device("meta"), torch.random.fork_rng(devices=[]), torch.no_grad():
-        network = build_sized(model, channels, _NUM_CLASSES, image_size)
         try:
-            network.train()(torch.empty(batch_size, channels, image_size, image_size))
+            network = build_sized(model, channels, _NUM_CLASSES, image_size)
+        except (RuntimeError, ArithmeticError) as error:  # of sizes beyond 64 bits
+            raise SettingsError(f"model: these arguments make no network: {first_line(error)}") from error
+        try:
+            _try_batch(network, batch_size, channels, image_size)
         except (RuntimeError, ValueError) as error:
+            if batch_size == 1 and _trains_on_two(network, channels, image_size):
+                hint = "Batch norm finds no variance in one value."
+                raise SettingsFaults([Fault("train.batch_size", "1", "2 or more for this network", hint)]) from error
             raise SettingsError(
                 f"model: {type(network).__name__} cannot be trained on {batch_size} images of {image_size} px: {error} "
                 "What decides: preprocess.image_size, train.batch_size."
             ) from error
     return network
+
+
+def _try_batch(network: Network, batch_size: int, channels: int, image_size: int) -> None:
+    network.train()(torch.empty(batch_size, channels, image_size, image_size))
+
+
+def _trains_on_two(network: Network, channels: int, image_size: int) -> bool:
+    try:
+        _try_batch(network, 2, channels, image_size)
+    except (RuntimeError, ValueError):
+        return False
+    return True
+
+
+def _fits_memory(network: Network) -> Iterator[Fault]:
+    """The weights are there twice at least: beside their gradients, and while the bundle is written."""
+    needed = 2 * sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    if needed > memory_bytes():
+        expected = f"a network that fits into {short(memory_bytes(), 'B')} of memory"
+        hint = f"Twice its weights are {short(needed, 'B')}. Lower its widths, or choose a smaller one."
+        yield Fault("model", type(network).__name__, expected, hint)
 
 
 def _tried(where: str, section: Any, make: Callable[[Any], Any]) -> Tried:

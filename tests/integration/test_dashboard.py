@@ -22,7 +22,8 @@ from retinue.dashboard.collect import chosen_outcomes, collect
 from retinue.dashboard.page import render_dashboard
 from retinue.experiments.outcomes import Experiment, all_experiments, committed
 from retinue.metrics import summary
-from retinue.metrics.probabilities import decide, to_probs
+from retinue.metrics.probabilities import decide
+from retinue.metrics.registry import Predicted
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Prediction
 from retinue.pipeline.errors import RetinueError
@@ -51,7 +52,8 @@ def write_evaluation(project: Project, rows: list[Prediction], logits: np.ndarra
     from retinue.pipeline.composition import load_params
 
     options = {**load_params(project.path / "params.yaml")["evaluate"], "bootstrap_samples": 50}
-    labels, probs = np.array([row.label for row in rows]), to_probs(logits)
+    labels, scored = np.array([row.label for row in rows]), Predicted.from_logits(logits)
+    probs = scored.probs
     classes = artifacts.read_dataset(project.path / artifacts.PROCESSED / "dataset.json").classes
     predicted = decide(probs)
     table = [
@@ -61,8 +63,8 @@ def write_evaluation(project: Project, rows: list[Prediction], logits: np.ndarra
     folder = project.path / artifacts.PREDICTIONS
     write_table(folder / "predictions.csv", Prediction, table)
     np.save(folder / "logits.npy", logits)
-    artifacts.write_metrics(summary.metrics_document(labels, probs, classes, options, seed=0), folder=project.path)
-    curve = summary.curve_tables(labels, probs, classes, options)["roc"]
+    artifacts.write_metrics(summary.metrics_document(labels, scored, classes, options, seed=0), folder=project.path)
+    curve = summary.curve_tables(labels, scored, classes, options)["roc"]
     write_table(project.path / artifacts.CURVES / "roc.csv", type(curve[0]), curve)
 
 

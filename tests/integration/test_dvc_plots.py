@@ -13,7 +13,7 @@ from dvc_render.html import render_html
 
 from project import Project
 from retinue.dashboard.plots_page import write_template
-from retinue.metrics.probabilities import to_probs
+from retinue.metrics.registry import Predicted
 from retinue.metrics.summary import curve_tables, metrics_document
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Epoch
@@ -66,10 +66,11 @@ def write_results(seed: int) -> None:
     """A history, and the curves and metrics of a classifier of three classes."""
     rng = np.random.default_rng(seed)
     labels = np.arange(90) % 3
-    probs, classes = to_probs(rng.normal(size=(90, 3)) + 2 * np.eye(3)[labels]), ["ant", "bee", "moth"]
-    for name, rows in curve_tables(labels, probs, classes, EVALUATE).items():
+    predicted = Predicted.from_logits(rng.normal(size=(90, 3)) + 2 * np.eye(3)[labels])
+    classes = ["ant", "bee", "moth"]
+    for name, rows in curve_tables(labels, predicted, classes, EVALUATE).items():
         write_table(artifacts.CURVES / f"{name}.csv", type(rows[0]), rows)
-    artifacts.write_metrics(metrics_document(labels, probs, classes, EVALUATE, seed=0))
+    artifacts.write_metrics(metrics_document(labels, predicted, classes, EVALUATE, seed=0))
     epochs = [Epoch(i, 0.1, 1 / (i + 1), 0.5, 1.1 / (i + 1), 0.5, 0.8, 3) for i in range(1, 6)]
     write_table(artifacts.MODEL / "history.csv", Epoch, epochs)
 

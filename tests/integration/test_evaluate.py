@@ -251,7 +251,7 @@ def break_weights(bundle: Bundle) -> None:
 
 def make_constant(bundle: Bundle) -> None:
     with torch.no_grad():
-        bundle.network.classifier.output.bias[4] = 1e6
+        bundle.network.classifier.output.weight.zero_()
     bundle.save(artifacts.MODEL)
 
 
@@ -270,7 +270,7 @@ def rename_a_class(bundle: Bundle) -> None:
     ("damage", "error", "message"),
     [
         (break_weights, TrainingError, "the logits of 300 of 300 test images are not finite, the first '000'"),
-        (make_constant, TrainingError, "all 300 test images of 10 classes are predicted as 'digit 4'"),
+        (make_constant, TrainingError, "all 300 test images get the same scores"),
         (drop_a_class, DataError, "data/processed/test: no usable image of class 'digit 7'"),
         (rename_a_class, ModelError, "models: trained with classes ('digit 0',"),
     ],
@@ -294,10 +294,30 @@ def test_what_must_not_be_used_fails_and_leaves_what_was_there(
     assert {name: (here / "evaluation" / name).read_bytes() for name in earlier} == earlier
 
 
-def test_a_threshold_that_nothing_reaches_is_a_constant_predictor(evaluate: Callable[..., None], here: Path) -> None:
-    make_project(2, num_images=120)
-    with pytest.raises(TrainingError, match=r"evaluate\.threshold, now 0\.999999"):
-        evaluate(threshold=0.999999)
+@pytest.mark.parametrize(("num_classes", "absent"), [(2, ["digit 1"]), (3, ["digit 2"])])
+def test_a_class_that_is_never_predicted_is_a_finding(
+    num_classes: int, absent: list[str], evaluate: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The network ranks as well as before, and decides for the class on no image."""
+    bundle, _, labels = make_project(num_classes, num_images=120)
+    evaluate()
+    usual = artifacts.read_metrics()
+    assert "never_predicted" not in usual
+    with torch.no_grad():
+        bundle.network.classifier.output.bias[-1] -= 1000
+    bundle.save(artifacts.MODEL)
+    capsys.readouterr()
+    evaluate()
+    metrics = artifacts.read_metrics()
+    assert metrics["never_predicted"] == absent
+    assert metrics["per_class"][absent[0]]["recall_score"] == 0
+    ranked = metrics["per_class"][absent[0]]["auc_score"]
+    assert ranked == pytest.approx(usual["per_class"][absent[0]]["auc_score"], abs=0.01)
+    assert ranked > 0.95
+    assert f"finding: no test image is predicted as {absent[0]!r}" in capsys.readouterr().out
+    logits = np.load(artifacts.LOGITS).astype(np.longdouble)
+    if num_classes == 2:
+        assert metrics["auc_score"] == pytest.approx(sk.roc_auc_score(labels, logits[:, 0]), abs=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 import wandb_offline
 import wandb_server
 from project import Project
+from retinue.metrics.registry import Predicted
 from retinue.metrics.summary import curve_tables, metrics_document
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.tracker import track
@@ -54,9 +55,9 @@ def two_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> wandb_offlin
     artifacts_folder.mkdir(parents=True)
     (artifacts_folder / "logits.npy").write_bytes(b"")
     labels = np.array([0, 0, 1, 1])
-    probs = np.array([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7], [0.8, 0.2]])
-    metrics = metrics_document(labels, probs, ["ant", "bee"], EVALUATE, seed=0)
-    tables = curve_tables(labels, probs, ["ant", "bee"], EVALUATE)
+    predicted = Predicted.from_logits(np.array([[-2.0], [0.4], [0.8], [-1.4]]))
+    metrics = metrics_document(labels, predicted, ["ant", "bee"], EVALUATE, seed=0)
+    tables = curve_tables(labels, predicted, ["ant", "bee"], EVALUATE)
     own = {"mode": "offline", "project": "ants", "entity": None, "tags": [], "timeout_s": 30, "finish_timeout_s": 300}
     with track("evaluate", Settings({"tracking": own, "trainer": {}})) as tracker:
         evaluate._mirror_metrics(tracker, metrics, tables)

@@ -13,7 +13,8 @@ from PIL import Image
 from retinue.dashboard.collect import Dashboard, collect
 from retinue.engine.store import ImageStore
 from retinue.metrics import summary
-from retinue.metrics.probabilities import decide, to_probs
+from retinue.metrics.probabilities import decide
+from retinue.metrics.registry import Predicted
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Explanation, Prediction, RawImage
 from retinue.pipeline.composition import load_params
@@ -107,13 +108,14 @@ class MadeUp:
         return made
 
     def _write(self) -> None:
-        probs, place = to_probs(self.logits), self.folder
+        scored, place = Predicted.from_logits(self.logits), self.folder
+        probs = scored.probs
         predicted = decide(probs)
         ids = [f"{self.images}/{row:03d}.png" for row in range(len(self.labels))]
         artifacts.write_metrics(
-            summary.metrics_document(self.labels, probs, self.classes, OPTIONS, seed=0), folder=place
+            summary.metrics_document(self.labels, scored, self.classes, OPTIONS, seed=0), folder=place
         )
-        rows = summary.curve_tables(self.labels, probs, self.classes, OPTIONS)["roc"]
+        rows = summary.curve_tables(self.labels, scored, self.classes, OPTIONS)["roc"]
         write_table(place / artifacts.CURVES / "roc.csv", type(rows[0]), rows)
         confidence = probs[np.arange(len(predicted)), predicted]
         table = [Prediction(*row) for row in zip(ids, self.labels, predicted, confidence, strict=True)]

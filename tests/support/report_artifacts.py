@@ -18,6 +18,7 @@ from retinue.describe.describe import describe
 from retinue.engine.store import ImageStore, RowFile
 from retinue.metrics import summary
 from retinue.metrics.probabilities import decide, to_probs
+from retinue.metrics.registry import Predicted
 from retinue.models.lenet5 import LeNet5
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import (
@@ -278,10 +279,10 @@ def _evaluation(labels: np.ndarray, logits: np.ndarray, scene: Scene) -> None:
         rows.write(i, row)
     rows.close()
     options = {**settings_values(scene)["evaluate"], "bootstrap_samples": 50}
-    probs = to_probs(logits)
-    document = summary.metrics_document(labels, probs, scene.classes, options, seed=0)
+    predicted = Predicted.from_logits(logits)
+    document = summary.metrics_document(labels, predicted, scene.classes, options, seed=0)
     artifacts.write_metrics(document)
-    for name, table in summary.curve_tables(labels, probs, scene.classes, options).items():
+    for name, table in summary.curve_tables(labels, predicted, scene.classes, options).items():
         write_table(artifacts.CURVES / f"{name}.csv", type(table[0]), table)
 
 

@@ -10,8 +10,9 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from retinue.engine.loading import Batches, EpochSampler, StoredImages
+from retinue.engine.loading import Batches, EpochBatches, EpochSampler, StoredImages
 from retinue.engine.store import ImageStore
+from retinue.pipeline.errors import DataError
 
 
 def sampler(
@@ -20,11 +21,15 @@ def sampler(
     """Numbers of the images of each batch of a rank, those that only keep it in step left out."""
     made = EpochSampler(count, batch_size, seed=0, shuffle=shuffle, rank=rank, world_size=world_size)
     made.set_epoch(epoch)
-    keys = list(made)
-    assert len(keys) == len(made)
-    assert {key[0] for key in keys} <= {epoch}
-    batches = [[index for _, index in keys[i : i + made.batch_size]] for i in range(0, len(keys), made.batch_size)]
+    keyed = list(made.batches())
+    assert [key for batch in keyed for key in batch] == list(made)
+    assert len(list(made)) == len(made)
+    assert {key[0] for key in made} <= {epoch}
+    batches = [[index for _, index in batch] for batch in keyed]
     assert all(batches)
+    assert len(EpochBatches(made)) == len(batches) == len(list(EpochBatches(made)))
+    sizes = {len(batch) for batch in batches[:-1]}  # what torch cuts by itself where nothing is shuffled
+    assert sizes <= {made.batch_size}
     return [[] if made.is_padding_batch(number) else batch for number, batch in enumerate(batches)]
 
 
@@ -65,6 +70,64 @@ def test_ranks_take_whole_batches_in_turn_where_nothing_is_shuffled(
     assert [batch for step in zip(*ranks, strict=True) for batch in step if batch] == alone
 
 
+@given(**SIZES)
+def test_no_image_trains_alone_and_none_is_lost(count: int, batch_size: int, world_size: int) -> None:
+    assume(batch_size >= max(world_size, 2) and count >= 2)
+    ranks = [sampler(rank, world_size, count=count, batch_size=batch_size) for rank in range(world_size)]
+    steps = [flat(parts) for parts in zip(*ranks, strict=True)]
+    assert sorted(flat(steps)) == list(range(count))
+    lengths = [len(step) for step in steps]
+    assert min(lengths) >= 2
+    whole, rest = divmod(count, batch_size)
+    usual = [batch_size] * whole + [rest] * (rest > 0)
+    assert lengths == ([*usual[:-2], batch_size + 1] if rest == 1 and whole else usual)
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "lengths"),
+    [(22, 21, [22]), (21, 21, [21]), (23, 21, [21, 2]), (5, 2, [2, 3]), (3, 1, [1, 1, 1]), (2, 5, [2])],
+)
+def test_a_single_image_that_is_left_joins_the_batch_before(count: int, batch_size: int, lengths: list[int]) -> None:
+    assert [len(batch) for batch in sampler(count=count, batch_size=batch_size)] == lengths
+
+
+class Normalised(L.LightningModule):
+    """Batch norm over single values, as behind a fully connected layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
+        self.lengths: list[int] = []
+        self.evaluated = 0
+
+    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        self.lengths.append(len(batch["labels"]))
+        return torch.nn.functional.cross_entropy(self.layers(batch["images"].float()), batch["labels"])
+
+    def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
+        assert torch.isfinite(self.layers(batch["images"].float())).all()
+        self.evaluated += len(batch["labels"])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 4, 5])
+def test_batch_norm_trains_on_any_number_of_images(batch_size: int, tmp_path: Path) -> None:
+    """And is evaluated on one image."""
+    alone = StoredImages([stored(tmp_path / "val", 0, 1)], [0])
+    for count in range(2, 12):
+        images = StoredImages([stored(tmp_path / str(count), 0, count)], [index % 3 for index in range(count)])
+        module = Normalised()
+        trainer = L.Trainer(accelerator="cpu", max_epochs=2, barebones=True, use_distributed_sampler=False)
+        trainer.fit(module, Batches(alone, images, batch_size=batch_size, num_workers=0))
+        trainer.validate(module, datamodule=Batches(alone, batch_size=batch_size, num_workers=0), verbose=False)
+        assert sum(module.lengths) == 2 * count
+        assert min(module.lengths) >= 2
+        assert module.evaluated >= 1
+        assert all(torch.isfinite(value).all() for value in module.state_dict().values())
+
+
 def stored(folder: Path, first: int, count: int) -> ImageStore:
     store = ImageStore.create(folder, count, (2, 2, 1))
     for index in range(count):
@@ -90,7 +153,7 @@ def test_a_draw_gets_the_image_the_epoch_and_the_number(tmp_path: Path) -> None:
 
 
 def test_labels_must_be_as_many_as_images(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="5 images but 4 labels"):
+    with pytest.raises(DataError, match="5 images but 4 labels"):
         StoredImages([stored(tmp_path, 0, 5)], [0] * 4)
 
 

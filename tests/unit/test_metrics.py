@@ -1,17 +1,30 @@
 """Metrics against scikit-learn, against numbers derived by hand, and against input that is not what they take."""
 
 from collections.abc import Callable
+from dataclasses import astuple
 
 import numpy as np
 import pytest
+import scipy.special
 from sklearn import metrics as sk
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from retinue.metrics import curves, per_class, scalar
 from retinue.metrics.calibration import reliability
 from retinue.metrics.confusion import confusion_matrix
-from retinue.metrics.probabilities import checked_inputs, decide, to_probs
+from retinue.metrics.paired import auc_parts
+from retinue.metrics.probabilities import checked_inputs, checked_scores, decide, is_constant, log_odds, to_probs
+from retinue.metrics.registry import Predicted
+from retinue.metrics.summary import curve_tables, metrics_document
 from retinue.pipeline.errors import DataError
+
+OPTIONS = {
+    "threshold": 0.5,
+    "calibration_bins": 15,
+    "curve_points": 100,
+    "confidence_level": 0.95,
+    "bootstrap_samples": 20,
+}
 
 
 def predictions(case: str) -> tuple[np.ndarray, np.ndarray]:
@@ -184,6 +197,59 @@ def test_softmax_neither_overflows_nor_normalises_away() -> None:
     assert to_probs(np.empty((0, 3), np.float32)).shape == (0, 3)
 
 
+SATURATED = np.array([38, 41, 45, 50, 47, 49], np.float32)[:, None]
+"""Log-odds whose probabilities are all 1.0."""
+
+
+def test_saturated_probabilities_rank_as_their_logits_do() -> None:
+    """Positives 41, 50, 47 against negatives 38, 45, 49: 38 loses to all three, 45 to two, 49 to one."""
+    labels = np.array([0, 1, 0, 1, 1, 0])
+    predicted = Predicted.from_logits(SATURATED)
+    assert set(predicted.probs[:, 1]) == {1.0}
+    assert scalar.auc_score(labels, predicted.scores) == pytest.approx(6 / 9, abs=1e-15)
+    assert sk.roc_auc_score(labels, SATURATED[:, 0]) == pytest.approx(6 / 9, abs=1e-15)
+    assert scalar.average_precision_score(labels, predicted.scores) == pytest.approx(
+        sk.average_precision_score(labels, SATURATED[:, 0]), abs=1e-15
+    )
+    document = metrics_document(labels, predicted, ["no", "yes"], OPTIONS, seed=0)
+    assert document["auc_score"] == document["per_class"]["no"]["auc_score"] == pytest.approx(6 / 9, abs=1e-15)
+    assert auc_parts(labels, predicted.scores).sum() / 2 == pytest.approx(6 / 9, abs=1e-15)
+    tables = curve_tables(labels, predicted, ["no", "yes"], OPTIONS)
+    x, y, threshold = zip(*(astuple(point)[1:] for point in tables["roc"]), strict=True)
+    assert np.trapezoid(y, x) == pytest.approx(6 / 9, abs=1e-15)
+    assert threshold == (curves.ABOVE_ONE, *[1.0] * (len(x) - 1))  # shown as probabilities
+    assert len(tables["precision_recall"]) == 1 + len(labels)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("scale", [1, 15, 400])
+def test_areas_of_logits_are_those_of_scikit_learn_on_the_log_odds(scale: float, dtype: type) -> None:
+    rng = np.random.default_rng(3)
+    labels = np.arange(120) % 4
+    logits = (scale * (rng.normal(size=(120, 4)) + 1.2 * np.eye(4)[labels])).astype(dtype)
+    scores = log_odds(logits)
+    exact = logits.astype(np.longdouble)
+    others = [np.logaddexp.reduce(np.delete(exact, c, axis=1), axis=1) for c in range(4)]
+    np.testing.assert_allclose(scores, (exact - np.stack(others, axis=1)).astype(float), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(to_probs(logits), scipy.special.expit(scores), atol=1e-12)
+    indicator = np.eye(4)[labels]
+    for own, theirs in (
+        (per_class.auc_score, sk.roc_auc_score),
+        (per_class.average_precision_score, sk.average_precision_score),
+    ):
+        np.testing.assert_allclose(own(labels, scores), theirs(indicator, scores, average=None), atol=1e-12)
+    assert scalar.micro_auc_score(labels, scores) == pytest.approx(sk.roc_auc_score(indicator, scores, average="micro"))
+    if scale == 400:
+        assert (per_class.auc_score(labels, to_probs(logits)) != per_class.auc_score(labels, scores)).any()
+
+
+def test_only_equal_scores_are_constant() -> None:
+    logits = np.array([[1.0, 2.0, 30.0], [1.0, 2.5, 30.0]], np.float32)
+    assert not is_constant(log_odds(logits))  # the third class is predicted for both, and they are told apart
+    assert is_constant(log_odds(logits[[0, 0, 0]]))
+    assert is_constant(log_odds(logits[[0, 0]] + np.array([[0.0], [5.0]], np.float32)))  # equal probabilities
+
+
 LABELS, PROBS = np.array([0, 1]), np.array([[0.7, 0.3], [0.4, 0.6]])
 REFUSED = {
     "labels: expected integers": (LABELS.astype(float), PROBS),
@@ -202,11 +268,24 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("message", REFUSED)
-@pytest.mark.parametrize("metric", [checked_inputs, scalar.accuracy_score, per_class.auc_score, reliability])
+@pytest.mark.parametrize("metric", [checked_inputs, scalar.accuracy_score, per_class.f1_score, reliability])
 def test_what_is_not_probabilities_is_refused(metric: Callable[..., object], message: str) -> None:
     with pytest.raises(DataError) as error:
         metric(*REFUSED[message])
     assert message in str(error.value)
+
+
+NO_MATTER_OF_RANKS = ("probs: ", "Are they logits?", "row 1 sums to 0.9")
+
+
+@pytest.mark.parametrize("message", [message for message in REFUSED if not message.startswith(NO_MATTER_OF_RANKS)])
+@pytest.mark.parametrize("metric", [checked_scores, per_class.auc_score, scalar.micro_average_precision_score])
+def test_what_is_not_scores_is_refused(metric: Callable[..., object], message: str) -> None:
+    with pytest.raises(DataError) as error:
+        metric(*REFUSED[message])
+    assert message in str(error.value)
+    with pytest.raises(DataError, match=r"scores: expected shape \(2, 2 or more\)"):
+        metric(LABELS, PROBS[:1])
 
 
 def test_an_area_needs_every_class() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from retinue.metrics import per_class, scalar
-from retinue.metrics.registry import compute, metrics_of
+from retinue.metrics.registry import Predicted, compute, metrics_of
 from retinue.pipeline.errors import SettingsError
 from retinue.stages.evaluate import EvaluateSettings
 
@@ -35,7 +35,8 @@ def test_the_metrics_of_the_report_are_there() -> None:
 @pytest.mark.parametrize("metric", METRICS)
 def test_signature_and_docstring(metric: Metric) -> None:
     parameters = list(inspect.signature(metric).parameters.values())
-    assert [p.name for p in parameters[:2]] == ["labels", "probs"], "a metric takes (labels, probs)"
+    assert parameters[0].name == "labels", "a metric takes (labels, probs) or (labels, scores)"
+    assert parameters[1].name in Predicted._fields, "a metric takes (labels, probs) or (labels, scores)"
     settings = {field.name for field in fields(EvaluateSettings)}
     assert all(p.kind is p.KEYWORD_ONLY and p.name in settings for p in parameters[2:]), (
         "what else a metric takes is a setting of conf/evaluate, by keyword"
@@ -95,12 +96,13 @@ def test_the_order_of_the_images_does_not_matter(metric: Metric, num_classes: in
 def test_compute_passes_the_settings_a_metric_names() -> None:
     labels, probs = predictions(2, 0.4)
     settings = {"threshold": 0.9, "calibration_bins": 3}
-    values = compute(scalar, labels, probs, settings)
+    values = compute(scalar, labels, Predicted(probs, probs), settings)
     assert values["accuracy_score"] == 0.5  # nothing reaches 0.9, so all are class 0
     assert values["calibration_error"] == scalar.calibration_error(labels, probs, calibration_bins=3)
     assert list(values) == sorted(metrics_of(scalar))
 
 
 def test_compute_refuses_a_setting_that_is_not_there() -> None:
+    labels, probs = predictions(2, 0.4)
     with pytest.raises(SettingsError, match=r"Unknown key 'threshold'\. Did you mean 'thresholds'"):
-        compute(scalar, *predictions(2, 0.4), {"thresholds": 0.5, "calibration_bins": 3})
+        compute(scalar, labels, Predicted(probs, probs), {"thresholds": 0.5, "calibration_bins": 3})

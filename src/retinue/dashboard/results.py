@@ -15,7 +15,7 @@ from retinue.engine.store import RowFile
 from retinue.experiments.outcomes import Outcome
 from retinue.metrics.curves import RocCurve
 from retinue.metrics.paired import auc_parts
-from retinue.metrics.probabilities import num_logits, to_probs
+from retinue.metrics.probabilities import log_odds, num_logits
 from retinue.metrics.thinning import thin_roc
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Explanation, Prediction, RawImage, RocPoint
@@ -197,7 +197,7 @@ def _scored(outcome: Outcome) -> Scored:
         classes=classes,
         labels=labels,
         predicted=np.array([row.predicted for row in rows], np.int64),
-        parts=auc_parts(labels, to_probs(logits)),
+        parts=auc_parts(labels, log_odds(logits)),
     )
 
 

@@ -8,13 +8,40 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as L
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from pytorch_lightning.utilities import rank_zero_only
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from retinue.engine.reproducibility import draw_seed
-from retinue.engine.store import ImageStore
+from retinue.engine.store import REMAKE, ImageStore
+from retinue.pipeline.errors import DataError, RetinueError
+from retinue.pipeline.limits import SHARED_MEMORY, shared_memory_bytes
+from retinue.pipeline.numbers import short
+
+_BATCHES_OF_A_WORKER = 3
+"""What a worker has in shared memory: two loaded ahead, as torch does, and the one that is computed."""
 
 Draw = Callable[[np.ndarray, int, int], np.ndarray]
 """An augmentation: (image, epoch, index) -> image, both uint8 (H, W, C)."""
+
+
+class InWorkers(Dataset[Any]):
+    """A dataset whose errors travel from the workers as they are; torch would wrap each in a traceback of its own.
+
+    Args:
+        dataset: with `__getitems__`.
+    """
+
+    def __init__(self, dataset: Any):
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitems__(self, keys: Sequence[Any]) -> Any:
+        try:
+            return self._dataset.__getitems__(keys)
+        except (RetinueError, OSError, MemoryError) as error:
+            return error
 
 
 class StoredImages(Dataset[dict[str, torch.Tensor]]):
@@ -36,10 +63,22 @@ class StoredImages(Dataset[dict[str, torch.Tensor]]):
         self.labels = torch.as_tensor(np.asarray(labels, dtype=np.int64))
         self._draw = draw
         if len(self.labels) != self._starts[-1]:
-            raise ValueError(f"{self._starts[-1]} images but {len(self.labels)} labels")
+            folders = ", ".join(str(store.folder) for store in stores)
+            raise DataError(
+                f"{folders}: {self._starts[-1]} images but {len(self.labels)} labels. Files are missing or of another "
+                f"run. {REMAKE}"
+            )
+        if len({store.image_shape for store in stores}) > 1:
+            shapes = ", ".join(f"{store.folder} {store.image_shape}" for store in stores)
+            raise DataError(f"images of different shapes: {shapes}. {REMAKE}")
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of an image in a batch."""
+        return int(np.prod(self._stores[0].image_shape))
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> dict[str, torch.Tensor]:
         indices = [index for _, index in keys]
@@ -65,6 +104,9 @@ class EpochSampler(Sampler[tuple[int, int]]):
     Where not, they take whole batches in turn, so that each is computed as one process computes it, to the last bit.
     All ranks take as many steps: one for which nothing is left repeats images of another (`is_padding_batch`).
 
+    A single image that would be left over for training joins the batch before it, for batch norm finds no variance in
+    one value: no image is lost, and none is trained alone unless `batch_size` is 1.
+
     Args:
         count: number of images, >= 1.
         batch_size: of one process, >= world_size if shuffled, else >= 1.
@@ -73,7 +115,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         rank, world_size: of this process.
 
     Attributes:
-        batch_size: of this rank.
+        batch_size: of this rank; its last batch may have an image more, or fewer.
     """
 
     def __init__(
@@ -81,17 +123,19 @@ class EpochSampler(Sampler[tuple[int, int]]):
     ) -> None:
         self._count, self._seed, self._shuffle, self._epoch = count, seed, shuffle, 0
         batches = [range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+        if shuffle and batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
+            batches[-2:] = [range(batches[-2].start, count)]
         if shuffle:
             self.batch_size = len(range(rank, batch_size, world_size))
-            self._parts = [batch[rank::world_size] for batch in batches if rank < len(batch)]
+            self.parts = [batch[rank::world_size] for batch in batches if rank < len(batch)]
             num_steps, spare = len(batches), batches[0][:1]
         else:
             self.batch_size = batch_size
-            self._parts = batches[rank::world_size]
+            self.parts = batches[rank::world_size]
             num_steps, spare = math.ceil(len(batches) / world_size), batches[0]
-        self._ends_spare = len(self._parts) < num_steps
+        self._ends_spare = len(self.parts) < num_steps
         if self._ends_spare:
-            self._parts.append(spare)
+            self.parts.append(spare)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before every epoch, also after resuming."""
@@ -99,17 +143,36 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def is_padding_batch(self, batch_idx: int) -> bool:
         """Whether the batch is padding: it repeats images that another rank counts, to keep all ranks in step."""
-        return self._ends_spare and batch_idx == len(self._parts) - 1
+        return self._ends_spare and batch_idx == len(self.parts) - 1
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def batches(self) -> Iterator[list[tuple[int, int]]]:
+        """The keys of each batch of the epoch."""
         order = np.arange(self._count)
         if self._shuffle:
             order = np.random.default_rng(draw_seed(self._seed, "order", self._epoch)).permutation(self._count)
-        for position in itertools.chain.from_iterable(self._parts):
-            yield self._epoch, int(order[position])
+        for part in self.parts:
+            yield [(self._epoch, int(order[position])) for position in part]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return itertools.chain.from_iterable(self.batches())
 
     def __len__(self) -> int:
-        return sum(map(len, self._parts))
+        return sum(map(len, self.parts))
+
+
+class EpochBatches(BatchSampler):
+    """The batches of an `EpochSampler` as they are, where torch's own would cut its keys into equal lengths."""
+
+    sampler: EpochSampler
+
+    def __init__(self, sampler: EpochSampler) -> None:
+        super().__init__(sampler, sampler.batch_size, drop_last=False)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        return self.sampler.batches()
+
+    def __len__(self) -> int:
+        return len(self.sampler.parts)
 
 
 class Batches(L.LightningDataModule):
@@ -155,6 +218,12 @@ class Batches(L.LightningDataModule):
         assert self.trainer is not None
         return self._samplers[self.trainer.training].is_padding_batch(batch_idx)
 
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Raises what a worker has met; passes on everything else."""
+        if isinstance(batch, Exception):
+            raise batch
+        return batch
+
     def _loader(self, dataset: Any, batch_size: int, *, shuffle: bool) -> DataLoader[Any]:
         assert self.trainer is not None
         sampler = self._samplers[shuffle] = EpochSampler(
@@ -165,15 +234,37 @@ class Batches(L.LightningDataModule):
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
         )
+        # Lightning makes the sampler of a prediction anew, which it can of torch's own alone.
+        sized = {"batch_sampler": EpochBatches(sampler)} if shuffle else {"batch_size": batch_size, "sampler": sampler}
+        workers = usable_workers(self._num_workers, sampler.batch_size * getattr(dataset, "item_bytes", 0))
         return DataLoader(
-            dataset,
-            batch_size=sampler.batch_size,
-            sampler=sampler,
-            num_workers=self._num_workers,
+            InWorkers(dataset) if workers else dataset,
+            **sized,
+            num_workers=workers,
             collate_fn=_as_is,
-            persistent_workers=self._num_workers > 0,
+            persistent_workers=workers > 0,
             pin_memory=self.trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
         )
+
+
+def usable_workers(num_workers: int, batch_bytes: int) -> int:
+    """As many of `num_workers` loading processes as the shared memory has room for; says so where it is fewer.
+
+    Args:
+        num_workers: that were asked for, >= 0.
+        batch_bytes: of a batch; 0 where that is not known, and only that there is shared memory counts.
+    """
+    free = shared_memory_bytes()
+    if not num_workers or free is None:
+        return num_workers
+    own = _BATCHES_OF_A_WORKER * batch_bytes
+    usable = 0 if not free else num_workers if not own else min(num_workers, free // own)
+    if usable < num_workers:
+        rank_zero_only(print)(
+            f"loading with {usable} processes instead of {num_workers}: {SHARED_MEMORY} has {short(free, 'B')} left, "
+            f"and each takes {short(own, 'B')}. Results are the same."
+        )
+    return usable
 
 
 def _as_is(batch: Any) -> Any:

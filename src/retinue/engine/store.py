@@ -6,15 +6,22 @@ Every image has its place from the start, so any number of processes may write, 
 same.
 """
 
+import errno
+import math
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from retinue.pipeline.errors import DataError
+from retinue.pipeline.numbers import short
 
 SHARD_BYTES = 256 * 2**20
+
+REMAKE = "Delete the folder and run `dvc repro`."
+"""What to do about a store that is damaged."""
 
 
 class RowFile:
@@ -39,12 +46,14 @@ class RowFile:
                 self._offset = file.tell()
         except FileNotFoundError as error:
             raise DataError(f"{path}: no such file. The stage that writes it has not run; run `dvc repro`.") from error
-        except ValueError as error:
+        except (ValueError, SyntaxError, EOFError, RecursionError) as error:
             raise DataError(f"{path}: not a .npy file ({error}). Delete it and run `dvc repro`.") from error
-        if fortran or dtype.hasobject:
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}). Delete it and run `dvc repro`.") from error
+        if fortran or dtype.hasobject or not shape or min(shape) < 0:
             raise DataError(f"{path}: expected a C-ordered array of numbers. Delete it and run `dvc repro`.")
         self.shape, self.dtype = shape, dtype
-        self._row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+        self._row_bytes = math.prod(shape[1:]) * dtype.itemsize
         expected = self._offset + shape[0] * self._row_bytes
         if path.stat().st_size != expected:
             raise DataError(
@@ -55,13 +64,17 @@ class RowFile:
 
     @classmethod
     def create(cls, path: Path, shape: Sequence[int], dtype: np.typing.DTypeLike) -> "RowFile":
-        """Makes a file of zeros of `shape` (rows first) and opens it for writing."""
+        """Makes a file of zeros of `shape` (rows first), whose room on the disk is its own, and opens it for writing.
+
+        Raises:
+            DataError: the disk has not the room.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         dtype = np.dtype(dtype)
         with path.open("wb") as file:
             header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": tuple(shape)}
             np.lib.format.write_array_header_1_0(file, header)
-            file.truncate(file.tell() + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
+            _reserve(file.fileno(), path, file.tell() + math.prod(shape) * dtype.itemsize)
         return cls(path, writable=True)
 
     def __len__(self) -> int:
@@ -83,13 +96,35 @@ class RowFile:
         values = np.ascontiguousarray(values, self.dtype)
         if values.shape != tuple(self.shape[1:]):
             raise ValueError(f"{self.path}: expected a row of shape {self.shape[1:]}, got {values.shape}")
-        written = os.pwrite(self._file.fileno(), _bytes(values), self._offset + row * self._row_bytes)
+        try:
+            written = os.pwrite(self._file.fileno(), _bytes(values), self._offset + row * self._row_bytes)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         if written != self._row_bytes:
             raise DataError(f"{self.path}: row {row} was not written in full. Is the disk full?")
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+
+def _reserve(file: int, path: Path, size_bytes: int) -> None:
+    """Gives an open file its size and, where the file system can, its room: a full disk is found before the work."""
+    os.truncate(file, size_bytes)
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(file, 0, size_bytes)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            return
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        free = short(shutil.disk_usage(path.parent).free, "B")
+        raise DataError(
+            f"{path}: needs {short(size_bytes, 'B')}, and the disk has {free} left ({error.strerror}). Free some; "
+            "what was finished before is kept."
+        ) from error
 
 
 def _bytes(array: np.ndarray) -> memoryview:
@@ -113,6 +148,14 @@ class ImageStore:
         if not paths:
             raise DataError(f"{folder}: no image store (images-*.npy). Run `dvc repro`.")
         self._shards = [RowFile(path, writable=writable) for path in paths]
+        first = self._shards[0]
+        for path, shard in zip(paths, self._shards, strict=True):
+            if len(shard.shape) != 4 or shard.dtype != np.uint8 or shard.shape[1:] != first.shape[1:]:
+                raise DataError(
+                    f"{path}: {shard.dtype} {shard.shape}, expected uint8 (N, H, W, C), alike in all files. {REMAKE}"
+                )
+            if len(shard) > len(first) or (len(shard) < len(first) and path != paths[-1]):
+                raise DataError(f"{path}: {len(shard)} images, expected {len(first)} as in the first file. {REMAKE}")
         self._per_shard = max(len(self._shards[0]), 1)
         self._count = sum(map(len, self._shards))
         height, width, channels = self._shards[0].shape[1:]

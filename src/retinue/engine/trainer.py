@@ -35,12 +35,12 @@ class TrainerSettings(Checked, section="trainer"):
 
     name: str
     accelerator: str
-    devices: int = field(metadata=allowed(ge=1))
-    num_nodes: int = field(metadata=allowed(ge=1))
+    devices: int = field(metadata=allowed(ge=1, le=1024))
+    num_nodes: int = field(metadata=allowed(ge=1, le=65_536))
     strategy: str
-    num_threads: int | None = field(metadata=allowed(ge=1))
-    num_workers: int = field(metadata=allowed(ge=0))
-    train_workers: int = field(metadata=allowed(ge=0))
+    num_threads: int | None = field(metadata=allowed(ge=1, le=1024))
+    num_workers: int = field(metadata=allowed(ge=0, le=1024))
+    train_workers: int = field(metadata=allowed(ge=0, le=1024))
     progress_bar: bool
 
     @property

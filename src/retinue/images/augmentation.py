@@ -22,6 +22,8 @@ from pydantic import ValidationError
 
 from retinue.engine.reproducibility import draw_seed
 from retinue.pipeline.errors import DataError, SettingsError, unknown
+from retinue.pipeline.ranges import shown
+from retinue.pipeline.settings import is_finite
 
 cv2.setNumThreads(1)  # images are spread over worker processes; threads inside them would compete
 
@@ -120,14 +122,19 @@ class Policy:
         try:
             document = json.loads(text)
             version, seed, transforms = document["version"], document["seed"], document["transforms"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(f"not an augmentation policy ({error!r}). Run `dvc repro augment`.") from error
         if version != A.__version__:
             raise DataError(
                 f"frozen with albumentations {version}, installed is {A.__version__}, which may "
                 "draw differently. Install the pinned version, or run `dvc repro augment`."
             )
-        return cls(transforms, seed)
+        if not isinstance(transforms, list) or not isinstance(seed, int):
+            raise DataError("not an augmentation policy: no list of transforms and a seed. Run `dvc repro augment`.")
+        try:
+            return cls(transforms, seed)
+        except SettingsError as error:
+            raise DataError(f"not an augmentation policy ({error}) Run `dvc repro augment`.") from error
 
     @classmethod
     def load(cls, path: Path) -> "Policy":
@@ -140,6 +147,8 @@ class Policy:
             return cls.from_json(path.read_text("utf-8"))
         except FileNotFoundError as error:
             raise DataError(f"{path}: no such file. The stage augment writes it; run `dvc repro`.") from error
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: not text in UTF-8. Run `dvc repro augment`.") from error
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
 
@@ -157,6 +166,9 @@ def _resolved(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
     for key in arguments:  # Albumentations only warns
         if key not in parameters:
             raise SettingsError(f"{where}: {name}: {unknown('argument', str(key), parameters)}")
+    for key, value in arguments.items():
+        if not is_finite(value):
+            raise SettingsError(f"{where}: {name}: {key}: got {shown(value)}, expected finite numbers.")
     defaults = {key: p.default for key, p in parameters.items() if p.default is not p.empty}
     resolved: dict[str, Any] = json.loads(json.dumps({**defaults, **arguments}))
     return {"name": name, **resolved}
@@ -168,7 +180,7 @@ def _build(entry: Mapping[str, Any], where: str) -> A.BasicTransform:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             return _available()[name](**arguments)
-    except (TypeError, ValueError, Warning) as error:
+    except (TypeError, ValueError, ArithmeticError, Warning) as error:
         raise SettingsError(f"{where}: {name}: {_what_fails(error)}.") from error
 
 
@@ -183,7 +195,10 @@ def _what_fails(error: Exception) -> str:
 def _applied(compose: A.Compose, image: np.ndarray, names: str) -> np.ndarray:
     try:
         drawn = compose(image=image)["image"]
-    except (TypeError, ValueError, LookupError, NotImplementedError, cv2.error, Warning) as error:
+    except (
+        *(TypeError, ValueError, LookupError, ArithmeticError, NotImplementedError, MemoryError),
+        *(cv2.error, Warning),
+    ) as error:
         raise SettingsError(
             f"{_WHERE}: {names}: cannot take images of shape {image.shape}: {_what_fails(error)}. Expected transforms "
             f"of uint8 images with {image.shape[2]} channel(s)."

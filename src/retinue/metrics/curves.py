@@ -38,7 +38,7 @@ class PrecisionRecallCurve(NamedTuple):
     threshold: np.ndarray
 
 
-def roc_curve(positive: np.ndarray, scores: np.ndarray) -> RocCurve:
+def roc_curve(positive: np.ndarray, scores: np.ndarray, probs: np.ndarray | None = None) -> RocCurve:
     """The ROC curve of one class against the rest.
 
     Equal scores are one step, so ties give a slanted line: a tied pair counts half in the area. Points between two
@@ -47,12 +47,14 @@ def roc_curve(positive: np.ndarray, scores: np.ndarray) -> RocCurve:
 
     Args:
         positive: bool (N,).
-        scores: float (N,), higher is more positive, <= 1.
+        scores: float (N,), higher is more positive: log-odds, or probabilities.
+        probs: float (N,), <= 1, what the thresholds are given in; None: `scores`. Where probabilities are saturated,
+            several corners have the same.
 
     Raises:
         DataError: no positive, or no negative.
     """
-    true, false, threshold = _counts(positive, scores)
+    true, false, threshold = _counts(positive, scores, probs)
     true, false = np.r_[0, true], np.r_[0, false]
     threshold = np.r_[ABOVE_ONE, threshold]
     rise, run = np.diff(true), np.diff(false)
@@ -65,17 +67,19 @@ def roc_area(curve: RocCurve) -> float:
     return float(np.trapezoid(curve.true_positive_rate, curve.false_positive_rate))
 
 
-def precision_recall_curve(positive: np.ndarray, scores: np.ndarray) -> PrecisionRecallCurve:
+def precision_recall_curve(
+    positive: np.ndarray, scores: np.ndarray, probs: np.ndarray | None = None
+) -> PrecisionRecallCurve:
     """The precision-recall curve of one class against the rest, a point for every distinct score.
 
     Args:
         positive: bool (N,).
-        scores: float (N,), higher is more positive, <= 1.
+        scores, probs: as in `roc_curve`.
 
     Raises:
         DataError: no positive, or no negative.
     """
-    true, false, threshold = _counts(positive, scores)
+    true, false, threshold = _counts(positive, scores, probs)
     recall, precision = true / true[-1], true / (true + false)
     return PrecisionRecallCurve(np.r_[0.0, recall], np.r_[1.0, precision], np.r_[ABOVE_ONE, threshold])
 
@@ -113,8 +117,10 @@ def mean_precision_recall_curve(curves: Sequence[PrecisionRecallCurve]) -> Preci
     return PrecisionRecallCurve(recall, precision / len(curves), np.full(len(recall), np.nan))
 
 
-def _counts(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """True and false positives at each distinct score, int64 (M,), highest score first, and these scores."""
+def _counts(
+    positive: np.ndarray, scores: np.ndarray, probs: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """True and false positives at each distinct score, int64 (M,), highest score first, and the thresholds there."""
     if positive.all() or not positive.any():
         what = "positive" if not positive.any() else "negative"
         raise DataError(f"a curve needs positives and negatives; none of the {len(positive)} images is {what}.")
@@ -122,4 +128,6 @@ def _counts(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.nd
     ordered = scores[order]
     last = np.r_[np.flatnonzero(np.diff(ordered)), len(ordered) - 1]
     true = np.cumsum(positive[order], dtype=np.int64)[last]
-    return true, 1 + last - true, ordered[last]
+    # Rounding may let a probability fall behind its score by the last digit.
+    threshold = ordered[last] if probs is None else np.minimum.accumulate(probs[order][last])
+    return true, 1 + last - true, threshold

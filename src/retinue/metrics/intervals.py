@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retinue.metrics.probabilities import checked_inputs
+from retinue.metrics.probabilities import checked_scores
 
 CHUNK_VALUES = 4_000_000  # float64 values of a chunk of bootstrap samples: 32 MB
 
@@ -36,7 +36,7 @@ def accuracy_interval(correct: int, total: int, *, confidence_level: float) -> I
 
 
 def auc_interval(
-    labels: np.ndarray, probs: np.ndarray, *, confidence_level: float, bootstrap_samples: int, seed: int
+    labels: np.ndarray, scores: np.ndarray, *, confidence_level: float, bootstrap_samples: int, seed: int
 ) -> Interval:
     """Percentile bootstrap interval of `scalar.auc_score` (Efron and Tibshirani 1993, section 13.3).
 
@@ -45,18 +45,18 @@ def auc_interval(
 
     Args:
         labels: int64 (N,), of every class at least one.
-        probs: float (N, num_classes), rows sum to 1.
+        scores: float (N, num_classes), the log-odds.
         confidence_level: in (0, 1).
         bootstrap_samples: >= 1; 1,000 or more for a 95 % interval.
         seed: of the draws.
     """
-    labels, probs = checked_inputs(labels, probs)
+    labels, scores = checked_scores(labels, scores)
     rng = np.random.default_rng(seed)
     per_chunk = max(1, CHUNK_VALUES // len(labels))
     areas: list[np.ndarray] = []
     for start in range(0, bootstrap_samples, per_chunk):
-        counts = _draw_counts(labels, probs.shape[1], min(per_chunk, bootstrap_samples - start), rng)
-        areas.append(_weighted_auc(labels, probs, counts))
+        counts = _draw_counts(labels, scores.shape[1], min(per_chunk, bootstrap_samples - start), rng)
+        areas.append(_weighted_auc(labels, scores, counts))
     tail = (1 - confidence_level) / 2
     low, high = np.quantile(np.concatenate(areas), [tail, 1 - tail])
     return Interval(float(low), float(high))
@@ -74,18 +74,18 @@ def _draw_counts(labels: np.ndarray, num_classes: int, samples: int, rng: np.ran
     return counts
 
 
-def _weighted_auc(labels: np.ndarray, probs: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def _weighted_auc(labels: np.ndarray, scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """`scalar.auc_score` of images counted as often as each row of `counts` (samples, N) says, float64 (samples,)."""
-    classes = [1] if probs.shape[1] == 2 else range(probs.shape[1])
+    classes = [1] if scores.shape[1] == 2 else range(scores.shape[1])
     total = np.zeros(len(counts))
     for c in classes:
         positive = labels == c
-        negatives = probs[~positive, c]
+        negatives = scores[~positive, c]
         order = np.argsort(negatives, kind="stable")
         below = np.zeros((len(counts), len(negatives) + 1), np.int64)  # negatives counted up to each rank
         np.cumsum(counts[:, ~positive][:, order], axis=1, out=below[:, 1:])
-        scores, ranked = probs[positive, c], negatives[order]
-        wins = below[:, np.searchsorted(ranked, scores, "left")] + below[:, np.searchsorted(ranked, scores, "right")]
+        own, ranked = scores[positive, c], negatives[order]
+        wins = below[:, np.searchsorted(ranked, own, "left")] + below[:, np.searchsorted(ranked, own, "right")]
         weights = counts[:, positive]
         total += (weights * wins).sum(axis=1) / (2 * weights.sum(axis=1) * below[:, -1])
     return total / len(classes)

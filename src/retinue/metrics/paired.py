@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from retinue.metrics.intervals import Interval
-from retinue.metrics.probabilities import checked_inputs
+from retinue.metrics.probabilities import checked_scores
 from retinue.pipeline.errors import DataError
 
 
@@ -72,7 +72,7 @@ def mcnemar_p(only_a: int, only_b: int) -> float:
     return min(1.0, 2 * tail / 2**total)
 
 
-def auc_parts(labels: np.ndarray, probs: np.ndarray) -> np.ndarray:
+def auc_parts(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """What each image contributes to `scalar.auc_score`: DeLong's structural components, summed over the classes.
 
     For class c an image of the class contributes the share of the other images it scores above, another image the share
@@ -84,24 +84,24 @@ def auc_parts(labels: np.ndarray, probs: np.ndarray) -> np.ndarray:
 
     Args:
         labels: int64 (N,), of every class at least one.
-        probs: float (N, num_classes), rows sum to 1.
+        scores: float (N, num_classes), the log-odds.
 
     Returns:
         float64 (N,). Each pair of an image inside and one outside is counted once from either side: the sum is twice
         the AUC.
 
     Raises:
-        DataError: a class without images, or what `checked_inputs` refuses.
+        DataError: a class without images, or what `checked_scores` refuses.
     """
-    labels, probs = checked_inputs(labels, probs)
-    classes = [1] if probs.shape[1] == 2 else range(probs.shape[1])
+    labels, scores = checked_scores(labels, scores)
+    classes = [1] if scores.shape[1] == 2 else range(scores.shape[1])
     parts = np.zeros(len(labels))
     for c in classes:
         inside = labels == c
         count = int(inside.sum())
         if not 0 < count < len(labels):
             raise DataError(f"AUC of class {c}: expected images of it and of others, got {count} of {len(labels)}.")
-        positive, negative = probs[inside, c], probs[~inside, c]
+        positive, negative = scores[inside, c], scores[~inside, c]
         parts[inside] += _share_below(positive, negative) / count
         parts[~inside] += (1 - _share_below(negative, positive)) / len(negative)
     return parts / len(classes)

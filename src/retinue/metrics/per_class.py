@@ -1,15 +1,16 @@
 """Metrics of each class against the rest. Every public function here is computed for evaluation/metrics.json.
 
-A function takes `labels` int64 (N,) and `probs` float (N, num_classes) with rows that sum to 1, and returns float64
-(num_classes,). Keyword arguments are settings of conf/evaluate by the same name. Names end in `_score` (higher is
-better), `_error` or `_loss` (lower is better).
+A function takes `labels` int64 (N,) and `probs` float (N, num_classes) with rows that sum to 1, or, where it ranks
+images, `scores` float (N, num_classes), the log-odds; see `metrics.scalar`. It returns float64 (num_classes,). Keyword
+arguments are settings of conf/evaluate by the same name. Names end in `_score` (higher is better), `_error` or `_loss`
+(lower is better).
 """
 
 import numpy as np
 
 from retinue.metrics.confusion import confusion_matrix
 from retinue.metrics.curves import precision_recall_area, precision_recall_curve, roc_area, roc_curve
-from retinue.metrics.probabilities import checked_inputs
+from retinue.metrics.probabilities import checked_scores
 from retinue.pipeline.errors import DataError
 
 
@@ -34,20 +35,20 @@ def f1_score(labels: np.ndarray, probs: np.ndarray, *, threshold: float = 0.5) -
     return _fraction(2 * np.diag(matrix), matrix.sum(axis=0) + matrix.sum(axis=1))
 
 
-def auc_score(labels: np.ndarray, probs: np.ndarray) -> np.ndarray:
+def auc_score(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Area under the ROC curve of the class against the rest, in [0, 1]; 0.5 is chance.
 
-    The probability that an image of the class gets a higher probability for it than another image, a tie counting
-    half (Hanley and McNeil 1982).
+    The probability that an image of the class gets a higher score for it than another image, a tie counting half
+    (Hanley and McNeil 1982).
 
     Raises:
         DataError: a class without images.
     """
-    labels, probs = _every_class(labels, probs)
-    return np.array([roc_area(roc_curve(labels == c, probs[:, c])) for c in range(probs.shape[1])])
+    labels, scores = _every_class(labels, scores)
+    return np.array([roc_area(roc_curve(labels == c, scores[:, c])) for c in range(scores.shape[1])])
 
 
-def average_precision_score(labels: np.ndarray, probs: np.ndarray) -> np.ndarray:
+def average_precision_score(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Area under the precision-recall curve of the class against the rest, in (0, 1]; chance is the class's share.
 
     The step-wise sum without interpolation, as scikit-learn defines it.
@@ -55,18 +56,18 @@ def average_precision_score(labels: np.ndarray, probs: np.ndarray) -> np.ndarray
     Raises:
         DataError: a class without images.
     """
-    labels, probs = _every_class(labels, probs)
+    labels, scores = _every_class(labels, scores)
     return np.array(
-        [precision_recall_area(precision_recall_curve(labels == c, probs[:, c])) for c in range(probs.shape[1])]
+        [precision_recall_area(precision_recall_curve(labels == c, scores[:, c])) for c in range(scores.shape[1])]
     )
 
 
-def _every_class(labels: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    labels, probs = checked_inputs(labels, probs)
-    empty = np.flatnonzero(np.bincount(labels, minlength=probs.shape[1]) == 0)
+def _every_class(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    labels, scores = checked_scores(labels, scores)
+    empty = np.flatnonzero(np.bincount(labels, minlength=scores.shape[1]) == 0)
     if len(empty):
         raise DataError(f"labels: none is of class {empty[0]}, so its curve and area are not defined.")
-    return labels, probs
+    return labels, scores
 
 
 def _fraction(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Turns logits into probabilities and these into predicted classes, and checks what metrics are given."""
+"""Turns logits into probabilities, log-odds and predicted classes, and checks what metrics are given."""
 
 import numpy as np
 
@@ -32,15 +32,59 @@ def to_probs(logits: np.ndarray) -> np.ndarray:
     array([[0.5 , 0.5 ],
            [0.25, 0.75]])
     """
-    if logits.ndim != 2 or logits.shape[1] == 0:
-        raise DataError(f"logits: expected shape (N, number of outputs), got {logits.shape}.")
-    values = logits.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise DataError(f"logits: row {_first_bad(values)} is not finite, so it has no probabilities.")
+    values = _checked_logits(logits)
     if values.shape[1] == 1:
         values = np.hstack([-values / 2, values / 2])  # a softmax of these is the logistic function
     exponentials = np.exp(values - values.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def log_odds(logits: np.ndarray) -> np.ndarray:
+    """Log-odds of each class against the others: log(p / (1 - p)) of its probability p, where p no longer tells.
+
+    From about 37 on a probability is 1.0 in float64, and images that a network tells apart look equal. The log-odds of
+    a class, its logit less the logarithm of the summed exponentials of the others, have no such end: what ranks images
+    ranks by them.
+
+    Args:
+        logits: as in `to_probs`.
+
+    Returns:
+        float64 (N, num_classes), finite.
+
+    Raises:
+        DataError: another shape, or a value that is not finite.
+
+    >>> log_odds(np.array([[38.0], [45.0]]))
+    array([[-38.,  38.],
+           [-45.,  45.]])
+    """
+    values = _checked_logits(logits)
+    if values.shape[1] == 1:
+        return np.hstack([-values, values])
+    rows, top = np.arange(len(values)), values.argmax(axis=1)
+    values -= values.max(axis=1, keepdims=True)
+    exponentials = np.exp(values)
+    others = exponentials.sum(axis=1, keepdims=True) - exponentials
+    others[rows, top] = 1  # nothing would be left of the sum: the highest class has its own, from the second highest
+    odds = values - np.log(others)
+    values[rows, top] = -np.inf
+    second = values.max(axis=1)
+    odds[rows, top] = -second - np.log(np.exp(values - second[:, None]).sum(axis=1))
+    return odds
+
+
+def is_constant(scores: np.ndarray) -> bool:
+    """Whether all images have the same scores, up to the rounding of float32: a predictor that has learnt nothing.
+
+    Args:
+        scores: float (N, num_classes), finite, such as `log_odds`.
+
+    >>> is_constant(np.array([[-2.0, 2.0], [-2.0, 2.0]])), is_constant(np.array([[-2.0, 2.0], [-3.0, 3.0]]))
+    (True, False)
+    """
+    rounding = 4 * np.finfo(np.float32).eps
+    return bool((np.ptp(scores, axis=0) <= rounding * np.abs(scores).max(axis=0)).all())
 
 
 def decide(probs: np.ndarray, threshold: float = 0.5) -> np.ndarray:
@@ -67,38 +111,64 @@ def checked_inputs(labels: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, n
         DataError: no rows, fewer than two classes, shapes or types that do not fit, a label without a column, a value
             outside [0, 1], or a row whose sum is not 1.
     """
-    labels, probs = np.asarray(labels), np.asarray(probs)
-    if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"labels: expected integers (N,) with N >= 1, got {labels.dtype} {labels.shape}.")
-    if probs.ndim != 2 or not np.issubdtype(probs.dtype, np.floating):
-        raise DataError(f"probs: expected floats (N, num_classes), got {probs.dtype} {probs.shape}.")
-    if len(probs) != len(labels) or probs.shape[1] < 2:
-        raise DataError(f"probs: expected shape ({len(labels)}, 2 or more) as there are labels, got {probs.shape}.")
-    if labels.min() < 0 or labels.max() >= probs.shape[1]:
-        raise DataError(f"labels: expected 0 to {probs.shape[1] - 1}, got {labels.min()} to {labels.max()}.")
-    probs = probs.astype(np.float64)
-    if not np.isfinite(probs).all():
-        raise DataError(f"probs: row {_first_bad(probs)} is not finite.")
+    labels, probs = _checked(labels, probs, "probs")
     if probs.min() < 0 or probs.max() > 1:
         raise DataError(f"probs: expected values in [0, 1], got {probs.min():g} to {probs.max():g}. Are they logits?")
     off = np.abs(probs.sum(axis=1) - 1)
     if off.max() > SUM_TOLERANCE:
         row = int(off.argmax())
         raise DataError(f"probs: row {row} sums to {probs[row].sum():.6g}; expected 1. Are they scores per class?")
-    return labels.astype(np.int64), probs
+    return labels, probs
 
 
-def pooled(labels: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def checked_scores(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`labels` as int64 (N,) and `scores` as float64 (N, num_classes), for what ranks images.
+
+    Scores are log-odds, or whatever else rises with the probability of the class: their ranks alone count.
+
+    Raises:
+        DataError: no rows, fewer than two classes, shapes or types that do not fit, a label without a column, or a
+            value that is not finite.
+    """
+    return _checked(labels, scores, "scores")
+
+
+def _checked(labels: np.ndarray, values: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+    labels, values = np.asarray(labels), np.asarray(values)
+    if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"labels: expected integers (N,) with N >= 1, got {labels.dtype} {labels.shape}.")
+    if values.ndim != 2 or not np.issubdtype(values.dtype, np.floating):
+        raise DataError(f"{name}: expected floats (N, num_classes), got {values.dtype} {values.shape}.")
+    if len(values) != len(labels) or values.shape[1] < 2:
+        raise DataError(f"{name}: expected shape ({len(labels)}, 2 or more) as there are labels, got {values.shape}.")
+    if labels.min() < 0 or labels.max() >= values.shape[1]:
+        raise DataError(f"labels: expected 0 to {values.shape[1] - 1}, got {labels.min()} to {labels.max()}.")
+    values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise DataError(f"{name}: row {_first_bad(values)} is not finite.")
+    return labels.astype(np.int64), values
+
+
+def pooled(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All (image, class) pairs as one problem of two classes, for micro averages.
 
     Returns:
-        Whether the image is of the class, bool (N · num_classes,), and the class's probability, float64.
+        Whether the image is of the class, bool (N · num_classes,), and its score for the class, float64.
 
     Raises:
-        DataError: as `checked`.
+        DataError: as `checked_scores`.
     """
-    labels, probs = checked_inputs(labels, probs)
-    return (labels[:, None] == np.arange(probs.shape[1])).ravel(), probs.ravel()
+    labels, scores = checked_scores(labels, scores)
+    return (labels[:, None] == np.arange(scores.shape[1])).ravel(), scores.ravel()
+
+
+def _checked_logits(logits: np.ndarray) -> np.ndarray:
+    if logits.ndim != 2 or logits.shape[1] == 0:
+        raise DataError(f"logits: expected shape (N, number of outputs), got {logits.shape}.")
+    values = logits.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise DataError(f"logits: row {_first_bad(values)} is not finite, so it has no probabilities.")
+    return values
 
 
 def _first_bad(values: np.ndarray) -> int:

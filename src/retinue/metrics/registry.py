@@ -3,14 +3,32 @@
 import inspect
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from retinue.metrics.probabilities import log_odds, to_probs
 from retinue.pipeline.errors import SettingsError, unknown
 
 SUFFIXES = ("_score", "_error", "_loss")
 """A `*_score` is better when higher, an `*_error` and a `*_loss` when lower."""
+
+
+class Predicted(NamedTuple):
+    """What metrics are computed of, in the two forms they take: each names the one it needs.
+
+    Attributes:
+        probs: float64 (N, num_classes), rows sum to 1.
+        scores: float64 (N, num_classes), the log-odds.
+    """
+
+    probs: np.ndarray
+    scores: np.ndarray
+
+    @classmethod
+    def from_logits(cls, logits: np.ndarray) -> "Predicted":
+        """Both forms of logits float (N, K) for K > 1 classes, or (N, 1) for two."""
+        return cls(to_probs(logits), log_odds(logits))
 
 
 def higher_is_better(name: str) -> bool:
@@ -44,14 +62,14 @@ def metrics_of(module: ModuleType) -> dict[str, Callable[..., Any]]:
 
 
 def compute(
-    module: ModuleType, labels: np.ndarray, probs: np.ndarray, settings: Mapping[str, Any] | None = None
+    module: ModuleType, labels: np.ndarray, predicted: Predicted, settings: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Every metric of `module` on the same predictions.
 
     Args:
         module: `metrics.scalar` or `metrics.per_class`.
         labels: int64 (N,).
-        probs: float (N, num_classes), rows sum to 1.
+        predicted: of these images; a metric is given what its second parameter is called.
         settings: where the keyword arguments of the metrics come from, by name; None: their defaults.
 
     Raises:
@@ -60,12 +78,12 @@ def compute(
     """
     values = {}
     for name, metric in metrics_of(module).items():
-        options = {}
+        options, parameters = {}, inspect.signature(metric).parameters
         if settings is not None:
-            for key, parameter in inspect.signature(metric).parameters.items():
+            for key, parameter in parameters.items():
                 if parameter.kind is parameter.KEYWORD_ONLY:
                     if key not in settings:
                         raise SettingsError(f"evaluate ({name}): {unknown('key', key, settings)}")
                     options[key] = settings[key]
-        values[name] = metric(labels, probs, **options)
+        values[name] = metric(labels, getattr(predicted, [*parameters][1]), **options)
     return values

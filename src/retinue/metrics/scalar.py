@@ -1,8 +1,9 @@
 """Metrics of one number. Every public function here is computed for evaluation/metrics.json.
 
-A function takes `labels` int64 (N,) and `probs` float (N, num_classes) with rows that sum to 1, and returns a float.
-Keyword arguments are settings of conf/evaluate by the same name. Names end in `_score` (higher is better), `_error` or
-`_loss` (lower is better). Class 1 is the positive one of two.
+A function takes `labels` int64 (N,) and `probs` float (N, num_classes) with rows that sum to 1, or, where it ranks
+images, `scores` float (N, num_classes), the log-odds: they tell images apart whose probabilities are both 1.0. It
+returns a float. Keyword arguments are settings of conf/evaluate by the same name. Names end in `_score` (higher is
+better), `_error` or `_loss` (lower is better). Class 1 is the positive one of two.
 """
 
 import numpy as np
@@ -41,34 +42,34 @@ def macro_f1_score(labels: np.ndarray, probs: np.ndarray, *, threshold: float = 
     return float(per_class.f1_score(labels, probs, threshold=threshold).mean())
 
 
-def auc_score(labels: np.ndarray, probs: np.ndarray) -> float:
+def auc_score(labels: np.ndarray, scores: np.ndarray) -> float:
     """Area under the ROC curve, in [0, 1]: of class 1 of two, else the mean of each class against the rest (macro).
 
     Raises:
         DataError: a class without images.
     """
-    scores = per_class.auc_score(labels, probs)
-    return float(scores[1] if len(scores) == 2 else scores.mean())
+    areas = per_class.auc_score(labels, scores)
+    return float(areas[1] if len(areas) == 2 else areas.mean())
 
 
-def micro_auc_score(labels: np.ndarray, probs: np.ndarray) -> float:
+def micro_auc_score(labels: np.ndarray, scores: np.ndarray) -> float:
     """Area under the ROC curve of all (image, class) pairs pooled, in [0, 1]."""
-    return roc_area(roc_curve(*pooled(labels, probs)))
+    return roc_area(roc_curve(*pooled(labels, scores)))
 
 
-def average_precision_score(labels: np.ndarray, probs: np.ndarray) -> float:
+def average_precision_score(labels: np.ndarray, scores: np.ndarray) -> float:
     """Area under the precision-recall curve, in (0, 1]: of class 1 of two, else the mean of all classes (macro).
 
     Raises:
         DataError: a class without images.
     """
-    scores = per_class.average_precision_score(labels, probs)
-    return float(scores[1] if len(scores) == 2 else scores.mean())
+    areas = per_class.average_precision_score(labels, scores)
+    return float(areas[1] if len(areas) == 2 else areas.mean())
 
 
-def micro_average_precision_score(labels: np.ndarray, probs: np.ndarray) -> float:
+def micro_average_precision_score(labels: np.ndarray, scores: np.ndarray) -> float:
     """Area under the precision-recall curve of all (image, class) pairs pooled, in (0, 1]."""
-    return precision_recall_area(precision_recall_curve(*pooled(labels, probs)))
+    return precision_recall_area(precision_recall_curve(*pooled(labels, scores)))
 
 
 def log_loss(labels: np.ndarray, probs: np.ndarray) -> float:

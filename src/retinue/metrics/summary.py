@@ -16,7 +16,7 @@ from retinue.metrics.curves import (
 )
 from retinue.metrics.intervals import accuracy_interval, auc_interval
 from retinue.metrics.probabilities import pooled
-from retinue.metrics.registry import compute
+from retinue.metrics.registry import Predicted, compute
 from retinue.metrics.thinning import thin_precision_recall, thin_roc
 from retinue.pipeline.artifacts import CalibrationBin, ConfusionCell, PrecisionRecallPoint, RocPoint
 
@@ -25,13 +25,13 @@ AVERAGES = ("macro", "micro")
 
 
 def metrics_document(
-    labels: np.ndarray, probs: np.ndarray, classes: Sequence[str], settings: Mapping[str, Any], *, seed: int
+    labels: np.ndarray, predicted: Predicted, classes: Sequence[str], settings: Mapping[str, Any], *, seed: int
 ) -> dict[str, Any]:
     """What evaluation/metrics.json and, under `per_class`, class_metrics.json hold.
 
     Args:
         labels: int64 (N,), of every class at least one.
-        probs: float64 (N, num_classes), rows sum to 1.
+        predicted: probabilities and log-odds of the images.
         classes: their names.
         settings: conf/evaluate as a mapping.
         seed: of the bootstrap.
@@ -39,12 +39,15 @@ def metrics_document(
     Returns:
         Every metric of `scalar` by name; `num_images`; `per_class`: class name -> every metric of `per_class` and
         `support`, its images; `intervals`: metric -> [low, high]; for two classes `operating_point`: the threshold and
-        the sensitivity (recall of class 1) and specificity (recall of class 0) there.
+        the sensitivity (recall of class 1) and specificity (recall of class 0) there; where there are such classes,
+        `never_predicted`: their names.
     """
-    by_class = compute(per_class, labels, probs, settings)
+    probs = predicted.probs
+    by_class = compute(per_class, labels, predicted, settings)
     support = np.bincount(labels, minlength=len(classes))
-    values = compute(scalar, labels, probs, settings)
-    correct = int(np.trace(confusion_matrix(labels, probs, threshold=settings["threshold"])))
+    values = compute(scalar, labels, predicted, settings)
+    counts = confusion_matrix(labels, probs, threshold=settings["threshold"])
+    correct = int(np.trace(counts))
     document = {
         **values,
         "num_images": len(labels),
@@ -59,7 +62,7 @@ def metrics_document(
             "auc_score": list(
                 auc_interval(
                     labels,
-                    probs,
+                    predicted.scores,
                     confidence_level=settings["confidence_level"],
                     bootstrap_samples=settings["bootstrap_samples"],
                     seed=seed,
@@ -74,11 +77,18 @@ def metrics_document(
             "sensitivity_score": float(sensitivity),
             "specificity_score": float(specificity),
         }
+    if absent := never_predicted(counts, classes):
+        document["never_predicted"] = absent
     return document
 
 
+def never_predicted(counts: np.ndarray, classes: Sequence[str]) -> list[str]:
+    """The classes that no image is predicted as, by the confusion matrix `counts` (K, K), rows are labels."""
+    return [name for name, times in zip(classes, counts.sum(axis=0).tolist(), strict=True) if not times]
+
+
 def curve_tables(
-    labels: np.ndarray, probs: np.ndarray, classes: Sequence[str], settings: Mapping[str, Any]
+    labels: np.ndarray, predicted: Predicted, classes: Sequence[str], settings: Mapping[str, Any]
 ) -> dict[str, list[Any]]:
     """The rows of evaluation/curves/<name>.csv by name.
 
@@ -87,17 +97,19 @@ def curve_tables(
     the bins with images.
 
     Args:
-        labels, probs, classes: as in `metrics_document`.
+        labels, predicted, classes: as in `metrics_document`.
         settings: conf/evaluate as a mapping.
     """
-    points = settings["curve_points"]
+    points, probs = settings["curve_points"], predicted.probs
     roc = {
         name: thin_roc(curve, points)
-        for name, curve in _named_curves(roc_curve, mean_roc_curve, labels, probs, classes)
+        for name, curve in _named_curves(roc_curve, mean_roc_curve, labels, predicted, classes)
     }
     precision_recall = {
         name: thin_precision_recall(curve, points)
-        for name, curve in _named_curves(precision_recall_curve, mean_precision_recall_curve, labels, probs, classes)
+        for name, curve in _named_curves(
+            precision_recall_curve, mean_precision_recall_curve, labels, predicted, classes
+        )
     }
     matrix = confusion_matrix(labels, probs, threshold=settings["threshold"])
     cells = np.argwhere((matrix > 0) | np.eye(len(classes), dtype=bool)).tolist()
@@ -113,21 +125,22 @@ def curve_tables(
 
 
 def _named_curves(
-    of_class: Callable[[np.ndarray, np.ndarray], Any],
+    of_class: Callable[[np.ndarray, np.ndarray, np.ndarray], Any],
     mean: Callable[[Sequence[Any]], Any],
     labels: np.ndarray,
-    probs: np.ndarray,
+    predicted: Predicted,
     classes: Sequence[str],
 ) -> Iterator[tuple[str, Any]]:
     """Name and full curve; a class that is called as an average is gets another name, not one line with it."""
+    probs, scores = predicted
     if len(classes) == 2:
-        yield classes[1], of_class(labels == 1, probs[:, 1])
+        yield classes[1], of_class(labels == 1, scores[:, 1], probs[:, 1])
         return
-    curves = [of_class(labels == c, probs[:, c]) for c in range(len(classes))]
+    curves = [of_class(labels == c, scores[:, c], probs[:, c]) for c in range(len(classes))]
     for name, curve in zip(classes, curves, strict=True):
         yield f"class {name}" if name in AVERAGES else name, curve
     yield AVERAGES[0], mean(curves)
-    yield AVERAGES[1], of_class(*pooled(labels, probs))
+    yield AVERAGES[1], of_class(*pooled(labels, scores), probs.ravel())
 
 
 def _plain_rows(columns: Iterable[np.ndarray]) -> Iterator[tuple[Any, ...]]:

@@ -189,8 +189,7 @@ class Dataset:
 class Epoch:
     """A row of models/history.csv. Losses in nats, scores in [0, 1], epochs from 1.
 
-    `val_predicted_classes` counts the classes predicted at least once on the validation split; 1 is a constant
-    predictor.
+    `val_predicted_classes` counts the classes predicted at least once on the validation split.
     """
 
     epoch: int

@@ -62,6 +62,10 @@ class SettingsFaults(SettingsError):
         several = "\n  ".join([f"{len(lines)} settings cannot be used:", *lines])
         super().__init__(lines[0] if len(lines) == 1 else several)
 
+    def __reduce__(self) -> tuple[type["SettingsFaults"], tuple[tuple[Fault, ...]]]:
+        """Travels between processes as its faults."""
+        return type(self), (self.faults,)
+
 
 class DataError(RetinueError):
     """Images, labels or a stored artifact cannot be used."""

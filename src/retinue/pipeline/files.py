@@ -157,8 +157,10 @@ def replacing(folder: Path, *, leader: bool = True) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:  # of a write, not of open
+            raise OSError(error.errno, error.strerror, str(folder)) from error
         raise
     if folder.exists():
         shutil.rmtree(folder)

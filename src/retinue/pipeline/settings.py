@@ -10,7 +10,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 from retinue.pipeline.errors import Fault, SettingsError, SettingsFaults, unknown
-from retinue.pipeline.ranges import Range, checked, fault_of, no_value, shown, unknown_key
+from retinue.pipeline.ranges import LARGEST_INT, Range, checked, fault_of, no_value, shown, unknown_key
 
 EXECUTION_SECTIONS = ("trainer", "tracking", "download")
 """How a stage is run and watched, and how long it waits for a server. Any stage may read them without declaring them in
@@ -126,7 +126,7 @@ def build(section: Mapping[str, Any], *args: Any, where: str, **runtime: Any) ->
         if key not in parameters:
             values.pop(key, None)
     faults = [no_value(f"{where}.{key}", "a value") for key, value in values.items() if value == "???"]
-    faults += [Fault(f"{where}.{key}", shown(value), "finite") for key, value in values.items() if not _finite(value)]
+    faults += [Fault(f"{where}.{key}", shown(value), "finite") for key, value in values.items() if not is_finite(value)]
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         names = {name: None for name in [*parameters][len(args) :] if name not in runtime}
         faults += [unknown_key(where, key, value, names) for key, value in values.items() if key not in parameters]
@@ -138,10 +138,14 @@ def build(section: Mapping[str, Any], *args: Any, where: str, **runtime: Any) ->
         raise SettingsFaults([Fault(where, "", "", f"{section['_target_']}: {error}")]) from error
 
 
-def _finite(value: Any) -> bool:
-    """Whether no number in `value` is NaN or infinite."""
+def is_finite(value: Any) -> bool:
+    """Whether no number in `value`, be it in lists and mappings, is NaN, infinite or an integer beyond 64 bits."""
+    if isinstance(value, Mapping):
+        return is_finite(list(value.values()))
     if isinstance(value, (list, tuple)):
-        return all(_finite(item) for item in value)
+        return all(is_finite(item) for item in value)
+    if isinstance(value, int):
+        return abs(value) <= LARGEST_INT
     return not isinstance(value, float) or math.isfinite(value)
 
 

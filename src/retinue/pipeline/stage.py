@@ -21,6 +21,7 @@ from retinue.pipeline.errors import RetinueError, SettingsError
 from retinue.pipeline.files import remove_partial
 from retinue.pipeline.names import escaped
 from retinue.pipeline.record import declared
+from retinue.pipeline.limits import met_limit
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.snapshot import InputSnapshot
 from retinue.pipeline.tracker import Tracker, track
@@ -39,6 +40,9 @@ _DISK_ERRORS = {
     errno.EACCES: "permission denied. Check who owns the file",
     errno.EPERM: "operation not permitted. Check who owns the file",
     errno.ENOSPC: "no space left on the disk. Free some; what was finished before is kept",
+    errno.EIO: "the disk cannot read or write it. Look at the system's log; it may be failing",
+    errno.EISDIR: "a folder, where a file is expected. Move it away and run `dvc repro`",
+    errno.ENOTDIR: "a file on the way, where a folder is expected. Move it away and run `dvc repro`",
     errno.ENAMETOOLONG: "longer than a path may be. Check the setting that names it",
     errno.EDQUOT: "the disk quota is used up. Free some; what was finished before is kept",
 }
@@ -117,6 +121,11 @@ def explained(what: str) -> Iterator[None]:
         if error.errno not in _DISK_ERRORS:
             raise
         _fail(what, f"{error.filename or 'writing'}: {_DISK_ERRORS[error.errno]}.", 1, error)
+    except (MemoryError, RuntimeError) as error:
+        message = met_limit(error)
+        if message is None:
+            raise
+        _fail(what, message, 1, error)
 
 
 def _fail(what: str, message: str, status: int, error: Exception) -> None:

@@ -40,7 +40,8 @@ def verdict(inputs: ReportInputs, level: float) -> dict[str, Any]:
 def verdict_points(inputs: ReportInputs) -> list[str]:
     """What calls for a second look; every sentence states the figures it rests on."""
     classes, counts = inputs.dataset.classes, inputs.confusion
-    found = [_baseline(classes, counts), _weakest(classes, counts), _commonest_confusion(classes, counts)]
+    found = [_never_predicted(inputs), _baseline(classes, counts)]
+    found += [_weakest(classes, counts), _commonest_confusion(classes, counts)]
     support = counts.sum(axis=1)
     least = int(support.argmin())
     if support[least] < FEW_IMAGES:
@@ -63,6 +64,17 @@ def verdict_points(inputs: ReportInputs) -> list[str]:
         count = len(inputs.quarantine)
         found.append(f"{figure(count)} {'file is' if count == 1 else 'files are'} quarantined.")
     return [sentence for sentence in found if sentence]
+
+
+def _never_predicted(inputs: ReportInputs) -> str:
+    absent = inputs.metrics.get("never_predicted", [])
+    if not absent:
+        return ""
+    names = ", ".join(f"“{name}”" for name in absent)
+    auc = figure(inputs.metrics["auc_score"])
+    binary = len(inputs.dataset.classes) == 2
+    advice = "choose evaluate.threshold on validation data" if binary else "set train.class_weights=balanced"
+    return f"No test image is predicted as {names}: accuracy hides it, and the AUC {auc} only ranks; {advice}."
 
 
 def _baseline(classes: Sequence[str], counts: np.ndarray) -> str:

@@ -17,6 +17,7 @@ from torch.utils import data
 
 from retinue.engine.loading import Batches
 from retinue.engine.store import ImageStore
+from retinue.engine.stored_split import check_split
 from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.engine.writing import Stores, writing
 from retinue.images.augmentation import Policy
@@ -58,7 +59,7 @@ class AugmentSettings(Checked, section="augment"):
     RELATIONS = (_copies_differ,)
 
     name: str
-    copies_per_image: int = field(metadata=allowed(ge=0))
+    copies_per_image: int = field(metadata=allowed(ge=0, le=10_000))
     transforms: list[Any]
 
 
@@ -90,6 +91,11 @@ class Draws(data.Dataset[dict[str, torch.Tensor]]):
 
     def __len__(self) -> int:
         return self.previewed + self.copied
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of an image in a batch."""
+        return int(np.prod(self._images.image_shape))
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> dict[str, torch.Tensor]:
         numbers = [number for _, number in keys]
@@ -132,6 +138,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     dataset = artifacts.read_dataset()
     images = ImageStore(artifacts.PROCESSED / "train")
     samples = read_table(artifacts.PROCESSED / "train" / artifacts.MANIFEST, Sample)
+    check_split(images, np.array([sample.label for sample in samples], np.int64), dataset)
     policy.check(images[0])
     shown = preview_indices([sample.label for sample in samples], len(dataset.classes))
     draws = Draws(images, policy, shown, plan.augment.copies_per_image)

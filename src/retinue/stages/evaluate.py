@@ -13,13 +13,15 @@ from retinue.bundle import Bundle
 from retinue.engine.loading import Batches, StoredImages
 from retinue.engine.reproducibility import draw_seed
 from retinue.engine.store import ImageStore, RowFile
+from retinue.engine.stored_split import check_split, check_trained_on
 from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.engine.writing import writing
 from retinue.metrics import summary
-from retinue.metrics.probabilities import decide, num_logits, to_probs
+from retinue.metrics.probabilities import decide, is_constant, log_odds, num_logits
+from retinue.metrics.registry import Predicted
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Prediction, Sample
-from retinue.pipeline.errors import ModelError, TrainingError
+from retinue.pipeline.errors import TrainingError
 from retinue.pipeline.files import read_table, replacing, write_table
 from retinue.pipeline.numbers import figure, interval, percent
 from retinue.pipeline.plan import load_plan, sections_of
@@ -45,12 +47,12 @@ class EvaluateSettings(Checked, section="evaluate"):
         bootstrap_samples: behind the interval of the AUC.
     """
 
-    batch_size: int = field(metadata=allowed(ge=1))
+    batch_size: int = field(metadata=allowed(ge=1, le=1_000_000))
     threshold: float = field(metadata=allowed(gt=0, lt=1))
-    calibration_bins: int = field(metadata=allowed(ge=1))
-    curve_points: int = field(metadata=allowed(ge=3))
-    confidence_level: float = field(metadata=allowed(gt=0, lt=1))
-    bootstrap_samples: int = field(metadata=allowed(ge=1))
+    calibration_bins: int = field(metadata=allowed(ge=1, le=10_000))
+    curve_points: int = field(metadata=allowed(ge=3, le=1_000_000))
+    confidence_level: float = field(metadata=allowed(gt=0, le=0.999999))
+    bootstrap_samples: int = field(metadata=allowed(ge=1, le=1_000_000))
 
 
 class Evaluate(L.LightningModule):
@@ -86,14 +88,15 @@ def run(settings: Settings, tracker: Tracker) -> None:
     """Reads models/ and the test split, computes the logits, writes evaluation/."""
     plan = load_plan(EvaluatePlan, settings)
     bundle = Bundle.load()
-    samples = _test_samples(bundle)
+    store = ImageStore(_TEST)
+    samples = _test_samples(bundle, store)
     labels = np.array([sample.label for sample in samples], np.int64)
     trainer = make_trainer(plan.trainer, seed=plan.seed, logger=tracker.lightning_logger())
     with replacing(artifacts.PREDICTIONS, leader=trainer.is_global_zero) as folder:
         file = folder / artifacts.LOGITS.name
         if trainer.is_global_zero:
             RowFile.create(file, (len(samples), num_logits(len(bundle.classes))), np.float32).close()
-        images = StoredImages([ImageStore(_TEST)], labels.tolist())
+        images = StoredImages([store], labels)
         batches = Batches(images, batch_size=plan.evaluate.batch_size, num_workers=plan.trainer.train_workers)
         with writing(trainer, {"logits": lambda: RowFile(file, writable=True)}):
             trainer.test(Evaluate(bundle), batches, verbose=False)
@@ -101,13 +104,11 @@ def run(settings: Settings, tracker: Tracker) -> None:
             return
         logits = np.load(file, allow_pickle=False)
         _check_logits(logits, samples)
-        probs = to_probs(logits)
-        predicted = decide(probs, plan.evaluate.threshold)
-        _check_predicted(predicted, bundle.classes, plan.evaluate.threshold)
+        scored = Predicted.from_logits(logits)
         seed = draw_seed(plan.seed, "bootstrap")
-        metrics = summary.metrics_document(labels, probs, bundle.classes, asdict(plan.evaluate), seed=seed)
-        _write_predictions(folder, samples, probs, predicted)
-        tables = summary.curve_tables(labels, probs, bundle.classes, asdict(plan.evaluate))
+        metrics = summary.metrics_document(labels, scored, bundle.classes, asdict(plan.evaluate), seed=seed)
+        _write_predictions(folder, samples, scored.probs, decide(scored.probs, plan.evaluate.threshold))
+        tables = summary.curve_tables(labels, scored, bundle.classes, asdict(plan.evaluate))
         with replacing(artifacts.CURVES) as curves:
             for rows in tables.values():
                 row_type = type(rows[0])
@@ -119,21 +120,19 @@ def run(settings: Settings, tracker: Tracker) -> None:
         f"({percent(plan.evaluate.confidence_level)} interval {interval(metrics['intervals']['accuracy_score'])}), "
         f"AUC {figure(metrics['auc_score'])}"
     )
+    if absent := metrics.get("never_predicted"):
+        print(
+            f"finding: no test image is predicted as {', '.join(map(repr, absent))}, whatever the AUC. Choose "
+            "evaluate.threshold on validation data (two classes), or set train.class_weights=balanced."
+        )
 
 
-def _test_samples(bundle: Bundle) -> list[Sample]:
+def _test_samples(bundle: Bundle, images: ImageStore) -> list[Sample]:
     """The manifest of the test split, after a look at whether model and data belong together."""
     data = artifacts.read_dataset()
-    for key in ("classes", "image_size", "channels"):
-        ours, theirs = getattr(data, key), getattr(bundle.dataset, key)
-        if ours != theirs:
-            raise ModelError(
-                f"{artifacts.MODEL}: trained with {key} {theirs}, but {artifacts.PROCESSED} has {ours}. "
-                "Run `dvc repro`, which trains on the data there is."
-            )
+    check_trained_on(bundle.dataset, data)
     samples = read_table(_TEST / artifacts.MANIFEST, Sample)
-    counts = artifacts.counts_of((sample.label for sample in samples), data.classes)
-    artifacts.check_classes(counts, where=str(_TEST))
+    check_split(images, np.array([sample.label for sample in samples], np.int64), data)
     return samples
 
 
@@ -145,15 +144,10 @@ def _check_logits(logits: np.ndarray, samples: Sequence[Sample]) -> None:
             f"{samples[bad[0]].image_id!r}. The weights have diverged: lower optimizer.lr and train again. "
             "Earlier results are untouched."
         )
-
-
-def _check_predicted(predicted: np.ndarray, classes: Sequence[str], threshold: float) -> None:
-    if predicted.min() == predicted.max():
-        hint = f" or change evaluate.threshold, now {threshold}" if len(classes) == 2 else ""
+    if is_constant(log_odds(logits)):
         raise TrainingError(
-            f"{artifacts.MODEL}: all {len(predicted)} test images of {len(classes)} classes are predicted as "
-            f"{classes[predicted[0]]!r}. A constant predictor has learnt nothing: check labels and optimizer.lr, "
-            f"train again{hint}. Earlier results are untouched."
+            f"{artifacts.MODEL}: all {len(samples)} test images get the same scores. A constant predictor has learnt "
+            "nothing: check labels and optimizer.lr, train again. Earlier results are untouched."
         )
 
 

@@ -12,7 +12,8 @@ import torch
 
 from retinue.bundle import Bundle
 from retinue.engine.loading import Batches
-from retinue.engine.store import ImageStore, RowFile
+from retinue.engine.store import REMAKE, ImageStore, RowFile
+from retinue.engine.stored_split import check_split, check_trained_on
 from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.engine.writing import PngSink, ResultSink, picture_name, writing
 from retinue.explainers.explainer import Explainer, NotApplicable
@@ -20,7 +21,7 @@ from retinue.explainers.localisation import energy_score, mean_scores, pointing_
 from retinue.images.outline import outlined
 from retinue.images.overlay import overlay
 from retinue.pipeline import artifacts
-from retinue.pipeline.artifacts import Explanation, Localisation, Prediction
+from retinue.pipeline.artifacts import Dataset, Explanation, Localisation, Prediction
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.files import read_table, replacing, write_json, write_table
 from retinue.pipeline.numbers import figure
@@ -53,10 +54,10 @@ class ExplainSettings(Checked, section="explain"):
     module: str
     explainer: dict[str, Any]
     explained_class: str = field(metadata=allowed(choices=EXPLAINED_CLASSES))
-    images_per_outcome: int = field(metadata=allowed(ge=0))
-    confident_errors: int = field(metadata=allowed(ge=0))
-    batch_size: int = field(metadata=allowed(ge=1))
-    overlay_size: int = field(metadata=allowed(ge=1, unit="px"))
+    images_per_outcome: int = field(metadata=allowed(ge=0, le=1_000_000))
+    confident_errors: int = field(metadata=allowed(ge=0, le=1_000_000))
+    batch_size: int = field(metadata=allowed(ge=1, le=1_000_000))
+    overlay_size: int = field(metadata=allowed(ge=1, le=16_384, unit="px"))
     opacity: float = field(metadata=allowed(ge=0, le=1))
 
 
@@ -72,6 +73,12 @@ class ChosenImages(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
 
     def __len__(self) -> int:
         return len(self._gallery)
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of an image, and of its mask, in a batch."""
+        height, width, channels = self._images.image_shape
+        return height * width * (channels + (self._masks is not None))
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> dict[str, torch.Tensor]:
         chosen = [self._gallery[index] for _, index in keys]
@@ -128,9 +135,10 @@ def run(settings: Settings, tracker: Tracker) -> None:
     where the test split has masks, localisation.csv (`Localisation`) and localisation.json (`mean_scores`)."""
     plan = load_plan(ExplainPlan, settings)
     bundle = Bundle.load()
+    check_trained_on(bundle.dataset, artifacts.read_dataset())
     store = ImageStore(artifacts.PROCESSED / "test")
     masks = _masks(store)
-    gallery = choose(_predictions(store), len(bundle.classes), plan.explain)
+    gallery = choose(_predictions(store, bundle.dataset), len(bundle.classes), plan.explain)
     explainer, reason = _located(build(plan.explain.explainer, where="explain.explainer"), bundle, store)
     if reason is not None:
         gallery = []
@@ -224,14 +232,20 @@ def evenly_spaced(values: np.ndarray, count: int) -> np.ndarray:
     return values[(2 * np.arange(count) + 1) * len(values) // (2 * count)]
 
 
-def _predictions(store: ImageStore) -> list[Prediction]:
-    file = artifacts.PREDICTED
+def _predictions(store: ImageStore, dataset: Dataset) -> list[Prediction]:
+    file, again = artifacts.PREDICTED, "Run `dvc repro`, which evaluates the images there are."
     predictions = read_table(file, Prediction)
     if len(predictions) != len(store):
         raise DataError(
-            f"{file}: {len(predictions)} predictions for the {len(store)} images of {store.folder}. "
-            "Run `dvc repro`, which evaluates the images there are."
+            f"{file}: {len(predictions)} predictions for the {len(store)} images of {store.folder}. {again}"
         )
+    check_split(store, np.array([entry.label for entry in predictions], np.int64), dataset, every_class=False)
+    for row, entry in enumerate(predictions):
+        if not (0 <= entry.predicted < len(dataset.classes) and 0 <= entry.confidence <= 1):
+            raise DataError(
+                f"{file}: row {row} says class {entry.predicted} with probability {entry.confidence}, expected a "
+                f"class from 0 to {len(dataset.classes) - 1} and a probability in [0, 1]. {again}"
+            )
     return predictions
 
 
@@ -247,7 +261,14 @@ def _located(explainer: Explainer, bundle: Bundle, store: ImageStore) -> tuple[E
 def _masks(store: ImageStore) -> ImageStore | None:
     """The masks of the test split, in the order of its images; None where the source has none."""
     folder = store.folder / artifacts.MASKS
-    return ImageStore(folder) if folder.is_dir() else None
+    if not folder.is_dir():
+        return None
+    masks = ImageStore(folder)
+    if (len(masks), *masks.image_shape) != (len(store), *store.image_shape[:2], 1):
+        raise DataError(
+            f"{folder}: {len(masks)} masks {masks.image_shape} for {len(store)} images {store.image_shape}. {REMAKE}"
+        )
+    return masks
 
 
 def _localise(folder: Path, gallery: Sequence[Explanation], masks: ImageStore, tracker: Tracker) -> None:

@@ -14,6 +14,7 @@ import torch
 from retinue.engine.loading import Batches
 from retinue.engine.reproducibility import draw_seed, seed_everything
 from retinue.images.preprocessing import Preprocessing
+from retinue.metrics.probabilities import is_constant, log_odds
 from retinue.models.network import Network, TrainingOutputs
 from retinue.pipeline.artifacts import Epoch
 from retinue.pipeline.errors import TrainingError
@@ -43,13 +44,13 @@ class TrainSettings(Checked, section="train"):
         gradient_clip_norm: largest L2 norm of all gradients together; None: no clipping.
     """
 
-    max_epochs: int = field(metadata=allowed(ge=1))
-    batch_size: int = field(metadata=allowed(ge=1))
-    eval_batch_size: int = field(metadata=allowed(ge=1))
+    max_epochs: int = field(metadata=allowed(ge=1, le=1_000_000))
+    batch_size: int = field(metadata=allowed(ge=1, le=1_000_000))
+    eval_batch_size: int = field(metadata=allowed(ge=1, le=1_000_000))
     precision: str = field(metadata=allowed(choices=PRECISIONS))
     channels_last: bool
     monitor: str = field(metadata=allowed(choices=MONITORS))
-    patience: int | None = field(metadata=allowed(ge=1))
+    patience: int | None = field(metadata=allowed(ge=1, le=1_000_000))
     label_smoothing: float = field(metadata=allowed(ge=0, lt=1))
     class_weights: str = field(metadata=allowed(choices=("none", "balanced")))
     gradient_clip_norm: float | None = field(metadata=allowed(gt=0))
@@ -92,6 +93,10 @@ class Classifier(L.LightningModule):
         class_weights: float (num_classes,) or None.
         val_labels: int64 (N,) of the whole validation split.
         seed: of the run.
+
+    Attributes:
+        history: a row of `Epoch` as a dict for each epoch that has ended.
+        is_constant: whether all validation images had the same scores in the last of them.
     """
 
     def __init__(
@@ -110,6 +115,7 @@ class Classifier(L.LightningModule):
         super().__init__()
         self.network = network
         self.history: list[dict[str, Any]] = []
+        self.is_constant = False
         self._compute, self._train_settings = forward, settings
         self._optimizer, self._schedule, self._groups = optimizer, schedule, groups
         self._val_labels, self._seed = val_labels, seed
@@ -173,6 +179,7 @@ class Classifier(L.LightningModule):
             self._end("the training loss is not finite")
         if not torch.isfinite(logits).all():
             self._end("a logit of the validation split is not finite")
+        self.is_constant = is_constant(log_odds(logits.double().cpu().numpy()))
         metrics = {"train/loss": loss / images, "train/accuracy_score": correct / images}
         metrics.update(validation_metrics(self._val_labels, logits))
         self.log_dict(metrics)
@@ -192,6 +199,7 @@ class Classifier(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = self.history
+        checkpoint["is_constant"] = self.is_constant
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = list(checkpoint["history"])

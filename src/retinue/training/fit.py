@@ -10,6 +10,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from retinue.pipeline.artifacts import SHARED_CACHE
 from retinue.pipeline.errors import TrainingError
+from retinue.pipeline.numbers import figure
 from retinue.training.checkpoints import (
     AtomicCheckpointIO,
     checkpoint_callback,
@@ -45,7 +46,7 @@ class Fit:
     """
 
     def __init__(self, plan: TrainPlan, prepared: PreparedNetwork, images: TrainingImages, data: TrainingData):
-        self._plan, self._prepared, self._data = plan, prepared, data
+        self._plan, self._prepared, self._images, self._data = plan, prepared, images, data
         self.classifier = prepared.classifier(plan, images, data.forward)
         self.check = FreezeCheck(prepared.network)
         self._folder = SHARED_CACHE / "train" / plan.fingerprint()
@@ -102,17 +103,24 @@ class Fit:
         """Loads the weights of the best epoch into the network; what the bundle says of the training.
 
         Raises:
-            TrainingError: the best epoch predicts one class only, or its weights are not what the freeze ledger says.
+            TrainingError: the best epoch gives all images the same scores, or its weights are not what the freeze
+                ledger says.
         """
         monitor = self._plan.train.monitor
         checkpoint = load_checkpoint(self._folder / "best.ckpt")
         self.classifier.load_state_dict(checkpoint["state_dict"])
         row = self.classifier.history[checkpoint["epoch"]]
-        if row["val_predicted_classes"] == 1:
+        if checkpoint["is_constant"]:
             raise TrainingError(
-                f"epoch {checkpoint['epoch'] + 1}, the best: the network predicts one class for every validation "
-                "image. Nothing was learnt: check the labels, lower optimizer.lr, train longer, or set "
-                "train.class_weights=balanced. Earlier results are untouched."
+                f"epoch {checkpoint['epoch'] + 1}, the best: all validation images get the same scores. Nothing was "
+                "learnt: check the labels, lower optimizer.lr or train longer. Earlier results are untouched."
+            )
+        predicted, classes = row["val_predicted_classes"], len(self._images.dataset.classes)
+        if predicted < classes:
+            print(
+                f"finding: epoch {checkpoint['epoch'] + 1}, the best, predicts {predicted} of {classes} classes on "
+                f"the validation split, at AUC {figure(row['val_auc_score'])}. train.class_weights=balanced weighs the "
+                "rare ones up."
             )
         self.check.check_result()
         return {

@@ -7,6 +7,7 @@ import numpy as np
 
 from retinue.engine.loading import StoredImages
 from retinue.engine.store import ImageStore
+from retinue.engine.stored_split import check_split
 from retinue.images.augmentation import Policy
 from retinue.images.preprocessing import Preprocessing
 from retinue.pipeline import artifacts
@@ -36,17 +37,25 @@ class TrainingImages:
 
     @classmethod
     def read(cls) -> "TrainingImages":
-        """Opens data/processed and data/augmented."""
-        folders = [artifacts.PROCESSED / "train"]
+        """Opens data/processed and data/augmented.
+
+        Raises:
+            DataError: a file is missing or damaged, or they do not belong together.
+        """
+        dataset = artifacts.read_dataset()
+        folders = [artifacts.PROCESSED / "train", artifacts.PROCESSED / "val"]
         if (artifacts.AUGMENTED / artifacts.MANIFEST).exists():
             folders.append(artifacts.AUGMENTED)
-        val = artifacts.PROCESSED / "val"
+        stores, labels = [ImageStore(folder) for folder in folders], [_labels(folder) for folder in folders]
+        for store, own in zip(stores, labels, strict=True):
+            check_split(store, own, dataset, every_class=store.folder != artifacts.AUGMENTED)
+        (train, val, *extra), (train_labels, val_labels, *extra_labels) = stores, labels
         return cls(
-            artifacts.read_dataset(),
-            [ImageStore(folder) for folder in folders],
-            np.concatenate([_labels(folder) for folder in folders]),
-            ImageStore(val),
-            _labels(val),
+            dataset,
+            [train, *extra],
+            np.concatenate([train_labels, *extra_labels]),
+            val,
+            val_labels,
             Policy.load(artifacts.POLICY),
         )
 

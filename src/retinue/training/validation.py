@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from retinue.metrics.curves import roc_area, roc_curve
-from retinue.metrics.probabilities import to_probs
+from retinue.metrics.probabilities import log_odds
 from retinue.training.losses import cross_entropy, predicted_classes
 
 MONITORS = ("val/log_loss", "val/accuracy_score", "val/auc_score")
@@ -27,9 +27,9 @@ def validation_metrics(labels: np.ndarray, logits: torch.Tensor) -> dict[str, fl
     """
     logits = logits.cpu().double()
     targets = torch.from_numpy(labels)
-    probs = to_probs(logits.numpy())
-    positives = [1] if probs.shape[1] == 2 else range(probs.shape[1])
-    areas = [roc_area(roc_curve(labels == c, probs[:, c])) for c in positives]
+    scores = log_odds(logits.numpy())
+    positives = [1] if scores.shape[1] == 2 else range(scores.shape[1])
+    areas = [roc_area(roc_curve(labels == c, scores[:, c])) for c in positives]
     return {
         "val/log_loss": cross_entropy(logits, targets).item(),
         "val/accuracy_score": (predicted_classes(logits) == targets).double().mean().item(),
