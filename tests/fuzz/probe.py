@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 TIME_LIMIT_S = 20.0
-"""What takes longer hangs: the process is ended. Other work on the machine is in it, so it is more than `SLOW_S`."""
+"""What takes longer, half of it computing or all of it asleep, hangs: the process is ended."""
 
 SLOW_S = 2.0
 """Seconds of the processor that one input may take."""

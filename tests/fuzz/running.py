@@ -56,14 +56,23 @@ class Worker:
 
     def __init__(self, task: Task, folder: Path):
         self.task, self._folder, self._board = task, folder, Board()
+        self._seen = (-1, 0.0)
         folder.mkdir()
         self._process = multiprocessing.get_context("fork").Process(target=_work, args=(task, folder, self._board))
         self._process.start()
 
     def ended(self) -> bool:
-        """Whether the process has ended; one that hangs is killed."""
-        _, begun, _ = self._board.look()
-        if begun and time.monotonic() - begun > TIME_LIMIT_S and self._process.pid is not None:
+        """Whether the process has ended; one that hangs, computing or asleep, is killed."""
+        if not self._process.is_alive():
+            return True
+        assert self._process.pid is not None
+        number, begun, _ = self._board.look()
+        asleep, seconds = _usage(self._process.pid)
+        if number != self._seen[0]:
+            self._seen = number, seconds
+        late = begun and time.monotonic() - begun > TIME_LIMIT_S
+        # a process that has to wait for the processor does not hang
+        if late and (asleep or seconds - self._seen[1] > TIME_LIMIT_S / 2):
             os.kill(self._process.pid, signal.SIGKILL)
             self._process.join()
         return not self._process.is_alive()
@@ -125,6 +134,15 @@ def run(tasks: list[Task], jobs: int, show: Callable[[str, int], None]) -> dict[
                 if rest is not None:
                     waiting.insert(0, rest)
     return found
+
+
+def _usage(pid: int) -> tuple[bool, float]:
+    """Whether a process sleeps, and the seconds of the processor that it has had."""
+    try:
+        state, *numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return False, 0.0
+    return state == "S", sum(map(int, numbers[10:12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _ended(running: list[Worker]) -> Iterator[Worker]:
