@@ -19,6 +19,7 @@ from retinue.models.mlp import MLP
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Dataset
 from retinue.training.checkpoints import load_checkpoint
+from retinue.transfer import weights as own_weights
 from retinue.transfer.weights import WeightsSettings, load_weights
 
 _DIGEST = "0123456789abcdef"
@@ -191,12 +192,14 @@ def _make_download(folder: Path) -> Any:
     torch.hub.set_dir(str(folder / "hub"))
     server = _Answers()
     url = f"http://127.0.0.1:{server.port}/w.pth"
+    kind = getattr(own_weights, "DownloadSettings", None)
+    limits = [] if kind is None else [kind(timeout_s=1, total_timeout_s=2, max_gb=0.001)]
     settings = WeightsSettings(name="url", path=None, url=url, sha256=_DIGEST, inputs="x")
 
     def read(data: bytes) -> None:
         server.data = data.replace(b"PORT", str(server.port).encode())
         try:
-            settings.fetch()
+            settings.fetch(*limits)
             raise AssertionError("taken over without its digest")
         finally:
             left = [path.name for path in folder.glob("hub/checkpoints/*") if path.suffix != ".lock"]
