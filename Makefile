@@ -8,7 +8,9 @@ READY := .venv/.ready
 
 PARITY := .venv/parity
 
-.PHONY: run test test-slow test-parity check format compose deps settings benchmarks lock clean
+FUZZ ?=
+
+.PHONY: run test test-slow test-parity fuzz check format compose deps settings benchmarks lock clean
 
 run: $(READY)
 	dvc repro
@@ -24,6 +26,10 @@ test-slow: $(READY)
 
 test-parity: $(READY) $(PARITY)/.ready
 	RETINUE_PARITY=$(PARITY) pytest tests/parity
+
+# A million random inputs for all readers, or as FUZZ says: make fuzz FUZZ='--targets image --inputs 10000 --seed 1'.
+fuzz: $(READY)
+	python -m tests.fuzz $(FUZZ)
 
 # Not into the environment: the published torchvision does not import on the CPU build of torch, and breaks Lightning.
 $(PARITY)/.ready: tests/parity/requirements.txt | $(READY)

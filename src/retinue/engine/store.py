@@ -10,6 +10,7 @@ import errno
 import math
 import os
 import shutil
+import tokenize
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,11 +18,24 @@ import numpy as np
 
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.numbers import short
+from retinue.pipeline.settings import first_line
 
 SHARD_BYTES = 256 * 2**20
 
 REMAKE = "Delete the folder and run `dvc repro`."
 """What to do about a store that is damaged."""
+
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    SyntaxError,
+    EOFError,
+    RecursionError,
+    MemoryError,
+    tokenize.TokenError,
+)
+"""What NumPy raises for the header of a damaged file, which it evaluates as Python's literals."""
 
 
 class RowFile:
@@ -46,8 +60,8 @@ class RowFile:
                 self._offset = file.tell()
         except FileNotFoundError as error:
             raise DataError(f"{path}: no such file. The stage that writes it has not run; run `dvc repro`.") from error
-        except (ValueError, SyntaxError, EOFError, RecursionError) as error:
-            raise DataError(f"{path}: not a .npy file ({error}). Delete it and run `dvc repro`.") from error
+        except _UNREADABLE as error:
+            raise DataError(f"{path}: not a .npy file ({first_line(error)}). Delete it and run `dvc repro`.") from error
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}). Delete it and run `dvc repro`.") from error
         if fortran or dtype.hasobject or not shape or min(shape) < 0:
@@ -161,7 +175,6 @@ class ImageStore:
         height, width, channels = self._shards[0].shape[1:]
         self.image_shape = (height, width, channels)
 
-    @classmethod
     def create(cls, folder: Path, count: int, image_shape: tuple[int, int, int]) -> "ImageStore":
         """Makes a store of `count` black images of `image_shape` (H, W, C) and opens it for writing."""
         per_shard = max(1, SHARD_BYTES // int(np.prod(image_shape)))
