@@ -175,6 +175,7 @@ class ImageStore:
         height, width, channels = self._shards[0].shape[1:]
         self.image_shape = (height, width, channels)
 
+    @classmethod
     def create(cls, folder: Path, count: int, image_shape: tuple[int, int, int]) -> "ImageStore":
         """Makes a store of `count` black images of `image_shape` (H, W, C) and opens it for writing."""
         per_shard = max(1, SHARD_BYTES // int(np.prod(image_shape)))
