@@ -38,10 +38,9 @@ _UNREADABLE = (  # what Pillow's readers raise on damaged files
     LookupError,
     ArithmeticError,
     TypeError,
-    NotImplementedError,
+    RuntimeError,
     EOFError,
     MemoryError,
-    RecursionError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
@@ -162,9 +161,9 @@ def _open(data: bytes, limits: Limits) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:  # its message holds a memory address
-        raise DataError(what_it_is(data)) from error
+        raise DataError(what_it_is(data) or "not an image, or damaged at its beginning") from error
     except _UNREADABLE as error:
-        raise DataError(f"cannot be decoded: {error}") from error
+        raise DataError(what_it_is(data) or f"cannot be decoded: {error}") from error
     if 0 in image.size:
         raise DataError(f"an image of {image.width} x {image.height} px")
     limits.check_structure(Structure(frames=getattr(image, "n_frames", 1) if image.format in _COUNTED else 1))

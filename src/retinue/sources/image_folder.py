@@ -28,7 +28,7 @@ def _split_folders_differ(train_folder: str | None, val_folder: str | None, test
 
 
 @dataclass(frozen=True)
-class ImageFolder(Source, Limits):
+class ImageFolder(Limits, Source):
     """Images below `path`; the image id is the path below it, with `/`.
 
     Without a CSV, the layout is path/<class>/…/<file> or, where one of the split folders exists,
