@@ -10,7 +10,6 @@ from PIL import Image
 
 from compositions import compose
 from retinue.images.decoding import decode, examine
-from retinue.images.jpeg_markers import jpeg_coefficient_bytes, jpeg_metadata_bytes, jpeg_scans
 from retinue.images.limits import USUAL_LIMITS, Limits
 from retinue.images.structure import structure_of
 from retinue.pipeline.errors import DataError, SettingsError
@@ -74,19 +73,19 @@ def test_pictures_are_counted_without_decoding_them() -> None:
     for file_format in ("GIF", "PNG", "TIFF"):
         others = [COLOUR.rotate(angle) for angle in (90, 180)]
         assert structure_of(saved(COLOUR, file_format, save_all=True, append_images=others)).frames == 3
-    assert structure_of(saved(COLOUR, "PNG")) == (1, 1, 0)
+    assert structure_of(saved(COLOUR, "PNG")) == (1, 1, 0, 0)
     chunks = [(b"tEXt", b"Comment\0" + b"x" * 92)] * 3
     assert structure_of(png(4, 4, 8, 0, *chunks, pixels=b"")).metadata_bytes == 300
 
 
 def test_scans_and_metadata_of_a_jpeg_are_read_from_its_markers() -> None:
     plain, progressive = saved(COLOUR, "JPEG"), saved(COLOUR, "JPEG", progressive=True)
-    assert [len(jpeg_scans(data)) for data in (plain, progressive, jpeg_with_scans(40))] == [1, 10, 40]
+    assert [structure_of(data).scans for data in (plain, progressive, jpeg_with_scans(40))] == [1, 10, 40]
     commented = saved(COLOUR, "JPEG", comment=b"x" * 1000)
-    assert jpeg_metadata_bytes(commented) - jpeg_metadata_bytes(plain) == 1000
-    assert jpeg_coefficient_bytes(plain) == 0
+    assert structure_of(commented).metadata_bytes - structure_of(plain).metadata_bytes == 1000
+    assert structure_of(plain).coefficient_bytes == 0
     # 7 × 5 units of 16 × 16 px, each with 4 blocks of luma and 2 of colour, 64 coefficients of 2 bytes.
-    assert jpeg_coefficient_bytes(progressive) == 7 * 5 * 6 * 128
+    assert structure_of(progressive).coefficient_bytes == 7 * 5 * 6 * 128
 
 
 def sparse(path: Path, size: int, start: bytes = b"") -> None:
