@@ -1,6 +1,7 @@
 """Images: what holds for any file, any shape and any set of labels."""
 
 import io
+import re
 from collections import Counter
 
 import numpy as np
@@ -27,7 +28,7 @@ def encoded(image: np.ndarray, file_format: str, **options: object) -> bytes:
 
 FILES = [
     encoded(np.random.default_rng(0).integers(0, 256, (24, 20, 3), dtype=np.uint8), file_format)
-    for file_format in ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
+    for file_format in ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "AVIF", "GIF", "PPM")
 ]
 
 
@@ -49,7 +50,7 @@ def test_a_damaged_file_is_an_image_or_a_data_error(
     found, reason = examined(damaged)
     if found is None:
         assert reason
-        assert "0x" not in reason, "an address in memory changes from run to run"
+        assert not re.search("0x[0-9a-f]{5}", reason), "an address in memory changes from run to run"
         return
     image = decode(damaged, channels=channels)
     assert image.shape == (found.height, found.width, channels)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from retinue.images import decoding
 from retinue.images.decoding import FORMATS, decode, examine, to_channels
 from retinue.pipeline.errors import DataError
 
@@ -141,7 +142,6 @@ KINDS = {
     "16 bits, big endian": (encoded(SIXTEEN.astype(">u2"), "TIFF"), (200, 200, 200)),
     "16 bits, transparent": (encoded(SIXTEEN, "PNG", transparency=200 * 257), (255, 255, 255)),
     "16 bits, PGM": (b"P5\n4 4\n65535\n" + SIXTEEN.astype(">u2").tobytes(), (200, 200, 200)),
-    "32 bits within 16": (encoded(SIXTEEN.astype(np.int32), "TIFF"), (200, 200, 200)),
     "GIF": (encoded(Image.new("P", (4, 4), 0), "GIF"), (0, 0, 0)),
     "BMP": (encoded(np.full((4, 4, 3), (1, 2, 3), np.uint8), "BMP"), (1, 2, 3)),
 }
@@ -204,15 +204,45 @@ def test_a_format_that_is_not_accepted_is_refused_by_name() -> None:
         examine(data, ["JPEG", "PNG"])
 
 
-def test_pixels_without_black_and_white_are_refused() -> None:
-    assert "floating-point" in reason(encoded(np.ones((4, 4), np.float32), "TIFF"))
-    assert "from -1 to 5" in reason(encoded(np.array([[-1, 5]], np.int32), "TIFF"))
+def test_what_is_known_and_not_read_is_named_with_what_to_do() -> None:
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64)
+    assert reason(heic).startswith("a HEIC file, which is not read here; convert it to JPEG or PNG: export it as JPEG")
+    assert reason(b"\xff\x0a" + bytes(64)) == "a JPEG XL file, which is not read here; convert it to JPEG or PNG"
 
 
-def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = encoded(scene(), "PNG")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    assert "exceeds limit" in reason(data)
+def test_avif_is_read_as_it_was_written() -> None:
+    for options in ({"quality": 95}, {"quality": 95, "subsampling": "4:4:4"}):
+        data = encoded(scene(), "AVIF", speed=8, **options)
+        assert examine(data) == (80, 48, "RGB", "AVIF")
+        assert np.abs(decode(data, channels=3).astype(int) - scene()).mean() < 3
+        with pytest.raises(DataError, match="a AVIF file; accepted formats are JPEG"):
+            examine(data, ["JPEG"])
+
+
+def test_what_a_decoder_warns_of_is_the_reason_and_nothing_else_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    data = jpeg(scene(192, 320))
+    at = len(data) // 2
+    assert reason(data[:at] + data[at + 500 :]).startswith("cannot be decoded: Corrupt JPEG data")
+    assert reason(data[:at] + b"\xff\xd9") == "cannot be decoded: Corrupt JPEG data: premature end of data segment"
+    assert reason(data[:-2]) == "cannot be decoded: Premature end of JPEG file"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_unusual_sampling_of_colours_is_left_to_pillow() -> None:
+    data = bytearray(encoded(np.full((24, 24, 3), 90, np.uint8), "JPEG", subsampling=0))
+    data[data.index(b"\xff\xc0") + 11] = 0x31  # three times as many samples of luma across: an even surface stays even
+    coded = bytes(data)
+    seen = seen_by_pillow(coded, "RGB")
+    assert np.array_equal(decode(coded, channels=3), seen)
+    assert examine(coded)[:2] == (24, 24)
+
+
+def test_a_large_image_is_decoded_in_bands_to_the_same_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    rgba = np.dstack([scene(), np.full((48, 80), 77, np.uint8)])
+    files = [encoded(rgba, "PNG"), encoded(scene()[:, :, 0].astype(np.uint16) * 257, "PNG"), palette(1)]
+    whole = [decode(data, channels=3) for data in files]
+    monkeypatch.setattr(decoding, "_PIXELS_AT_ONCE", 240)  # 3 rows of 80 px
+    assert all(np.array_equal(decode(data, channels=3), seen) for data, seen in zip(files, whole, strict=True))
 
 
 def test_a_damaged_exif_block_does_not_cost_the_picture() -> None:

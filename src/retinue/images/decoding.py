@@ -18,7 +18,7 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from retinue.images.foreign import what_it_is
-from retinue.images.jpeg_markers import has_zeroed_block, jpeg_coefficient_bytes
+from retinue.images.jpeg_markers import has_zeroed_block
 from retinue.images.levels import Levels, check_declared_depth, levels_of, to_gray_levels
 from retinue.images.limits import USUAL_LIMITS, Limits
 from retinue.images.strips import check_strips, largest_strip_bytes
@@ -38,10 +38,9 @@ _UNREADABLE = (  # what Pillow's readers raise on damaged files
     LookupError,
     ArithmeticError,
     TypeError,
-    NotImplementedError,
+    RuntimeError,
     EOFError,
     MemoryError,
-    RecursionError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
@@ -90,7 +89,7 @@ def examine(
         raise DataError(f"a {image.format} file; accepted formats are {', '.join(formats)}")
     mode, name = image.mode, str(image.format)
     # At an eighth: all codes are read, which is where damage shows, and few pixels are made of them.
-    if name in _JPEGS and _jpeg_pixels(data, image, 1, 8, limits) is not None:
+    if name in _JPEGS and _jpeg_pixels(data, image, 1, 8) is not None:
         width, height = image.size
         return Examined(*((height, width) if _orientation(image) >= 5 else (width, height)), mode, name)
     height, width = _decode_with_pillow(data, image, 3, white, limits).shape[:2]
@@ -127,8 +126,8 @@ def decode(
     image = _open(data, limits)
     if image.format in _JPEGS:
         is_checked_only = image.mode not in ("L", "RGB")  # libjpeg leaves CMYK as it is stored, often inverted
-        factor = 8 if is_checked_only else _reduction(image.size, shorter_side)
-        pixels = _jpeg_pixels(data, image, channels, factor, limits)
+        factor = 8 if is_checked_only else _jpeg_reduction(image.size, shorter_side)
+        pixels = _jpeg_pixels(data, image, channels, factor)
         if pixels is not None and not is_checked_only:
             return _upright(pixels, _orientation(image))
     return _decode_with_pillow(data, image, channels, white, limits)
@@ -158,17 +157,19 @@ def _open(data: bytes, limits: Limits) -> Image.Image:
     if not data:
         raise DataError("an empty file")
     limits.check_file(len(data))
-    limits.check_structure(structure_of(data))
+    structure = structure_of(data)
+    limits.check_structure(structure)
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:  # its message holds a memory address
-        raise DataError(what_it_is(data)) from error
+        raise DataError(what_it_is(data) or "not an image, or damaged at its beginning") from error
     except _UNREADABLE as error:
-        raise DataError(f"cannot be decoded: {error}") from error
+        raise DataError(what_it_is(data) or f"cannot be decoded: {error}") from error
     if 0 in image.size:
         raise DataError(f"an image of {image.width} x {image.height} px")
     limits.check_structure(Structure(frames=getattr(image, "n_frames", 1) if image.format in _COUNTED else 1))
     limits.check_pixels(image.size)
+    limits.check_memory(image.size, len(data) + structure.coefficient_bytes)
     return image
 
 
@@ -178,7 +179,7 @@ def _pillow_bytes(image: Image.Image) -> int:
     return image.width * image.height * per_px + (largest_strip_bytes(image) if image.format == "TIFF" else 0)
 
 
-def _jpeg_pixels(data: bytes, image: Image.Image, channels: int, factor: int, limits: Limits) -> np.ndarray | None:
+def _jpeg_pixels(data: bytes, image: Image.Image, channels: int, factor: int) -> np.ndarray | None:
     """The pixels of a JPEG as stored, reduced by `factor`: uint8 (H, W, channels).
 
     Returns:
@@ -188,7 +189,6 @@ def _jpeg_pixels(data: bytes, image: Image.Image, channels: int, factor: int, li
     Raises:
         DataError: the decoder warns of damage, or there is damage of a kind that it does not see.
     """
-    limits.check_memory(image.size, len(data) + jpeg_coefficient_bytes(data))
     if has_zeroed_block(data):
         raise DataError("cannot be decoded: a stretch of its coded pixels was overwritten with zeros")
     width, height = (-(-side // factor) if factor > 1 else 0 for side in image.size)
@@ -203,7 +203,7 @@ def _jpeg_pixels(data: bytes, image: Image.Image, channels: int, factor: int, li
         raise DataError("cannot be decoded: it takes more memory than there is") from error
 
 
-def _reduction(size: tuple[int, int], shorter_side: int | None) -> int:
+def _jpeg_reduction(size: tuple[int, int], shorter_side: int | None) -> int:
     """The largest factor that leaves the shorter side of an image of `size` as long as it is needed."""
     fitting = (factor for factor in _REDUCTIONS if shorter_side is not None and min(size) // factor >= shorter_side)
     return next(fitting, 1)

@@ -8,7 +8,8 @@ _KNOWN_STARTS = {  # files that people take for images: first bytes, and what to
     b"8BPS": f"a Photoshop file (PSD), which {_NOT_READ}",
     b"<svg": f"an SVG drawing, which {_NOT_READ}",
 }
-_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}
+_LONGEST_BOX = 256
 _HEIC = (
     f"a HEIC file, which {_NOT_READ}: export it as JPEG, or set the telephone to take JPEG (iPhone: Settings, Camera, "
     "Formats, Most Compatible)"
@@ -16,8 +17,9 @@ _HEIC = (
 
 
 def what_it_is(data: bytes) -> str:
-    """The reason why a file is quarantined that no reader of images knows: its format, where its first bytes tell."""
-    if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
-        return _HEIC
-    known = (reason for start, reason in _KNOWN_STARTS.items() if data.startswith(start))
-    return next(known, "not an image, or damaged at its beginning")
+    """The reason why a file is quarantined that is of a known format which is not read here; "" for another file."""
+    if data[4:8] == b"ftyp":
+        box = data[8 : min(int.from_bytes(data[:4], "big"), _LONGEST_BOX)]
+        brands = {box[at : at + 4] for at in range(0, len(box), 4)}
+        return _HEIC if brands & _HEIC_BRANDS else ""
+    return next((reason for start, reason in _KNOWN_STARTS.items() if data.startswith(start)), "")

@@ -1,8 +1,9 @@
 """The markers of a JPEG file (ITU-T T.81, annex B), read without decoding anything."""
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 JPEG_START = b"\xff\xd8\xff"
 
@@ -10,11 +11,11 @@ _HUFFMAN_TABLES, _START_OF_SCAN, _END, _COMMENT = 0xC4, 0xDA, 0xD9, 0xFE
 _FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 _WITHOUT_PAYLOAD = {0x01, *range(0xD0, 0xD9)}
-_BEHIND_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_IN_SCAN = [0x00, *range(0xD0, 0xD8), 0xFF]  # behind FF: a coded FF, a restart, and FF that fills up
 _LONGEST_ZEROS = 256
 
 
-class _Segment(NamedTuple):
+class JpegSegment(NamedTuple):
     """A marker, its payload, and the coded pixels that follow where it starts a scan."""
 
     marker: int
@@ -35,9 +36,14 @@ class JpegScan(NamedTuple):
     zeros_code: tuple[int, ...]
 
 
-def _segments(data: bytes) -> Iterator[_Segment]:
+def jpeg_segments(data: bytes) -> list[JpegSegment]:
     """The segments up to the end of the first picture; fewer where the file breaks off."""
+    return list(_segments(data))
+
+
+def _segments(data: bytes) -> Iterator[JpegSegment]:
     view, at = memoryview(data), 2
+    ends = _ends_of_scans(data)
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF or marker in _WITHOUT_PAYLOAD:
@@ -48,17 +54,26 @@ def _segments(data: bytes) -> Iterator[_Segment]:
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         following = end
         if marker == _START_OF_SCAN:
-            found = _BEHIND_SCAN.search(data, end)
-            following = found.start() if found else len(data)
-        yield _Segment(marker, data[at + 4 : end], view[end:following])
+            found = int(np.searchsorted(ends, end))
+            following = int(ends[found]) if found < len(ends) else len(data)
+        yield JpegSegment(marker, data[at + 4 : end], view[end:following])
         at = following
 
 
-def jpeg_scans(data: bytes) -> list[JpegScan]:
-    """The scans of the first picture, in the order of the file."""
+def _ends_of_scans(data: bytes) -> np.ndarray:
+    """Where a scan that starts before it would end: positions of FF with a byte behind it that no scan has there."""
+    numbers = np.frombuffer(data, np.uint8)
+    at = np.flatnonzero(numbers[:-1] == 0xFF)
+    is_end = np.ones(256, bool)
+    is_end[_IN_SCAN] = False
+    return at[is_end[numbers[at + 1]]]
+
+
+def jpeg_scans(segments: Sequence[JpegSegment]) -> list[JpegScan]:
+    """The scans of a picture, in the order of the file."""
     zeros: dict[int, int] = {}
     scans = []
-    for marker, payload, coded in _segments(data):
+    for marker, payload, coded in segments:
         if marker == _HUFFMAN_TABLES:
             zeros |= _codes_of_zeros(payload)
         elif marker == _START_OF_SCAN and payload:
@@ -81,9 +96,9 @@ def _codes_of_zeros(payload: bytes) -> dict[int, int]:
     return found
 
 
-def jpeg_metadata_bytes(data: bytes) -> int:
-    """Bytes of the application segments (EXIF, colour profile and the like) and comments of the first picture."""
-    return sum(len(s.payload) for s in _segments(data) if 0xE0 <= s.marker <= 0xEF or s.marker == _COMMENT)
+def jpeg_metadata_bytes(segments: Sequence[JpegSegment]) -> int:
+    """Bytes of the application segments (EXIF, colour profile and the like) and comments."""
+    return sum(len(s.payload) for s in segments if 0xE0 <= s.marker <= 0xEF or s.marker == _COMMENT)
 
 
 def has_zeroed_block(data: bytes) -> bool:
@@ -97,15 +112,14 @@ def has_zeroed_block(data: bytes) -> bool:
     zeros = bytes(_LONGEST_ZEROS)
     if zeros not in data:
         return False
-    return any(any(scan.zeros_code) and zeros in bytes(scan.coded) for scan in jpeg_scans(data))
+    return any(any(scan.zeros_code) and zeros in bytes(scan.coded) for scan in jpeg_scans(jpeg_segments(data)))
 
 
-def jpeg_coefficient_bytes(data: bytes) -> int:
+def jpeg_coefficient_bytes(segments: Sequence[JpegSegment]) -> int:
     """Memory in which a decoder holds all coefficients of a progressive JPEG or one with several scans; 0 for others.
 
     Two bytes for each sample of each component, whole units of the most finely sampled one (annex A.2).
     """
-    segments = list(_segments(data))
     frame = next((s for s in segments if s.marker in _FRAMES), None)
     several = sum(s.marker == _START_OF_SCAN for s in segments) > 1
     if frame is None or len(frame.payload) < 9 or not (several or frame.marker in _PROGRESSIVE):

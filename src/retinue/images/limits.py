@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from retinue.images.structure import Structure
 from retinue.pipeline.errors import DataError
+from retinue.pipeline.numbers import significant
 from retinue.pipeline.ranges import Checked, allowed
 
 _MB = 10**6
@@ -78,7 +79,7 @@ class Limits(Checked, section="source"):
 
     def _check(self, name: str, found: float, unit: str) -> None:
         if found > (most := getattr(self, name)):
-            raise DataError(f"{found:,.6g} {unit}; source.{name} allows {most:g}")
+            raise DataError(f"{significant(found)} {unit}; source.{name} allows {significant(most)}")
 
 
 USUAL_LIMITS = Limits(

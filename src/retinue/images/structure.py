@@ -5,7 +5,13 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from retinue.images.jpeg_markers import JPEG_START, jpeg_metadata_bytes, jpeg_scans
+from retinue.images.jpeg_markers import (
+    JPEG_START,
+    jpeg_coefficient_bytes,
+    jpeg_metadata_bytes,
+    jpeg_scans,
+    jpeg_segments,
+)
 from retinue.pipeline.errors import DataError
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -34,11 +40,19 @@ _GIF_EXTENSION, _GIF_PICTURE = 0x21, 0x2C
 
 
 class Structure(NamedTuple):
-    """Counts of one file: pictures (frames or pages), scans of a JPEG, and bytes that are not of the picture."""
+    """Counts of one file.
+
+    Attributes:
+        frames: pictures, be they frames or pages.
+        scans: passes over the picture of a JPEG.
+        metadata_bytes: of the file, those that are not of a picture.
+        coefficient_bytes: memory in which a decoder holds the coefficients of a JPEG of several scans.
+    """
 
     frames: int = 1
     scans: int = 1
     metadata_bytes: int = 0
+    coefficient_bytes: int = 0
 
 
 def structure_of(data: bytes) -> Structure:
@@ -48,7 +62,8 @@ def structure_of(data: bytes) -> Structure:
         DataError: a PNG chunk is damaged or cut off, or the pages of a TIFF lie outside it or lead in a circle.
     """
     if data.startswith(JPEG_START):
-        return Structure(scans=len(jpeg_scans(data)), metadata_bytes=jpeg_metadata_bytes(data))
+        segments = jpeg_segments(data)
+        return Structure(1, len(jpeg_scans(segments)), jpeg_metadata_bytes(segments), jpeg_coefficient_bytes(segments))
     if data.startswith(_PNG_START):
         return _png(data)
     if data[:6] in (b"GIF87a", b"GIF89a"):

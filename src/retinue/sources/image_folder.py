@@ -53,7 +53,7 @@ def _labels_are_watched(labels_csv: str | None) -> Fault | None:
 
 
 @dataclass(frozen=True)
-class ImageFolder(Source, Limits):
+class ImageFolder(Limits, Source):
     """Images below `path`; the image id is the path below it, with `/`.
 
     Without a CSV, the layout is path/<class>/…/<file> or, where one of the split folders exists,

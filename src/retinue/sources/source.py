@@ -74,7 +74,7 @@ class Source(Checked, ABC, section="source"):
         """
 
     def white_value(self) -> float | None:
-        """Of images with more than 8 bits a sample, the value that is white; None: what each file declares."""
+        """The value that is white in images of more than 8 bits a sample; None: what each file declares."""
         return None
 
     def limits(self) -> Limits:
