@@ -82,9 +82,8 @@ class InputSnapshot(NamedTuple):
         if self.params is None:
             return
         now = load_params()
-        before, after = (
-            dict(_settings_below({name: each.get(name) for name in self.params})) for each in (self.params, now)
-        )
+        before = dict(_settings_below(self.params))
+        after = dict(_settings_below({name: now[name] for name in self.params if name in now}))
         for key in [*before, *(key for key in after if key not in before)]:
             old, new = (shown(each[key]) if key in each else _NOTHING for each in (before, after))
             if old != new or before.get(key) != after.get(key):
@@ -146,9 +145,12 @@ def _change(before: FileState | None, after: FileState | None) -> str:
 
 
 def _settings_below(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Full name and value of every setting below `value`; a list is one value."""
-    if not isinstance(value, Mapping) or not value:
+    """Full name and value of every setting below `value`; a list of plain values is one value."""
+    if isinstance(value, Mapping) and value:
+        for name, each in value.items():
+            yield from _settings_below(each, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list) and any(isinstance(each, Mapping | list) for each in value):
+        for index, each in enumerate(value):
+            yield from _settings_below(each, f"{key}[{index}]")
+    else:
         yield key, value
-        return
-    for name, each in value.items():
-        yield from _settings_below(each, f"{key}.{name}" if key else str(name))
