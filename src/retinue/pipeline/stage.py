@@ -73,7 +73,7 @@ def main(name: str, run: Callable[[Settings, Tracker], None], sections: Sequence
         with lock(name):
             _remove_leftovers(name, {stage: paths.outs for stage, paths in stages.items()})
             params = None if overrides else {section: values[section] for section in sections}
-            snapshot = InputSnapshot.take(params, stages[name].deps)
+            snapshot = InputSnapshot.take(params, stages[name].deps if name in stages else ())
             with track(name, settings) as tracker:
                 run(settings, tracker)
                 snapshot.check()
