@@ -1,5 +1,6 @@
 """What changes while a stage runs never enters dvc.lock beside a result that has not seen it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -92,6 +93,8 @@ def manifest(project: Project) -> int:
 def test_settings_replaced_during_a_repro_are_not_recorded(paused: Project) -> None:
     with while_paused(paused, "dvc", "repro", "acquire") as repro:
         before = (paused.path / "params.yaml").read_bytes()
+        at_work = json.loads((paused.path / ".dvc/tmp/rwlock").read_text("utf-8"))["write"]
+        assert [Path(path).name for path in at_work] == ["raw"]  # what compose goes by between two stages
         refused = paused.run(sys.executable, "-m", "retinue.cli", "compose", check=False)
         assert refused.returncode == 1
         pid = paused.stage_pid("acquire")

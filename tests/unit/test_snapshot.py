@@ -58,6 +58,20 @@ def test_every_change_is_told_with_both_versions(
     ]
 
 
+def test_lists_of_sections_are_told_by_their_entries_and_a_lost_section_by_its_settings(place: Path) -> None:
+    transforms = [{"name": "Affine", "p": 0.9}, {"name": "HorizontalFlip", "p": 0.5}]
+    before = InputSnapshot.take({"augment": {"transforms": transforms}, "seed": 0}, [])
+    Path("params.yaml").write_text("augment: {transforms: [{name: Affine, p: 0.8}]}\n")
+    with pytest.raises(DataError) as told:
+        before.check()
+    assert str(told.value).splitlines()[1:-1] == [
+        "  params.yaml: augment.transforms[0].p: 0.9 -> 0.8",
+        "  params.yaml: augment.transforms[1].name: 'HorizontalFlip' -> nothing",
+        "  params.yaml: augment.transforms[1].p: 0.5 -> nothing",
+        "  params.yaml: seed: 0 -> nothing",
+    ]
+
+
 def test_of_many_changes_some_are_told(place: Path) -> None:
     before = taken()
     for index in range(1000):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from retinue.pipeline import stage
 from retinue.pipeline.artifacts import RawImage, Sample
 from retinue.pipeline.errors import DataError, RetinueError, SettingsError
 from retinue.pipeline.files import (
@@ -117,6 +118,18 @@ def test_a_dvc_between_two_commands_is_at_work_and_a_killed_one_is_not(
     record.write_text(json.dumps({"write": {"data/raw": {"pid": os.getpid(), "cmd": "dvc repro"}}}))
     with pytest.raises(RetinueError, match=rf"`dvc repro` \(pid {os.getpid()}\) is running"):
         refuse_while_running()
+
+
+def test_a_half_written_folder_of_a_stage_that_runs_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("data/augmented.partial", "models.partial", "report.partial"):
+        Path(name).mkdir(parents=True)
+    outs = {"augment": ["data/augmented"], "train": ["models"], "report": ["report"]}
+    with lock("train"), lock("augment"):
+        stage._remove_leftovers("augment", outs)
+    assert [path for path in ("data/augmented", "models", "report") if Path(f"{path}.partial").exists()] == ["models"]
 
 
 def test_half_written_folders_are_removed_beside_what_stages_write(tmp_path: Path) -> None:

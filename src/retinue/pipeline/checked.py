@@ -111,9 +111,10 @@ def _expanded(path: Path) -> Path:
 def _unread_sections(stage: str, values: Mapping[str, Any]) -> set[str]:
     """The sections that name inputs which dvc.yaml does not give to `stage`; none where a setting it needs is wrong."""
     try:
-        deps = declared(values)[stage].deps
+        stages = declared(values)
     except SettingsError:
         return set()
+    deps = stages[stage].deps if stage in stages else ()
     named = {name: section["inputs"] for name, section in values.items() if _names_inputs(section)}
     return {name for name, inputs in named.items() if inputs not in deps}
 

@@ -82,7 +82,8 @@ class InputSnapshot(NamedTuple):
         if self.params is None:
             return
         now = load_params()
-        before, after = (dict(_leaves({name: each.get(name) for name in self.params})) for each in (self.params, now))
+        before = dict(_settings_below(self.params))
+        after = dict(_settings_below({name: now[name] for name in self.params if name in now}))
         for key in [*before, *(key for key in after if key not in before)]:
             old, new = (shown(each[key]) if key in each else _NOTHING for each in (before, after))
             if old != new or before.get(key) != after.get(key):
@@ -102,13 +103,13 @@ def states_of(dep: str) -> dict[str, FileState]:
 
     What file managers leave behind is left out: no stage reads it, and it comes and goes by itself.
     """
-    states = {path: state for path in files_below(dep, with_litter=False) if (state := _state(path)) is not None}
+    states = {path: state for path in files_below(dep, with_litter=False) if (state := _file_state(path)) is not None}
     if sum(state.size_bytes for state in states.values()) > _HASHED_BYTES:
         return states
     return {path: state._replace(digest=_digest(path)) for path, state in states.items()}
 
 
-def _state(path: str) -> FileState | None:
+def _file_state(path: str) -> FileState | None:
     """The state of a file; None where it has just gone."""
     for look in (os.stat, os.lstat):  # the second for a link that leads nowhere
         try:
@@ -143,10 +144,13 @@ def _change(before: FileState | None, after: FileState | None) -> str:
     return f"replaced or written to ({figure(after.size_bytes)} B before and after)"
 
 
-def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Full name and value of every setting below `value`; a list is one value."""
-    if not isinstance(value, Mapping) or not value:
+def _settings_below(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Full name and value of every setting below `value`; a list of plain values is one value."""
+    if isinstance(value, Mapping) and value:
+        for name, each in value.items():
+            yield from _settings_below(each, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list) and any(isinstance(each, Mapping | list) for each in value):
+        for index, each in enumerate(value):
+            yield from _settings_below(each, f"{key}[{index}]")
+    else:
         yield key, value
-        return
-    for name, each in value.items():
-        yield from _leaves(each, f"{key}.{name}" if key else str(name))

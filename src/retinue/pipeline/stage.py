@@ -77,7 +77,7 @@ def main(name: str, run: Callable[[Settings, Tracker], None], sections: Sequence
         with lock(name):
             _remove_leftovers(name, {stage: paths.outs for stage, paths in stages.items()})
             params = None if overrides else {section: values[section] for section in sections}
-            snapshot = InputSnapshot.take(params, stages[name].deps)
+            snapshot = InputSnapshot.take(params, stages[name].deps if name in stages else ())
             with track(name, settings) as tracker:
                 run(settings, tracker)
                 snapshot.check()
@@ -148,7 +148,7 @@ def lock(name: str) -> Iterator[None]:
     try:
         held = _file_lock(name).acquire(timeout=_MOMENT_S)
     except Timeout as error:
-        pid = _owner(name)
+        pid = _lock_owner(name)
         raise RetinueError(
             f"another process (pid {pid}) is running this stage in this checkout, perhaps left over from a killed dvc. "
             f"Wait for it, or end it with `kill {pid}`, and run `dvc repro` again; training resumes where it was."
@@ -164,7 +164,7 @@ def running_stages() -> dict[str, str]:
     for name in sorted(path.stem for path in _LOCKS.glob("*.lock")):
         with _lock_if_free(name) as is_free:
             if not is_free:
-                running[name] = _owner(name)
+                running[name] = _lock_owner(name)
     return running
 
 
@@ -220,7 +220,7 @@ def _file_lock(name: str) -> FileLock:
     return FileLock(_LOCKS / f"{name}.lock")
 
 
-def _owner(name: str) -> str:
+def _lock_owner(name: str) -> str:
     """The process that had the stage's lock last."""
     path = _LOCKS / f"{name}.pid"
     return path.read_text().strip() if path.exists() else "unknown"

@@ -103,7 +103,7 @@ class ImageFolder(Limits, Source):
             return []
         path, inputs = settings["path"], settings.get("inputs")
         faults = _not_there(path, settings.get("labels_csv"))
-        if not faults and inputs is not None and not _normal(path).is_relative_to(_normal(inputs)):
+        if not faults and inputs is not None and not _written_out(path).is_relative_to(_written_out(inputs)):
             hint = "DVC watches source.inputs alone: a change elsewhere would go unnoticed."
             return [Fault("source.inputs", shown(inputs), f"source.path ({path}) or a folder around it", hint)]
         return faults
@@ -223,7 +223,7 @@ def _id(root: Path, path: Path) -> str:
     return escaped(path.relative_to(root).as_posix())
 
 
-def _normal(path: str) -> Path:
+def _written_out(path: str) -> Path:
     return Path(os.path.normpath(Path(path).expanduser().absolute()))
 
 
