@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMED = re.findall(
-    r"`((?:unit|property|contract|integration)/\w+\.py)(?:::(\w+))?`", (ROOT / "docs/security.md").read_text("utf-8")
-)
+PAGE = (ROOT / "docs/security.md").read_text("utf-8")
+NAMED = re.findall(r"`((?:unit|property|contract|integration)/\w+\.py)(?:::(\w+))?`", PAGE)
 
 
 def test_every_line_of_what_is_not_trusted_names_a_test() -> None:
