@@ -1,5 +1,6 @@
 """Overrides are read as a person means them; what cannot be used is told at once, with what was meant."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -227,6 +228,29 @@ def test_load_params_says_where_a_file_is_wrong(text: bytes, message: str, tmp_p
     with pytest.raises(SettingsError) as caught:
         load_params(path)
     assert str(caught.value).startswith(f"{path}: {message}")
+
+
+ALIASES = "a: &a [1]\n" + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in pairwise("abcdefghij"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "expected a mapping of sections"),
+        ("{a: " * 100_000, "nested more than 64 levels deep"),
+        ("seed: " + "[" * 100_000, "nested more than 64 levels deep"),
+        (ALIASES, "its aliases stand for more than 1000000 values"),
+        ("seed: &a [*a]\n", "the alias *a stands for what it is part of"),
+    ],
+    ids=["deep", "deep mappings", "deep below", "aliases", "in itself"],
+)
+def test_a_file_that_has_no_end_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    """The first three end the process in libyaml's composer, or in a recursion; the fourth stands for 10^9 values."""
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load_params(tmp_path / "params.yaml")
+    assert str(caught.value).startswith(f"{tmp_path / 'params.yaml'}: {message}")
+    assert str(caught.value).endswith("`retinue compose` writes it anew from conf/.")
 
 
 def test_a_name_that_is_too_long_is_refused() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from retinue.pipeline.errors import ModelError
-from retinue.pipeline.numbers import short
+from retinue.pipeline.numbers import short, significant
 from retinue.pipeline.ranges import Checked, allowed
 from retinue.pipeline.settings import first_line
 
@@ -62,7 +62,8 @@ def download(url: str, target: Path, digest: str, limits: DownloadSettings) -> N
     try:
         found = work.get(limits.total_timeout_s)
     except multiprocessing.TimeoutError as error:
-        why = f"it has not ended after {limits.total_timeout_s:g} s, as long as download.total_timeout_s allows"
+        allowed_s = significant(limits.total_timeout_s)
+        why = f"it has not ended after {allowed_s} s, as long as download.total_timeout_s allows"
         raise _given_up(url, why) from error
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError, OverflowError) as error:
         if isinstance(error, OSError) and (error.errno in _OWN_DISK or error.filename == str(partial)):
