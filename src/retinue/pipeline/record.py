@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from retinue.pipeline.errors import SettingsError
-from retinue.pipeline.git import ask
+from retinue.pipeline.git import ask, why_no_commit
 
 PIPELINE = Path("dvc.yaml")
 SETTINGS = "params.yaml"
@@ -92,11 +93,16 @@ def declared(values: Mapping[str, Any]) -> dict[str, Declared]:
 def revision(outs: Iterable[str]) -> Revision:
     """The commit that is checked out, and whether the files differ from it. A file git does not know counts, too.
 
+    Where there is a repository and git does not name its commit, a warning says why.
+
     Args:
         outs: paths that do not count, for DVC writes them, as it writes dvc.lock. Nor does params.yaml count.
     """
     commit = ask(Path(), "rev-parse", "--verify", "HEAD")
     if commit is None:
+        reason = why_no_commit(Path())
+        if reason:
+            print(f"warning: the git revision is not recorded: {reason}", file=sys.stderr, flush=True)
         return Revision(None, None)
     excluded = [f":(exclude,literal){path}" for path in (SETTINGS, "dvc.lock", *outs)]
     changed = ask(Path(), "--no-optional-locks", "status", "--porcelain", "--", ".", *excluded)

@@ -51,6 +51,8 @@ def sweep(params: Mapping[str, Any], arguments: list[str], launcher: Any) -> Tri
         raise SettingsError("sweep.prune: a trial of several seeds is judged by their mean; choose none.")
     if own.settings.search == "grid":
         own.axes.grid()  # refuses an interval
+    if isinstance(own.settings.retry, list) and not own.has_begun():
+        raise SettingsError(f"sweep.retry: the sweep {own.name} has not been run, so none of its trials has failed.")
     experiments.check(points(own.axes))
     own.take_place()
     try:
