@@ -81,8 +81,9 @@ class Search:
         try:
             with ThreadPoolExecutor(self._settings.workers) as pool:
                 self._drive(pool)
-        except KeyboardInterrupt:
-            raise RetinueError("stopped. The same command goes on where it was.") from None
+        except KeyboardInterrupt as error:
+            error.add_note("The same command goes on where it was.")
+            raise
         finally:
             self._experiments.close()
         table = self._table()
