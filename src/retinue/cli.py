@@ -6,6 +6,11 @@ from pathlib import Path
 
 import click
 
+from retinue.pipeline.interruption import end_at_once
+
+if __name__ == "__main__" or Path(sys.argv[0]).name == "retinue":
+    end_at_once("retinue")  # before the other imports, which take a second
+
 from retinue.pipeline import artifacts
 from retinue.pipeline.checked import with_found_faults
 from retinue.pipeline.composition import Composition, project_root, stages_to_run

@@ -152,3 +152,28 @@ def test_revision_is_dirty_by_what_is_not_an_out(repository: Path):
 def test_outside_a_repository_there_is_no_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     assert revision(OUTS) == Revision(None, None)
+
+
+def test_a_repository_that_git_does_not_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    git("init", "--quiet")
+    git("commit", "--quiet", "--allow-empty", "--message", "one")
+    commit, dirty = revision([])
+    assert (commit, dirty) == (git("rev-parse", "HEAD"), False)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert revision([]) == (None, None)
+    warning = capsys.readouterr().err
+    assert warning.startswith(
+        "warning: the git revision is not recorded: fatal: detected dubious ownership in repository"
+    )
+    assert "--add safe.directory" in warning
+
+
+def test_no_repository_is_no_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    assert revision([]) == (None, None)
+    assert capsys.readouterr().err == ""

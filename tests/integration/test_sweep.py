@@ -171,8 +171,9 @@ def test_the_table_of_a_killed_sweep_is_that_of_an_uninterrupted_one(done: Proje
     assert process.stdout is not None
     next(line for line in process.stdout if "log_loss" in line)
     process.send_signal(signal.SIGINT)
-    assert "The same command goes on where it was" in process.stdout.read()
-    assert process.wait() == 1
+    said = process.stdout.read()
+    assert said.endswith("error: sweep: interrupted. The same command goes on where it was.\n"), said
+    assert process.wait() == 130
     assert left_running(done) == []
     sweep(done, *GRID)
     assert table(done) == table(other)

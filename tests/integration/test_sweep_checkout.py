@@ -9,6 +9,7 @@ from project import Project
 from retinue.pipeline.errors import RetinueError
 from retinue.pipeline.git import git
 from retinue.sweeps.checkout import Checkout, Snapshot, reference
+from retinue.sweeps.job import Job, environment
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -86,6 +87,74 @@ def test_a_ref_is_published(project: Project, tmp_path: Path) -> None:
     assert reference(project.path, "trial-3") == name
     with pytest.raises(RetinueError, match="without the experiment trial-4"):
         checkout.publish("trial-4")
+
+
+@pytest.mark.parametrize("kind", ["shallow", "linked worktree", "submodule", "detached", "no index"])
+def test_changes_travel_from_any_kind_of_checkout(kind: str, project: Project, tmp_path: Path) -> None:
+    """Of a shallow clone git copies what its refs reach, and the changes are reached by none."""
+    project.commit("a second commit, which a shallow clone has alone")
+    root = tmp_path / "kind"
+    if kind == "shallow":
+        git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{project.path}", str(root))
+        assert git(root, "rev-parse", "--is-shallow-repository") == "true"
+    elif kind == "linked worktree":
+        git(project.path, "worktree", "add", "--quiet", "--detach", str(root))
+        assert (root / ".git").is_file()
+    elif kind == "submodule":
+        git(tmp_path, "init", "--quiet", "outer")
+        adding = ("submodule", "--quiet", "add", str(project.path), "inner")
+        git(tmp_path / "outer", "-c", "protocol.file.allow=always", *adding)
+        root = tmp_path / "outer" / "inner"
+        assert (root / ".git").is_file()
+    else:
+        root = project.copy(root).path
+        git(root, "checkout", "--quiet", "--detach")
+        if kind == "no index":
+            (root / ".git" / "index").unlink()
+    (root / "params.yaml").write_text("seed: 5\n")
+    checkout = Checkout.create(tmp_path / "trial", Snapshot.take(root))
+    assert (checkout.path / "params.yaml").read_text() == "seed: 5\n"
+    assert git(checkout.path, "status", "--porcelain") == " M params.yaml"
+    commit = git(checkout.path, "rev-parse", "HEAD")
+    git(checkout.path, "update-ref", f"refs/exps/{commit[:2]}/{commit[2:]}/trial-0", commit)
+    assert checkout.publish("trial-0") == commit
+    assert reference(root, "trial-0") is not None
+
+
+def test_the_author_of_this_repository_alone_is_the_author_of_the_trials(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clone does not have its settings, and DVC reads no others."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.setenv("GIT_AUTHOR_DATE", "2001-01-01T00:00:00")
+    git(project.path, "config", "user.name", "A. Nother")
+    git(project.path, "config", "user.email", "a@example.org")
+    snapshot = Snapshot.take(project.path)
+    variables = environment(Job(snapshot, "sweep", "sweep-0", tmp_path, []))
+    assert (variables["GIT_AUTHOR_NAME"], variables["GIT_COMMITTER_EMAIL"]) == ("A. Nother", "a@example.org")
+    assert "GIT_AUTHOR_DATE" not in variables
+
+
+def test_who_is_unknown_to_git_is_told_at_once(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    git(project.path, "config", "user.useConfigOnly", "true")  # else git may make one of the names of user and machine
+    with pytest.raises(RetinueError) as caught:
+        Snapshot.take(project.path)
+    assert "git does not know who you are" in str(caught.value)
+    assert "git config --global user.email" in str(caught.value)
+
+
+def test_without_a_commit_a_repository_or_git_nothing_is_tried(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(tmp_path, "init", "--quiet", "empty")
+    with pytest.raises(RetinueError, match="git names no commit: it has no commit yet"):
+        Snapshot.take(tmp_path / "empty")
+    with pytest.raises(RetinueError, match="there is no git repository"):
+        Snapshot.take(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RetinueError, match="git is not installed, or not on the PATH"):
+        Snapshot.take(project.path)
 
 
 def test_a_folder_inside_a_repository_is_refused(project: Project) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from retinue.pipeline.errors import RetinueError
-from retinue.pipeline.git import ask, clone, committed_text, git
+from retinue.pipeline.git import ask, clone, committed_text, git, why_no_commit
 
 
 @pytest.fixture
@@ -38,6 +38,28 @@ def test_what_git_refuses(below: Path, tmp_path: Path):
 def test_no_git_is_no_answer(below: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert ask(below, "rev-parse", "HEAD") is None
+
+
+def test_why_git_names_no_commit(below: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert why_no_commit(below) == ""
+    assert why_no_commit(tmp_path) is None
+    (tmp_path / "new").mkdir()
+    git(tmp_path / "new", "init", "--quiet")
+    assert why_no_commit(tmp_path / "new") == "it has no commit yet"
+    (below.parent / ".git" / "HEAD").write_text("nonsense")
+    reason = why_no_commit(below)
+    assert reason is None or "HEAD" in reason  # git takes such a folder for no repository
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert why_no_commit(below) == "git is not installed, or not on the PATH"
+
+
+def test_a_repository_of_another_user_is_told_with_gits_advice(below: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own tests have it
+    monkeypatch.setenv("LANGUAGE", "de")
+    reason = why_no_commit(below)
+    assert reason is not None
+    assert reason.startswith("fatal: detected dubious ownership in repository at ")
+    assert f"git config --global --add safe.directory {below.parent}" in reason
 
 
 def test_clone_has_the_commit_and_an_index_of_its_own(below: Path, tmp_path: Path):

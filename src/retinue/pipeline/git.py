@@ -27,11 +27,23 @@ def git(folder: Path, *arguments: str, index: Path | None = None) -> str:
 
 def ask(folder: Path, *arguments: str) -> str | None:
     """What git says in `folder`, without the last newline; None where it says no, or is not installed."""
-    try:
-        done = _run_git(folder, arguments)
-    except FileNotFoundError:
-        return None
+    done = _run_git(folder, arguments)
     return None if done.returncode else done.stdout.strip("\n")
+
+
+def why_no_commit(folder: Path) -> str | None:
+    """Why git names no commit that is checked out at `folder`, with its advice.
+
+    A repository of another user, a missing git or a damaged repository say no as a folder outside any repository does.
+
+    Returns:
+        None where there is no repository; "" where git names the commit.
+    """
+    done = _run_git(folder, ("rev-parse", "--git-dir"))
+    if not done.returncode:
+        done = _run_git(folder, ("rev-parse", "--verify", "HEAD^{commit}"))
+        return "it has no commit yet" if "Needed a single revision" in done.stderr else " ".join(done.stderr.split())
+    return None if "not a git repository" in done.stderr else " ".join(done.stderr.split())
 
 
 @lru_cache(maxsize=32)
@@ -55,18 +67,30 @@ def clone(origin: Path, folder: Path, commit: str) -> None:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     git(folder.parent, "clone", "--quiet", "--shared", "--no-checkout", str(origin), str(folder))
+    borrowed = folder / ".git" / "objects" / "info" / "alternates"
+    if not borrowed.exists():  # of a shallow clone git copies what its refs reach, whatever --shared says
+        objects = git(origin, "rev-parse", "--path-format=absolute", "--git-path", "objects")
+        borrowed.write_text(f"{objects}\n", "utf-8")
     git(folder, "checkout", "--quiet", "--detach", commit)
 
 
 def _run_git(folder: Path, arguments: tuple[str, ...], index: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = os.environ if index is None else {**os.environ, "GIT_INDEX_FILE": str(index)}
-    return subprocess.run(
-        ["git", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        errors="replace",  # a commit may hold anything; what is not UTF-8 is not what its reader expects, either
-        check=False,
-    )
+    environment = {**os.environ, "LANGUAGE": "en"}  # what it says is read here, too
+    if index is not None:
+        environment["GIT_INDEX_FILE"] = str(index)
+    command = ["git", *arguments]
+    try:
+        return subprocess.run(
+            command,
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",  # a commit may hold anything; what is not UTF-8 is not what its reader expects, either
+            check=False,
+        )
+    except FileNotFoundError as error:
+        if error.filename != command[0]:
+            raise
+        return subprocess.CompletedProcess(command, 127, "", "git is not installed, or not on the PATH")

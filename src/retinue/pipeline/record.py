@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from retinue.pipeline.errors import SettingsError
 from retinue.pipeline.files import FILE, kind_of
-from retinue.pipeline.git import ask
+from retinue.pipeline.git import ask, why_no_commit
 from retinue.pipeline.names import escaped
 
 PIPELINE = Path("dvc.yaml")
@@ -104,11 +104,16 @@ def declared(values: Mapping[str, Any]) -> dict[str, Declared]:
 def revision(outs: Iterable[str]) -> Revision:
     """The commit that is checked out, and whether the files differ from it. A file git does not know counts, too.
 
+    Where there is a repository and git does not name its commit, a warning says why.
+
     Args:
         outs: paths that do not count, for DVC writes them, as it writes dvc.lock. Nor does params.yaml count.
     """
     commit = ask(Path(), "rev-parse", "--verify", "HEAD")
     if commit is None:
+        reason = why_no_commit(Path())
+        if reason:
+            print(f"warning: the git revision is not recorded: {reason}", file=sys.stderr, flush=True)
         return Revision(None, None)
     excluded = [f":(exclude,literal){path}" for path in (SETTINGS, "dvc.lock", *outs)]
     changed = ask(Path(), "--no-optional-locks", "status", "--porcelain", "--", ".", *excluded)

@@ -19,9 +19,10 @@ from retinue.pipeline.checked import ensure_checked_for
 from retinue.pipeline.composition import compose, load_params, project_root
 from retinue.pipeline.errors import RetinueError, SettingsError
 from retinue.pipeline.files import remove_partial
+from retinue.pipeline.interruption import end_interrupted, interruptible, interruption
+from retinue.pipeline.limits import met_limit
 from retinue.pipeline.names import escaped
 from retinue.pipeline.record import declared
-from retinue.pipeline.limits import met_limit
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.snapshot import InputSnapshot
 from retinue.pipeline.tracker import Tracker, track
@@ -112,9 +113,15 @@ def is_first_process() -> bool:
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Ends the process with a message, not a traceback, for every error that can be explained."""
+    """Ends the process with a message, not a traceback, for every error that can be explained, and for Ctrl-C."""
     try:
-        yield
+        with interruptible():
+            yield
+    except (KeyboardInterrupt, SystemExit) as error:
+        cause = interruption(error)
+        if cause is None or os.environ.get("RETINUE_TRACEBACK") == "1":
+            raise
+        end_interrupted(what, error, cause)
     except RetinueError as error:
         _fail(what, str(error), error.exit_code, error)
     except OSError as error:

@@ -51,4 +51,9 @@ run, and params.yaml is not used: a choice (model=resnet18), a value (optimizer.
 # Python imports this package on its way to the module of `python -m`, and sys.argv[0] is "-m" until it has found that
 # module. At any other time, in a fork too, nothing is asked here.
 if sys.argv[:1] == ["-m"]:
-    _answer(sys.orig_argv[-len(sys.argv)].removeprefix("-m"), sys.argv[1:])
+    _module = sys.orig_argv[-len(sys.argv)].removeprefix("-m")
+    _answer(_module, sys.argv[1:])
+    if _module.startswith(f"{__name__}."):
+        from retinue.pipeline.interruption import end_at_once
+
+        end_at_once(f"stage {_module.rpartition('.')[2]}")

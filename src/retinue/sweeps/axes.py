@@ -127,9 +127,15 @@ def axes_of(params: Mapping[str, Any], arguments: Sequence[str]) -> Axes:
 
 
 def _axis_values(override: Override) -> list[str]:
-    values = list(override.sweep_string_iterator())
+    key = override.get_key_element()
+    try:
+        values = list(override.sweep_string_iterator())
+    except HydraException as error:  # glob() wants the choices of a composition
+        raise SettingsError(
+            f"{key}: got {override.input_line}, expected the values, with commas between them."
+        ) from error
     if len(set(values)) < len(values):
-        raise SettingsError(f"{override.get_key_element()}: a value is given twice: {', '.join(values)}.")
+        raise SettingsError(f"{key}: a value is given twice: {', '.join(values)}.")
     return values
 
 

@@ -4,13 +4,14 @@ The checkout the user works in is read, never written: no lock is taken there, n
 at any moment leaves it as it was. It gains a ref for each finished experiment.
 """
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 from retinue.pipeline.errors import RetinueError
-from retinue.pipeline.git import clone, git
+from retinue.pipeline.git import ask, clone, git, why_no_commit
 from retinue.pipeline.settings import fingerprint
 
 NOT_CODE = ("dvc.lock", "params.yaml", "evaluation")
@@ -24,24 +25,31 @@ class Snapshot(NamedTuple):
         root: the user's checkout.
         commit: that is checked out there, the baseline of the experiments.
         tree: of the tracked files as they are, changes that are not committed included.
+        author: name and mail address of the user, with which DVC commits an experiment. A clone does not have what
+            the user's checkout alone is configured with.
     """
 
     root: Path
     commit: str
     tree: str
+    author: tuple[str, str]
 
     @classmethod
     def take(cls, root: Path) -> "Snapshot":
         """Takes a snapshot of the checkout `root`, in which nothing changes: git only writes an object.
 
         Raises:
-            RetinueError: `root` is not the root of a git repository, or has no commit.
+            RetinueError: `root` is not the root of a git repository, or has no commit, or git does not know the user.
         """
+        reason = why_no_commit(root)
+        if reason != "":
+            told = f"git names no commit: {reason}" if reason else "there is no git repository"
+            raise RetinueError(f"{root}: {told}. A trial is a clone of a commit.")
         top = git(root, "rev-parse", "--show-toplevel")
         if Path(top).resolve() != root.resolve():
             raise RetinueError(f"{root}: the checkout must be the root of its git repository, which is {top}.")
         commit = git(root, "rev-parse", "--verify", "HEAD^{commit}")
-        return cls(root, commit, _tree(root))
+        return cls(root, commit, _tree(root), _author(root))
 
     def fingerprint(self) -> str:
         """Names the code: the commit and the uncommitted changes of anything but `NOT_CODE`."""
@@ -101,11 +109,27 @@ def reference(root: Path, name: str) -> str | None:
     return git(root, "for-each-ref", "--count=1", "--format=%(refname)", f"{pattern}{name}") or None
 
 
+def _author(root: Path) -> tuple[str, str]:
+    """Name and mail address with which git would commit in `root`."""
+    said = ask(root, "var", "GIT_AUTHOR_IDENT")
+    found = re.fullmatch(r"(.*\S) <([^<>]+)> .*", said or "")
+    if found is None:
+        raise RetinueError(
+            f"{root}: git does not know who you are, and each trial is a commit: "
+            "git config --global user.name 'YOUR NAME' && git config --global user.email YOU@EXAMPLE.ORG"
+        )
+    return found[1], found[2]
+
+
 def _tree(root: Path) -> str:
     """The tree of the tracked files of `root`, made in an index of its own: that of the user is left alone."""
     with tempfile.TemporaryDirectory(prefix="retinue-") as folder:
         index = Path(folder, "index")
-        shutil.copyfile(git(root, "rev-parse", "--path-format=absolute", "--git-path", "index"), index)
+        own = Path(git(root, "rev-parse", "--path-format=absolute", "--git-path", "index"))
+        if own.exists():
+            shutil.copyfile(own, index)
+        else:  # of a clone without a checkout
+            git(root, "read-tree", "HEAD", index=index)
         git(root, "add", "--update", index=index)
         return git(root, "write-tree", index=index)
 

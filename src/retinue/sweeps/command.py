@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from typing import Any
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import QuotedString
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from retinue.pipeline.composition import project_root
 from retinue.pipeline.errors import Fault, SettingsError, SettingsFaults, unknown
 from retinue.pipeline.overrides import name_of, parsed, readable
+from retinue.pipeline.ranges import checked
 from retinue.pipeline.settings import first_line
 from retinue.sweeps.axes import OF_SWEEPS, axes_of, points
 from retinue.sweeps.inputs import check_trials
@@ -30,7 +33,7 @@ def run(overrides: Sequence[str]) -> TrialTable:
     Raises:
         SettingsError: the settings do not compose, or describe no sweep.
     """
-    wrong = [*_wrong_keys(overrides)]
+    wrong = [*_wrong_settings(overrides)]
     given: list[str] = []
     for override in overrides:
         read = readable(f"+{override}" if override.startswith("sweep=") else override, several=True)
@@ -76,12 +79,27 @@ def _recipe_faults(given: Sequence[str]) -> Iterator[Fault]:
             yield Fault("sweep", name, "a file of conf/sweep/", unknown("sweep", name, available))
 
 
-def _wrong_keys(overrides: Sequence[str]) -> Iterator[Fault]:
-    """The keys of `sweep` are no part of params.yaml, so they are checked here."""
+def _wrong_settings(overrides: Sequence[str]) -> Iterator[Fault]:
+    """What is wrong by itself in the section `sweep`, which is no part of params.yaml, so it is checked here."""
     names = [field.name for field in fields(SweepSettings)]
+    given = dict[str, Any]()
     for each in overrides:
         key, _, value = each.partition("=")
         if key.startswith("sweep.") and key.split(".")[1] not in names:
             yield Fault(key, value, "a setting of conf/sweep/default.yaml", unknown("key", key.split(".")[1], names))
         elif key.startswith("sweep.") and (found := parsed(each)) is not None and found.is_sweep_override():
             yield Fault(key, value, "one value", "Trials vary in what they compute, not in how they are searched.")
+        elif key.startswith("sweep.") and found is not None and key.count(".") == 1:
+            given[key.split(".")[1]] = _plain(found.value())
+    given = {key: value for key, value in given.items() if "${" not in str(value)}
+    _, faults = checked(SweepSettings, given, where="sweep")
+    yield from (fault for fault in faults if fault.key.removeprefix("sweep.") in given)
+
+
+def _plain(value: Any) -> Any:
+    """A value as Hydra's parser has it, its quoted texts as texts."""
+    if isinstance(value, QuotedString):
+        return value.text
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return {_plain(key): _plain(each) for key, each in value.items()} if isinstance(value, dict) else value

@@ -126,10 +126,16 @@ def run(job: Job, run_dvc: Run) -> JobOutcome:
 def environment(job: Job) -> dict[str, str]:
     """The environment of a job: the code of its checkout, the caches and W&B's files of the user's checkout."""
     cache = str(job.snapshot.root / artifacts.CACHE)
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
+    dates = ("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE")  # DVC commits with no date but its own
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("DVC_") and key not in dates}
+    name, mail = job.snapshot.author
     path = f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', os.defpath)}"
     ours = {
         "PATH": path,  # stages say `python`
+        "GIT_AUTHOR_NAME": name,
+        "GIT_AUTHOR_EMAIL": mail,
+        "GIT_COMMITTER_NAME": name,
+        "GIT_COMMITTER_EMAIL": mail,
         "RETINUE_CACHE": cache,
         "RETINUE_SWEEP": job.sweep,
         "RETINUE_TRIAL": str(job.folder),

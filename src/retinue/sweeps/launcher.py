@@ -1,5 +1,6 @@
 """The Hydra launcher: runs each job of a multirun as a DVC experiment, here or on a cluster."""
 
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
-from retinue.pipeline.errors import RetinueError
+from retinue.pipeline.errors import RetinueError, SettingsError
 from retinue.pipeline.overrides import name_of
 from retinue.sweeps import job, runners
 from retinue.sweeps.axes import OF_SWEEPS
@@ -72,7 +73,11 @@ class Experiments:
         Raises:
             SettingsFaults: something cannot be used, or is not there.
         """
-        elsewhere = self.sweep.settings.cluster is not None
+        cluster = self.sweep.settings.cluster
+        if cluster is not None:
+            with tempfile.TemporaryDirectory(prefix="retinue-") as folder:
+                _executor(cluster, Path(folder))
+        elsewhere = cluster is not None
         self.inputs = check_trials(self.sweep.snapshot.root, trials, elsewhere=elsewhere)
 
     def close(self) -> None:
@@ -112,13 +117,7 @@ class Experiments:
 
 def _cluster(settings: dict[str, Any], folder: Path, stack: ExitStack) -> Callable[[Job], JobOutcome]:
     """Runs jobs through submitit on machines that see this checkout under the same path."""
-    try:
-        import submitit
-    except ModuleNotFoundError as error:
-        raise RetinueError('sweep.cluster: submitit is not installed: pip install "retinue[slurm]".') from error
-    options = {key: value for key, value in settings.items() if key != "executor"}
-    executor = submitit.AutoExecutor(folder=str(folder), cluster=settings["executor"])
-    executor.update_parameters(**options)
+    executor = _executor(settings, folder)
     submitting = threading.Lock()
 
     def execute(each: Job) -> JobOutcome:
@@ -133,6 +132,25 @@ def _cluster(settings: dict[str, Any], folder: Path, stack: ExitStack) -> Callab
         return JobOutcome(*submitted.result())
 
     return execute
+
+
+def _executor(settings: dict[str, Any], folder: Path) -> Any:
+    """The submitit executor of `settings`, with its files in `folder`.
+
+    Raises:
+        RetinueError: submitit is not installed, or refuses the settings.
+    """
+    try:
+        import submitit
+    except ModuleNotFoundError as error:
+        raise RetinueError('sweep.cluster: submitit is not installed: pip install "retinue[slurm]".') from error
+    options = {key: value for key, value in settings.items() if key != "executor"}
+    try:
+        executor = submitit.AutoExecutor(folder=str(folder), cluster=settings["executor"])
+        executor.update_parameters(**options)
+    except (ValueError, TypeError, NameError, AssertionError, RuntimeError) as error:  # as submitit 1.5 refuses them
+        raise SettingsError(f"sweep.cluster: {' '.join(str(error).split())}") from error
+    return executor
 
 
 def run_on_node(each: Job) -> JobOutcome:

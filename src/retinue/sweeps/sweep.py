@@ -19,6 +19,9 @@ from retinue.sweeps.settings import SweepSettings
 
 RECIPE = "+sweep="
 
+RECORD = "sweep.json"
+"""What a sweep is, in its folder."""
+
 
 class Sweep(NamedTuple):
     """A sweep of one state of the code.
@@ -51,6 +54,10 @@ class Sweep(NamedTuple):
         }
         return json.loads(json.dumps(identity))
 
+    def has_begun(self) -> bool:
+        """Whether an earlier start made the folder."""
+        return (self.folder / RECORD).exists()
+
     def take_place(self) -> None:
         """Makes the folder, or finds it as an earlier start of this sweep left it.
 
@@ -58,7 +65,7 @@ class Sweep(NamedTuple):
             SettingsError: the name is that of another sweep.
             DataError: nobody can tell whose folder it is.
         """
-        path = self.folder / "sweep.json"
+        path = self.folder / RECORD
         if path.exists():
             remedy = f"Delete it if {self.folder} is of this sweep, or give this one another sweep.name."
             earlier = read_json(path, remedy=remedy)
@@ -100,6 +107,7 @@ class Sweep(NamedTuple):
 
 def _plain_settings(node: Any) -> dict[str, Any]:
     """A Hydra composition, or a section of it, as plain containers."""
-    values = OmegaConf.to_container(node, resolve=True)
-    assert isinstance(values, dict)
+    values = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    if not isinstance(values, dict):
+        raise SettingsError(f"got {values!r}, expected the keys and values of a recipe in conf/sweep/.")
     return {str(key): value for key, value in values.items()}

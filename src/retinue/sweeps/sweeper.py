@@ -51,6 +51,8 @@ def sweep(params: Mapping[str, Any], arguments: list[str], launcher: Any) -> Tri
         raise SettingsError("sweep.prune: a trial of several seeds is judged by their mean; choose none.")
     if own.settings.search == "grid":
         own.axes.grid()  # refuses an interval
+    if isinstance(own.settings.retry, list) and not own.has_begun():
+        raise SettingsError(f"sweep.retry: the sweep {own.name} has not been run, so none of its trials has failed.")
     experiments.check(points(own.axes))
     own.take_place()
     try:
@@ -79,8 +81,9 @@ class Search:
         try:
             with ThreadPoolExecutor(self._settings.workers) as pool:
                 self._drive(pool)
-        except KeyboardInterrupt:
-            raise RetinueError("stopped. The same command goes on where it was.") from None
+        except KeyboardInterrupt as error:
+            error.add_note("The same command goes on where it was.")
+            raise
         finally:
             self._experiments.close()
         table = self._table()

@@ -64,6 +64,9 @@ class Fit:
             except Pruned:
                 shutil.rmtree(self._folder)
                 raise
+            except (KeyboardInterrupt, SystemExit) as error:
+                error.add_note(self._kept())
+                raise
             if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
                 shutil.rmtree(self._folder)
 
@@ -129,6 +132,14 @@ class Fit:
             "value": row[monitor.replace("/", "_")],
             "initial_weights": self._prepared.initial_weights,
         }
+
+    def _kept(self) -> str:
+        """What of an interrupted training the next start takes up."""
+        last = self._folder / "last.ckpt"
+        if not last.exists():
+            return "No epoch was finished; the same command begins again."
+        epochs = load_checkpoint(last)["epoch"] + 1
+        return f"{epochs} of {self._plan.train.max_epochs} epochs are kept; the same command goes on after them."
 
     def _callbacks(self) -> list[L.Callback]:
         train, prepared = self._plan.train, self._prepared
