@@ -67,6 +67,10 @@ def test_every_number_has_a_range_and_is_held_to_it(schema: type[Any], entry: "d
     numeric = own & {int, float}
     if numeric:
         assert limits.bounds() or limits.choices, f"{schema.__name__}.{entry.name}: declare a range with allowed(…)"
+    if int in numeric and "seed" not in entry.name:  # else memory, not the check, says how much is too much
+        assert limits.choices or limits.le is not None or limits.lt is not None, (
+            f"{schema.__name__}.{entry.name}: declare le with allowed(…)"
+        )
     for value in wrong_values(limits, next(iter(numeric), str)) if numeric or limits.choices else ():
         given = [value] if get_type_hints(schema)[entry.name] == list[str] else value
         _, faults = checked(schema, {entry.name: given}, where="section")

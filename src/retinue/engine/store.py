@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -46,7 +47,7 @@ class RowFile:
                 self._offset = file.tell()
         except FileNotFoundError as error:
             raise DataError(f"{path}: no such file. The stage that writes it has not run; run `dvc repro`.") from error
-        except (ValueError, SyntaxError, EOFError, RecursionError) as error:
+        except (ValueError, SyntaxError, TokenError, RecursionError) as error:
             raise DataError(f"{path}: not a .npy file ({error}). Delete it and run `dvc repro`.") from error
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}). Delete it and run `dvc repro`.") from error
