@@ -1,16 +1,24 @@
 """Every choice of conf/ passes the check that comes before anything runs; what is wrong is told at once."""
 
+import math
 import re
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from copy import deepcopy
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
 import yaml
 from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from project import ROOT, Project
 from retinue.cli import main
@@ -151,6 +159,9 @@ RELATED = [
     (["trainer.accelerator=tpu"], "trainer.accelerator", "a library that is not installed"),
     (["optimizer.lr=inf"], "optimizer.lr", "got inf, expected finite"),
     (["optimizer.betas=[0.9,nan]"], "optimizer.betas", "expected finite"),
+    (["model=mlp", "model.hidden=[9007199254740992]"], "model", "make no network"),
+    (["model=mlp", "model.hidden=[4000000, 4000000]"], "model", "Twice its weights are 128 TB. Lower its widths"),
+    (["model=pattern", "model.pattern=INPUT => [FC(46000)]*470 => FC"], "model", "Twice its weights are"),
     (["weights=bundle", "weights.path=photos"], "weights.path", "weights.safetensors"),
     (["transfer=small_similar", "weights=none"], "transfer.name", "no initial weights to transfer"),
     (["trainer=ddp", "train.batch_size=1"], "train.batch_size", "each of the 2 processes"),
@@ -186,6 +197,43 @@ def test_what_else_is_wrong_in_a_section_hides_nothing(place: Path) -> None:
         *wrong,
         *("trainer", "trainer.num_workers", "train.max_epochs"),
     }
+
+
+def numbers(values: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where numbers stand in a composition."""
+    if isinstance(values, dict | list):
+        for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+            yield from numbers(value, (*path, key))
+    elif isinstance(values, int | float) and not isinstance(values, bool):
+        yield path
+
+
+EXTREME = [
+    *(math.inf, -math.inf, math.nan, -0.0, -1, 2**31, 2**53 + 1, 2**63 - 1, 2**63, 10**20, 10**400, -(10**400)),
+    *(5e-324, 1e308, -1e308, 0.5, 1e15),
+]
+
+
+@given(data=st.data())
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_number_ends_the_check_in_a_traceback(data: st.DataObject, place: Path) -> None:
+    values = with_numbers()
+    *above, last = data.draw(st.sampled_from([*numbers(values)]))
+    node = values
+    for key in above:
+        node = node[key]
+    node[last] = data.draw(st.sampled_from(EXTREME) | st.integers() | st.floats())
+    with suppress(SettingsFaults):
+        check(values)
+
+
+@cache
+def _with_numbers() -> dict[str, Any]:
+    return compose(["augment=light", "model=mlp", "preprocess.image_size=16"])
+
+
+def with_numbers() -> dict[str, Any]:
+    return deepcopy(_with_numbers())
 
 
 def test_another_machine_may_have_other_devices_and_files(place: Path) -> None:

@@ -10,9 +10,10 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from retinue.engine import loading
 from retinue.engine.loading import Batches, EpochBatches, EpochSampler, StoredImages
 from retinue.engine.store import ImageStore
-from retinue.pipeline.errors import DataError
+from retinue.pipeline.errors import DataError, Fault, SettingsFaults
 
 
 def sampler(
@@ -155,6 +156,56 @@ def test_a_draw_gets_the_image_the_epoch_and_the_number(tmp_path: Path) -> None:
 def test_labels_must_be_as_many_as_images(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="5 images but 4 labels"):
         StoredImages([stored(tmp_path, 0, 5)], [0] * 4)
+
+
+class Broken(torch.utils.data.Dataset):
+    """Cannot read one of its images."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __len__(self) -> int:
+        return 7
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> dict[str, torch.Tensor]:
+        if any(index == 4 for _, index in keys):
+            raise self._error
+        return {"index": torch.tensor([index for _, index in keys])}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DataError("images-00000.npy: row 4 cannot be read in full."),
+        SettingsFaults([Fault("a.b", "1", "2"), Fault("a.c", "3", "4")]),
+        OSError(5, "Input/output error", "images-00000.npy"),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_a_worker_cannot_do_is_told_as_one_process_tells_it(error: Exception) -> None:
+    trainer = L.Trainer(accelerator="cpu", barebones=True, use_distributed_sampler=False)
+    with pytest.raises(type(error)) as raised:
+        trainer.predict(Recorder(), Batches(Broken(error), batch_size=3, num_workers=1), return_predictions=False)
+    assert str(raised.value) == str(error)
+    assert getattr(raised.value, "faults", None) == getattr(error, "faults", None)
+
+
+@pytest.mark.parametrize(
+    ("free", "batch_bytes", "usable"),
+    [(None, 10**9, 3), (0, 0, 0), (10**9, 0, 3), (10**9, 10**6, 3), (10**7, 10**6, 2), (10**6, 10**6, 0)],
+)
+def test_no_more_workers_than_shared_memory_has_room_for(
+    free: int | None,
+    batch_bytes: int,
+    usable: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(loading, "shared_memory_bytes", lambda: free)
+    assert loading.usable_workers(3, batch_bytes) == usable
+    assert ("loading with" in capsys.readouterr().out) == (usable < 3)
+    assert loading.usable_workers(0, batch_bytes) == 0
 
 
 class Recorder(L.LightningModule):

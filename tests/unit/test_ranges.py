@@ -56,6 +56,17 @@ def wrong_values(limits: Range, kind: Any) -> list[Any]:
     return [value for value in (low, high, limits.gt, limits.lt) if value is not None]
 
 
+@pytest.mark.parametrize(("schema", "entry"), FIELDS, ids=lambda value: getattr(value, "__name__", None) or value.name)
+def test_what_would_fill_the_memory_is_refused_with_the_most_there_is(
+    schema: type[Any], entry: "dataclasses.Field[Any]"
+) -> None:
+    most = range_of(entry).most
+    for value in () if most is None else (most + 1, LARGEST_INT, 10**20, 1e308):
+        _, faults = checked(schema, {entry.name: value}, where="section")
+        (fault,) = [each for each in faults if each.key == f"section.{entry.name}" and each.value]
+        assert "The largest" in fault.hint or isinstance(value, float)
+
+
 def test_all_sections_of_one_dataclass_are_looked_at() -> None:
     assert {*preflight.SCHEMAS.values(), SweepSettings} <= {*SCHEMAS}
     assert len(FIELDS) > 100
@@ -67,6 +78,10 @@ def test_every_number_has_a_range_and_is_held_to_it(schema: type[Any], entry: "d
     numeric = own & {int, float}
     if numeric:
         assert limits.bounds() or limits.choices, f"{schema.__name__}.{entry.name}: declare a range with allowed(…)"
+    if int in numeric and "seed" not in entry.name:  # else memory, not the check, says how much is too much
+        assert limits.choices or {limits.le, limits.lt, limits.most} != {None}, (
+            f"{schema.__name__}.{entry.name}: declare le or most with allowed(…)"
+        )
     for value in wrong_values(limits, next(iter(numeric), str)) if numeric or limits.choices else ():
         given = [value] if get_type_hints(schema)[entry.name] == list[str] else value
         _, faults = checked(schema, {entry.name: given}, where="section")

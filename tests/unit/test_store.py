@@ -1,6 +1,9 @@
 """The image store: plain .npy files, written in any order by any number of processes."""
 
+import errno
 import multiprocessing
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +43,57 @@ def test_a_store_is_spread_over_files_of_limited_size(tmp_path: Path, monkeypatc
     assert np.array_equal(read.read([7, 0, 3, 3]), expected[[7, 0, 3, 3]])
     assert np.array_equal(read[2], expected[2])
     assert np.array_equal(np.concatenate(list(read.batches(3))), expected)
+
+
+def refuse_room(error: int) -> Callable[..., None]:
+    def fallocate(*_: int) -> None:
+        raise OSError(error, os.strerror(error))
+
+    return fallocate
+
+
+def test_a_full_disk_is_found_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "posix_fallocate", refuse_room(errno.ENOSPC))
+    with pytest.raises(DataError, match=r"x\.npy: needs 4\.13 kB, and the disk has .*B left \(No space left"):
+        RowFile.create(tmp_path / "x.npy", (1000,), np.float32)
+    monkeypatch.setattr(os, "posix_fallocate", refuse_room(errno.EOPNOTSUPP))
+    assert len(RowFile.create(tmp_path / "x.npy", (1000,), np.float32)) == 1000
+
+
+def test_a_disk_that_fills_up_is_told_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = RowFile.create(tmp_path / "x.npy", (3, 2), np.float32)
+    monkeypatch.setattr(os, "pwrite", refuse_room(errno.ENOSPC))
+    with pytest.raises(OSError, match=r"No space left.*x\.npy"):
+        file.write(0, np.zeros(2, np.float32))
+
+
+def damage(folder: Path, what: str) -> None:
+    first = folder / "images-00000.npy"
+    if what == "shape":
+        np.save(folder / "images-00001.npy", np.zeros((2, 5, 5, 3), np.uint8))
+    elif what == "kind":
+        np.save(first, np.zeros((3, 5, 4, 3), np.float32))
+    elif what == "flat":
+        np.save(first, np.zeros(7, np.uint8))
+    elif what == "number":
+        np.save(first, np.uint8(7))
+    elif what == "more":
+        np.save(folder / "images-00001.npy", np.zeros((4, 5, 4, 3), np.uint8))
+    elif what == "cut":
+        first.write_bytes(first.read_bytes()[:-1])
+    elif what == "garbage":
+        first.write_bytes(b"\x93NUMPY\x01\x00\x10\x00((((((((((((((((((")
+    elif what == "folder":
+        first.unlink()
+        first.mkdir()
+
+
+@pytest.mark.parametrize("what", ["shape", "kind", "flat", "number", "more", "cut", "garbage", "folder"])
+def test_a_damaged_store_is_refused_with_the_file(what: str, tmp_path: Path) -> None:
+    ImageStore.create(tmp_path, 3, (5, 4, 3)).close()
+    damage(tmp_path, what)
+    with pytest.raises(DataError, match=r"images-0000[01]\.npy: .*`dvc repro`\."):
+        ImageStore(tmp_path)
 
 
 def _write(folder: Path, start: int) -> None:

@@ -17,8 +17,10 @@ from retinue.pipeline.errors import DataError, RetinueError
 from retinue.pipeline.limits import SHARED_MEMORY, shared_memory_bytes
 from retinue.pipeline.numbers import short
 
-_BATCHES_OF_A_WORKER = 3
-"""What a worker has in shared memory: two loaded ahead, as torch does, and the one that is computed."""
+_BATCHES_OF_A_WORKER = 4
+"""What a worker has in shared memory: two loaded ahead, as torch does, one that is computed, one that is sent."""
+_PAGES = 2**15
+"""Bytes of the labels and numbers of a batch, each tensor in memory pages of its own."""
 
 Draw = Callable[[np.ndarray, int, int], np.ndarray]
 """An augmentation: (image, epoch, index) -> image, both uint8 (H, W, C)."""
@@ -163,16 +165,15 @@ class EpochSampler(Sampler[tuple[int, int]]):
 class EpochBatches(BatchSampler):
     """The batches of an `EpochSampler` as they are, where torch's own would cut its keys into equal lengths."""
 
-    sampler: EpochSampler
-
     def __init__(self, sampler: EpochSampler) -> None:
-        super().__init__(sampler, sampler.batch_size, drop_last=False)
+        super().__init__(sampler, sampler.batch_size, drop_last=False)  # type: ignore[arg-type]  # keys are no ints
+        self._keys = sampler
 
     def __iter__(self) -> Iterator[list[Any]]:
-        return self.sampler.batches()
+        return self._keys.batches()
 
     def __len__(self) -> int:
-        return len(self.sampler.parts)
+        return len(self._keys.parts)
 
 
 class Batches(L.LightningDataModule):
@@ -257,7 +258,7 @@ def usable_workers(num_workers: int, batch_bytes: int) -> int:
     free = shared_memory_bytes()
     if not num_workers or free is None:
         return num_workers
-    own = _BATCHES_OF_A_WORKER * batch_bytes
+    own = _BATCHES_OF_A_WORKER * (batch_bytes + _PAGES) if batch_bytes else 0
     usable = 0 if not free else num_workers if not own else min(num_workers, free // own)
     if usable < num_workers:
         rank_zero_only(print)(

@@ -28,9 +28,7 @@ def check_split(store: ImageStore, labels: np.ndarray, dataset: Dataset, *, ever
         )
     shape = (dataset.image_size, dataset.image_size, dataset.channels)
     if store.image_shape != shape:
-        raise DataError(
-            f"{folder}: images of shape {store.image_shape}, and {artifacts.DATASET} says {shape}. {REMAKE}"
-        )
+        raise DataError(f"{folder}: images {store.image_shape}, and {artifacts.DATASET} says {shape}. {REMAKE}")
     wrong = np.flatnonzero((labels < 0) | (labels >= len(dataset.classes)))
     if len(wrong):
         raise DataError(

@@ -35,12 +35,12 @@ class TrainerSettings(Checked, section="trainer"):
 
     name: str
     accelerator: str
-    devices: int = field(metadata=allowed(ge=1, le=1024))
-    num_nodes: int = field(metadata=allowed(ge=1, le=65_536))
+    devices: int = field(metadata=allowed(ge=1, most=1024))
+    num_nodes: int = field(metadata=allowed(ge=1, most=65_536))
     strategy: str
-    num_threads: int | None = field(metadata=allowed(ge=1, le=1024))
-    num_workers: int = field(metadata=allowed(ge=0, le=1024))
-    train_workers: int = field(metadata=allowed(ge=0, le=1024))
+    num_threads: int | None = field(metadata=allowed(ge=1, most=1024))
+    num_workers: int = field(metadata=allowed(ge=0, most=1024))
+    train_workers: int = field(metadata=allowed(ge=0, most=1024))
     progress_bar: bool
 
     @property

@@ -27,6 +27,7 @@ class Range:
 
     Attributes:
         ge, gt, le, lt: bounds of a number: at least, more than, at most, less than.
+        most: a number so large that a larger one is a slip that would fill the memory; told only to who exceeds it.
         choices: the values there are; empty: any.
         pattern: regular expression that a text matches as a whole; empty: any.
         least: number of items of a list at least.
@@ -40,6 +41,7 @@ class Range:
     gt: float | None = None
     le: float | None = None
     lt: float | None = None
+    most: float | None = None
     choices: tuple[Any, ...] = ()
     pattern: str = ""
     least: int = 0
@@ -59,6 +61,7 @@ class Range:
             and (self.gt is None or value > self.gt)
             and (self.le is None or value <= self.le)
             and (self.lt is None or value < self.lt)
+            and (self.most is None or value <= self.most)
             and (not self.choices or value in self.choices)
             and (not self.pattern or re.fullmatch(self.pattern, value, re.DOTALL) is not None)
         )
@@ -175,6 +178,8 @@ def fault_of(key: str, value: Any, annotation: Any, limits: Range) -> Fault | No
         hint = _YAML_BOOL
     elif isinstance(value, int) and abs(value) > LARGEST_INT:
         hint = f"The largest integer is {LARGEST_INT}."
+    elif limits.most is not None and isinstance(value, (int, float)) and value > limits.most:
+        hint = f"The largest that is taken is {limits.most}. {hint}".strip()
     return Fault(key, shown(value), limits.words(annotation), hint)
 
 

@@ -89,11 +89,11 @@ class Surfaces(Source):
 
     RELATIONS = (_rarest_has_images,)
 
-    images_per_class: int = field(metadata=allowed(ge=1, le=1_000_000))
-    imbalance: float = field(metadata=allowed(ge=1, le=1_000_000, hint=_IMBALANCE))
+    images_per_class: int = field(metadata=allowed(ge=1, most=1_000_000))
+    imbalance: float = field(metadata=allowed(ge=1, most=1_000_000, hint=_IMBALANCE))
     similarity: float = field(metadata=allowed(ge=0, le=1))
     difficulty: float = field(metadata=allowed(ge=0, lt=1))
-    image_size: int = field(metadata=allowed(ge=_SMALLEST_SIDE, le=8192, unit="px"))
+    image_size: int = field(metadata=allowed(ge=_SMALLEST_SIDE, most=8192, unit="px"))
     seed: int = field(metadata=allowed(ge=0))
 
     def counts(self) -> dict[str, int]:

@@ -59,7 +59,7 @@ class AugmentSettings(Checked, section="augment"):
     RELATIONS = (_copies_differ,)
 
     name: str
-    copies_per_image: int = field(metadata=allowed(ge=0, le=10_000))
+    copies_per_image: int = field(metadata=allowed(ge=0, most=10_000))
     transforms: list[Any]
 
 

@@ -47,12 +47,12 @@ class EvaluateSettings(Checked, section="evaluate"):
         bootstrap_samples: behind the interval of the AUC.
     """
 
-    batch_size: int = field(metadata=allowed(ge=1, le=1_000_000))
+    batch_size: int = field(metadata=allowed(ge=1, most=1_000_000))
     threshold: float = field(metadata=allowed(gt=0, lt=1))
-    calibration_bins: int = field(metadata=allowed(ge=1, le=10_000))
-    curve_points: int = field(metadata=allowed(ge=3, le=1_000_000))
+    calibration_bins: int = field(metadata=allowed(ge=1, most=10_000))
+    curve_points: int = field(metadata=allowed(ge=3, most=1_000_000))
     confidence_level: float = field(metadata=allowed(gt=0, le=0.999999))
-    bootstrap_samples: int = field(metadata=allowed(ge=1, le=1_000_000))
+    bootstrap_samples: int = field(metadata=allowed(ge=1, most=1_000_000))
 
 
 class Evaluate(L.LightningModule):

@@ -54,10 +54,10 @@ class ExplainSettings(Checked, section="explain"):
     module: str
     explainer: dict[str, Any]
     explained_class: str = field(metadata=allowed(choices=EXPLAINED_CLASSES))
-    images_per_outcome: int = field(metadata=allowed(ge=0, le=1_000_000))
-    confident_errors: int = field(metadata=allowed(ge=0, le=1_000_000))
-    batch_size: int = field(metadata=allowed(ge=1, le=1_000_000))
-    overlay_size: int = field(metadata=allowed(ge=1, le=16_384, unit="px"))
+    images_per_outcome: int = field(metadata=allowed(ge=0, most=1_000_000))
+    confident_errors: int = field(metadata=allowed(ge=0, most=1_000_000))
+    batch_size: int = field(metadata=allowed(ge=1, most=1_000_000))
+    overlay_size: int = field(metadata=allowed(ge=1, most=16_384, unit="px"))
     opacity: float = field(metadata=allowed(ge=0, le=1))
 
 

@@ -73,8 +73,8 @@ class PreprocessSettings(Checked, section="preprocess"):
 
     RELATIONS = (_crop_is_inside, _statistics_fit, _training_images_are_left)
 
-    image_size: int = field(metadata=allowed(ge=1, le=8192, unit="px"))
-    resize: int = field(metadata=allowed(ge=1, le=16_384, unit="px"))
+    image_size: int = field(metadata=allowed(ge=1, most=8192, unit="px"))
+    resize: int = field(metadata=allowed(ge=1, most=16_384, unit="px"))
     channels: int = field(metadata=allowed(choices=(1, 3)))
     statistics: str = field(metadata=allowed(choices=("train", "imagenet")))
     val_fraction: float = field(metadata=allowed(gt=0, lt=1))

@@ -99,10 +99,10 @@ class SweepSettings(Checked, section="sweep"):
         metadata=allowed(pattern="[A-Za-z0-9][A-Za-z0-9-]{0,59}", expected="up to 60 letters, digits and hyphens")
     )
     search: str = field(metadata=allowed(choices=SEARCHES))
-    trials: int | None = field(metadata=allowed(ge=1, le=1_000_000))
+    trials: int | None = field(metadata=allowed(ge=1, most=1_000_000))
     objective: Any
     seed: int = field(metadata=allowed(ge=0))
-    workers: int = field(metadata=allowed(ge=1, le=1024))
+    workers: int = field(metadata=allowed(ge=1, most=1024))
     prune: str = field(metadata=allowed(choices=PRUNERS))
     max_failure_rate: float = field(metadata=allowed(ge=0, le=1))
     warm: bool

@@ -167,7 +167,7 @@ class Gallery:
 
     title: str
     key: str
-    columns: int = field(default=4, metadata=allowed(ge=1, le=100))
+    columns: int = field(default=4, metadata=allowed(ge=1, most=100))
 
     def keys_shown(self, where: str) -> list[Key]:
         return [Key.parse(self.key, where, ("history",))]

@@ -44,13 +44,13 @@ class TrainSettings(Checked, section="train"):
         gradient_clip_norm: largest L2 norm of all gradients together; None: no clipping.
     """
 
-    max_epochs: int = field(metadata=allowed(ge=1, le=1_000_000))
-    batch_size: int = field(metadata=allowed(ge=1, le=1_000_000))
-    eval_batch_size: int = field(metadata=allowed(ge=1, le=1_000_000))
+    max_epochs: int = field(metadata=allowed(ge=1, most=1_000_000))
+    batch_size: int = field(metadata=allowed(ge=1, most=1_000_000))
+    eval_batch_size: int = field(metadata=allowed(ge=1, most=1_000_000))
     precision: str = field(metadata=allowed(choices=PRECISIONS))
     channels_last: bool
     monitor: str = field(metadata=allowed(choices=MONITORS))
-    patience: int | None = field(metadata=allowed(ge=1, le=1_000_000))
+    patience: int | None = field(metadata=allowed(ge=1, most=1_000_000))
     label_smoothing: float = field(metadata=allowed(ge=0, lt=1))
     class_weights: str = field(metadata=allowed(choices=("none", "balanced")))
     gradient_clip_norm: float | None = field(metadata=allowed(gt=0))

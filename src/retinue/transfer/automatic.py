@@ -61,11 +61,11 @@ class Auto(Checked, section="transfer"):
 
     name: str
     candidates: dict[str, Any]
-    small_below: int = field(metadata=allowed(ge=1, le=1_000_000_000))
+    small_below: int = field(metadata=allowed(ge=1, most=1_000_000_000))
     similar_from: float = field(metadata=allowed(gt=0, lt=1))
     useful_from: float = field(metadata=allowed(lt=1))
-    probe_images: int = field(metadata=allowed(ge=1, le=1_000_000))
-    probe_folds: int = field(metadata=allowed(ge=2, le=1000))
+    probe_images: int = field(metadata=allowed(ge=1, most=1_000_000))
+    probe_folds: int = field(metadata=allowed(ge=2, most=1000))
 
     @property
     def transfers(self) -> bool:

@@ -38,9 +38,9 @@ class Scenario(Checked, section="transfer"):
     frozen_fraction: float = field(metadata=allowed(ge=0, le=1))
     lr_factor: float = field(metadata=allowed(gt=0, le=1))
     block_decay: float = field(metadata=allowed(gt=0, le=1))
-    unfreeze_every: int | None = field(metadata=allowed(ge=1, le=1_000_000))
+    unfreeze_every: int | None = field(metadata=allowed(ge=1, most=1_000_000))
     prefix_cache: str = field(metadata=allowed(choices=CACHES))
-    prefix_cache_gb: float = field(metadata=allowed(gt=0, le=1_000_000))
+    prefix_cache_gb: float = field(metadata=allowed(gt=0, most=1_000_000))
 
     @property
     def transfers(self) -> bool:
