@@ -142,6 +142,11 @@ class Batches(L.LightningDataModule):
         self._num_workers, self._seed = num_workers, seed
         self._samplers: dict[bool, EpochSampler] = {}
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of a training epoch, as many on every rank; asked of Lightning, it would load the first batches."""
+        return math.ceil(len(self._train_data) / self._batch_size)
+
     def train_dataloader(self) -> DataLoader[Any]:
         return self._loader(self._train_data, self._batch_size, shuffle=True)
 
@@ -165,6 +170,9 @@ class Batches(L.LightningDataModule):
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
         )
+        # Lightning starts workers, which fetch ahead, before it tells the sampler of a resumed training its epoch,
+        # which is this one: `current_epoch` still lags behind
+        sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
         return DataLoader(
             dataset,
             batch_size=sampler.batch_size,
