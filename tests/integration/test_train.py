@@ -34,12 +34,14 @@ def prepared(finished: Project, tmp_path: Path) -> Project:
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_is_uninterrupted(prepared: Project, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_and_resumed_is_uninterrupted(workers: int, prepared: Project, tmp_path: Path) -> None:
+    settings = (*SETTINGS, f"trainer.train_workers={workers}")
     uninterrupted = prepared.copy(tmp_path / "uninterrupted")
-    uninterrupted.stage("train", *SETTINGS)
-    prepared.kill_training(2, *SETTINGS)
-    prepared.kill_training(4, *SETTINGS)
-    resumed = prepared.stage("train", *SETTINGS)
+    uninterrupted.stage("train", *SETTINGS)  # without workers: their number never changes what is loaded
+    prepared.kill_training(2, *settings)
+    prepared.kill_training(4, *settings)
+    resumed = prepared.stage("train", *settings)
     assert re.search(r"resuming after epoch [34]", resumed.stdout)
     assert weights(prepared) == weights(uninterrupted)
     history = "models/history.csv"

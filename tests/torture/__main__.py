@@ -35,7 +35,7 @@ def preload(folder: Path) -> bool:
         return False
     subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(source), "-ldl"], check=True)
     environment = {**os.environ, READY: "1", "LD_PRELOAD": str(library), "TORTURE_FOLDER": str(folder)}
-    os.execve(sys.executable, [sys.executable, "-m", "tests.torture", *sys.argv[1:]], environment)
+    return os.execve(sys.executable, [sys.executable, "-m", "tests.torture", *sys.argv[1:]], environment)
 
 
 def work(tasks: Any, seed: int, templates: Any, folder: Path) -> None:
