@@ -81,6 +81,42 @@ def test_damaged_files_are_told_by_name(tmp_path: Path) -> None:
         RowFile(tmp_path / "none.npy")
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (4, 5, 4, 3",  # tokenize.TokenError
+        "{'descr': '|u1', 'fortran_order': False, 'shape': ()}",  # no rows
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (-1, 5, 4, 3)}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 4294967296, 4294967296, 3)}",  # 0 bytes modulo 2^64
+        "{'descr': 3, 'fortran_order': False, 'shape': (4, 5, 4, 3)}",
+        "  {'descr': '|u1'\n'fortran_order': False}",
+        "(" * 90,
+    ],
+)
+def test_a_damaged_header_is_told_by_the_name_of_its_file(header: str, tmp_path: Path) -> None:
+    text = f"{header:<117}\n".encode()
+    (tmp_path / "images-00000.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
+    with pytest.raises(DataError, match=r"images-00000\.npy: "):
+        ImageStore(tmp_path)
+
+
+def test_files_of_different_stores_are_refused(tmp_path: Path) -> None:
+    """Else an index would lead to another image than the manifest says, or an image would be read as another shape."""
+    for number, shape in enumerate([(3, 5, 4, 3), (3, 5, 4, 3), (2, 5, 4, 3)]):
+        np.save(tmp_path / f"images-{number:05d}.npy", np.zeros(shape, np.uint8))
+    assert len(ImageStore(tmp_path)) == 8
+    for number, wrong in ((1, (2, 5, 4, 3)), (2, (4, 5, 4, 3)), (2, (3, 4, 5, 3)), (0, (3, 1)), (1, (3, 5, 4, 3, 1))):
+        path = tmp_path / f"images-{number:05d}.npy"
+        whole = path.read_bytes()
+        np.save(path, np.zeros(wrong, np.uint8))
+        with pytest.raises(DataError, match="expected uint8"):
+            ImageStore(tmp_path)
+        path.write_bytes(whole)
+    np.save(tmp_path / "images-00002.npy", np.zeros((3, 5, 4, 3), np.float32))
+    with pytest.raises(DataError, match=r"images-00002\.npy: float32"):
+        ImageStore(tmp_path)
+
+
 def test_pickled_objects_are_never_read(tmp_path: Path) -> None:
     np.save(tmp_path / "images-00000.npy", np.array([{"x": 1}], object), allow_pickle=True)
     with pytest.raises(DataError, match="expected a C-ordered array of numbers"):

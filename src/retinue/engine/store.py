@@ -6,15 +6,21 @@ Every image has its place from the start, so any number of processes may write, 
 same.
 """
 
+import math
 import os
+import tokenize
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from retinue.pipeline.errors import DataError
+from retinue.pipeline.settings import first_line
 
 SHARD_BYTES = 256 * 2**20
+
+_UNREADABLE = (ValueError, TypeError, LookupError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError)
+"""What NumPy raises for the header of a damaged file, which it evaluates as Python's literals."""
 
 
 class RowFile:
@@ -39,12 +45,13 @@ class RowFile:
                 self._offset = file.tell()
         except FileNotFoundError as error:
             raise DataError(f"{path}: no such file. The stage that writes it has not run; run `dvc repro`.") from error
-        except ValueError as error:
-            raise DataError(f"{path}: not a .npy file ({error}). Delete it and run `dvc repro`.") from error
-        if fortran or dtype.hasobject:
-            raise DataError(f"{path}: expected a C-ordered array of numbers. Delete it and run `dvc repro`.")
+        except _UNREADABLE as error:
+            reason = first_line(error)
+            raise DataError(f"{path}: not a .npy file ({reason}). Delete it and run `dvc repro`.") from error
+        if fortran or dtype.hasobject or not shape or min(shape) < 0:
+            raise DataError(f"{path}: expected a C-ordered array of numbers, by rows. Delete it and run `dvc repro`.")
         self.shape, self.dtype = shape, dtype
-        self._row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+        self._row_bytes = math.prod(shape[1:]) * dtype.itemsize
         expected = self._offset + shape[0] * self._row_bytes
         if path.stat().st_size != expected:
             raise DataError(
@@ -113,10 +120,26 @@ class ImageStore:
         if not paths:
             raise DataError(f"{folder}: no image store (images-*.npy). Run `dvc repro`.")
         self._shards = [RowFile(path, writable=writable) for path in paths]
+        self._check_shards()
         self._per_shard = max(len(self._shards[0]), 1)
         self._count = sum(map(len, self._shards))
         height, width, channels = self._shards[0].shape[1:]
         self.image_shape = (height, width, channels)
+
+    def _check_shards(self) -> None:
+        """Refuses files that are not of one store.
+
+        Raises:
+            DataError: one holds something else than images of the shape of the first, or fewer before the last.
+        """
+        first = self._shards[0]
+        for number, shard in enumerate(self._shards, start=1):
+            full = len(shard) == len(first) or (number == len(self._shards) and len(shard) < len(first))
+            if shard.dtype != np.uint8 or len(shard.shape) != 4 or shard.shape[1:] != first.shape[1:] or not full:
+                raise DataError(
+                    f"{shard.path}: {shard.dtype} {shard.shape}; expected uint8 (N, H, W, C) as the other files of "
+                    "the store. Delete the folder and run `dvc repro`."
+                )
 
     @classmethod
     def create(cls, folder: Path, count: int, image_shape: tuple[int, int, int]) -> "ImageStore":
