@@ -91,7 +91,7 @@ def _wrong_settings(overrides: Sequence[str]) -> Iterator[Fault]:
             yield Fault(key, value, "one value", "Trials vary in what they compute, not in how they are searched.")
         elif key.startswith("sweep.") and found is not None and key.count(".") == 1:
             given[key.split(".")[1]] = _plain(found.value())
-    given = {key: value for key, value in given.items() if "${" not in str(value)}
+    given = {name: given[name] for name in names if name in given and "${" not in str(given[name])}
     _, faults = checked(SweepSettings, given, where="sweep")
     yield from (fault for fault in faults if fault.key.removeprefix("sweep.") in given)
 
