@@ -257,7 +257,7 @@ class Batches(L.LightningDataModule):
 
 
 def usable_workers(num_workers: int, batch_bytes: int) -> int:
-    """As many of `num_workers` loading processes as the shared memory has room for; says so where it is fewer.
+    """How many of `num_workers` loading processes the shared memory has room for; says so where it is fewer.
 
     Args:
         num_workers: that were asked for, >= 0.
