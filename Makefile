@@ -8,7 +8,7 @@ READY := .venv/.ready
 
 PARITY := .venv/parity
 
-.PHONY: run test test-slow test-parity check format compose deps settings benchmarks lock clean
+.PHONY: run test test-slow test-parity torture torture-sample check format compose deps settings benchmarks lock clean
 
 run: $(READY)
 	dvc repro
@@ -24,6 +24,14 @@ test-slow: $(READY)
 
 test-parity: $(READY) $(PARITY)/.ready
 	RETINUE_PARITY=$(PARITY) pytest tests/parity
+
+# Kills, failing calls and doubled runs: 35 minutes on two cores, what is in .cache/torture is not run again. The sample
+# takes less than four.
+torture: $(READY)
+	python -m tests.torture --minutes 35 --page docs/reliability.md
+
+torture-sample: $(READY)
+	python -m tests.torture --minutes 3 --sample
 
 # Not into the environment: the published torchvision does not import on the CPU build of torch, and breaks Lightning.
 $(PARITY)/.ready: tests/parity/requirements.txt | $(READY)
