@@ -14,7 +14,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 from retinue.engine.reproducibility import draw_seed
 from retinue.engine.store import REMAKE, ImageStore
 from retinue.pipeline.errors import DataError, RetinueError
-from retinue.pipeline.limits import SHARED_MEMORY, shared_memory_bytes
+from retinue.pipeline.machine import SHARED_MEMORY, shared_memory_bytes
 from retinue.pipeline.numbers import short
 
 _BATCHES_OF_A_WORKER = 4
