@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 from scipy import stats
 
+from retinue.pipeline.errors import DataError
 from retinue.sweeps.axes import Axes, parse
 from retinue.sweeps.study import MAX_ATTEMPTS, Study
 from retinue.sweeps.table import interval_of_mean, pareto
@@ -139,3 +140,10 @@ def test_the_front_is_what_nothing_beats(points: list[tuple[int, int]]) -> None:
     for index, point in enumerate(points):
         beaten = any(a <= point[0] and b <= point[1] and (a, b) != point for a, b in points)
         assert (index in front) != beaten
+
+
+@pytest.mark.parametrize("contents", [b"no database at all, " * 99, b"SQLite format 3\0" + bytes(4096)])
+def test_a_damaged_study_is_told(contents: bytes, tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_bytes(contents)
+    with pytest.raises(DataError, match=r"study\.db: no study that can be read: .* Delete .* to begin again"):
+        Study(tmp_path, settings(), parse({}, ["optimizer.lr=0.1,0.2"]))

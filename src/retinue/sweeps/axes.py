@@ -132,6 +132,8 @@ def _axis_values(override: Override) -> list[str]:
         raise SettingsError(
             f"{key}: got {override.input_line}, expected the values, with commas between them."
         ) from error
+    if not values:
+        raise SettingsError(f"{key}: {override.input_line} has no values.")
     if len(set(values)) < len(values):
         raise SettingsError(f"{key}: a value is given twice: {', '.join(values)}.")
     return values

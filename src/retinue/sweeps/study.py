@@ -6,9 +6,12 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import OptunaError
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from retinue.engine.reproducibility import draw_seed
+from retinue.pipeline.errors import DataError
 from retinue.sweeps.axes import Axes
 from retinue.sweeps.settings import SweepSettings
 
@@ -29,10 +32,15 @@ class Study:
     def __init__(self, folder: Path, settings: SweepSettings, axes: Axes):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._settings, self._axes = settings, axes
-        self._storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
-        self._study = optuna.create_study(
-            study_name=folder.name, storage=self._storage, directions=settings.directions, load_if_exists=True
-        )
+        path = folder / "study.db"
+        try:
+            self._storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+            self._study = optuna.create_study(
+                study_name=folder.name, storage=self._storage, directions=settings.directions, load_if_exists=True
+            )
+        except (SQLAlchemyError, OptunaError, RuntimeError) as error:  # damaged, or of another Optuna
+            said = str(error).strip().partition("\n")[0]
+            raise DataError(f"{path}: no study that can be read: {said}. Delete {folder} to begin again.") from error
         self._distributions = distributions(axes)
         self._take_up()
         if settings.search == "grid":
