@@ -1,6 +1,8 @@
 """The memory of a sweep: an Optuna study in SQLite, which says what to try next and outlives the process."""
 
+import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,6 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import OptunaError
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from retinue.engine.reproducibility import draw_seed
 from retinue.pipeline.errors import DataError
@@ -34,11 +35,13 @@ class Study:
         self._settings, self._axes = settings, axes
         path = folder / "study.db"
         try:
+            with closing(sqlite3.connect(path)) as database:
+                database.execute("PRAGMA quick_check").fetchall()
             self._storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
             self._study = optuna.create_study(
                 study_name=folder.name, storage=self._storage, directions=settings.directions, load_if_exists=True
             )
-        except (SQLAlchemyError, OptunaError, RuntimeError) as error:  # damaged, or of another Optuna
+        except (sqlite3.DatabaseError, OptunaError, RuntimeError) as error:  # damaged, or of another Optuna
             said = str(error).strip().partition("\n")[0]
             raise DataError(f"{path}: no study that can be read: {said}. Delete {folder} to begin again.") from error
         self._distributions = distributions(axes)
