@@ -14,7 +14,7 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-OWN = {"retinue", "hydra_plugins", "benchmarks", "conftest"}
+OWN = {"retinue", "hydra_plugins", "benchmarks", "tests", "conftest"}
 OWN |= {path.stem for folder in ("tools", "tests/support", "tests/parity") for path in (ROOT / folder).glob("*.py")}
 NOT_IMPORTED = {
     "ruamel-yaml-clib": "DVC reads its files with it",

@@ -112,6 +112,7 @@ def test_settings_replaced_during_a_repro_are_not_recorded(paused: Project) -> N
     assert recorded["max_bad_fraction"] == 0.5
 
 
+@pytest.mark.slow
 def test_an_image_added_during_a_repro_is_read_by_the_next(paused: Project) -> None:
     with while_paused(paused, "dvc", "repro", "acquire") as repro:
         assert manifest(paused) == 12

@@ -117,6 +117,7 @@ def test_compose_names_what_dvc_cannot_hash(project: Project) -> None:
     assert "2.png" in failed.stderr + failed.stdout
 
 
+@pytest.mark.slow
 def test_what_is_downstream_of_a_source_that_went_away_still_runs(finished: Project, tmp_path: Path) -> None:
     """A composition for a folder that is not there; acquire needs it, augment does not."""
     project = finished.copy(tmp_path / "project")
@@ -136,7 +137,9 @@ def test_what_is_downstream_of_a_source_that_went_away_still_runs(finished: Proj
     assert "source.max_bad_fraction: got 5" in wrong.stderr
 
 
-@pytest.mark.parametrize("path", ["~nobodyx", "phot\0os", "données", "x" * 300])
+@pytest.mark.parametrize(
+    "path", ["~nobodyx", *(pytest.param(each, marks=pytest.mark.slow) for each in ("phot\0os", "données", "x" * 300))]
+)
 def test_a_path_that_leads_nowhere_is_a_settings_error(path: str, project: Project) -> None:
     if "\0" not in path:  # no command line can hold one
         result = project.run(*RETINUE, "compose", "source=image_folder", f"source.path={path}", check=False)

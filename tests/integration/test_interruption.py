@@ -53,7 +53,9 @@ def until(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> No
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
-@pytest.mark.parametrize("library", ["omegaconf", pytest.param("numpy", marks=pytest.mark.slow), "torch"])
+@pytest.mark.parametrize(
+    "library", [*(pytest.param(each, marks=pytest.mark.slow) for each in ("omegaconf", "numpy")), "torch"]
+)
 def test_the_start_of_a_stage_ends_in_one_line(library: str, number: signal.Signals, tmp_path: Path) -> None:
     process = start(tmp_path, "-m", "retinue.stages.train")
     until((tmp_path / f"importing {library}").exists, process)

@@ -151,6 +151,7 @@ def test_the_commands_that_lineage_prints_work(small: Small):
     assert applied["auc_score"] == 0.1 * 7 / 7
 
 
+@pytest.mark.slow
 def test_an_experiment_is_reproduced_by_name_fingerprint_run_and_folder(small: Small):
     small.experiment("slow", "optimizer.lr=0.1")
     runs = small.lineage("slow")["runs"]

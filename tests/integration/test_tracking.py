@@ -453,6 +453,7 @@ def test_online_without_a_key_says_what_to_do(server: wandb_server.Server, monke
     assert server.runs == {}
 
 
+@pytest.mark.slow
 def test_online_with_a_wrong_key_is_kept_and_sent_with_the_right_one(
     server: wandb_server.Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):

@@ -173,7 +173,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind[0] in "sd" else kind for kind in BROKEN]
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind[0] in "sdi" else kind for kind in BROKEN]
 )
 def test_a_service_that_does_not_start_costs_the_run_alone(kind: str, tmp_path: Path) -> None:
     """Another program is started in place of W&B's own. With its telemetry, wandb 0.31.0 waits for ever."""

@@ -61,7 +61,7 @@ def test_build_refuses(section: dict[str, object], message: str) -> None:
 
 
 def test_seed_zero_is_a_seed() -> None:
-    settings = Settings({"seed": 0, "trainer": {}, "tracking": {}}, ("seed",))
+    settings = Settings({"seed": 0, "trainer": {}, "tracking": {}, "download": {}}, ("seed",))
     assert settings.seed == 0
 
 
