@@ -105,6 +105,7 @@ class Place:
         if status != 0:
             raise RuntimeError(running.said())
         project.commit("settings")
+        place.commands.clear()
         return place
 
     def copy(self, folder: Path) -> "Place":

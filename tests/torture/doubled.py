@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.torture.checkout import PYTHON, SETTINGS, STAGES, VARIANTS, Place, repro_command, stage_command
+from tests.torture.kills import ATTEMPTS
 from tests.torture.sweeps import COMMAND, NAMES_OF_RUN, SWEEP, state
 from tests.torture.templates import Template
 from tests.torture.verdict import Outcome, Verdict, missed
@@ -90,13 +91,16 @@ def run(
 ) -> Outcome:
     """Starts the second command at a random moment of the first, and runs the first again when both have ended."""
     template = templates[case.stage]
-    place = template.place.copy(folder)
-    place.private_shm = private
     first, second = _commands(case)
-    running = place.start(*first)
-    time.sleep(draws.random() * template.reference.seconds)
-    if running.wait(0) is not None:
+    for _ in range(ATTEMPTS):
+        place = template.place.copy(folder)
+        place.private_shm = private
+        running = place.start(*first)
+        time.sleep(0.9 * draws.random() * template.reference.seconds)
+        if running.wait(0) is None:
+            break
         place.remove()
+    else:
         return missed(f"{case.kind}, {case.stage}: the first had ended", case.group)
     what = f"{case.kind}, {case.stage}: the second {running.elapsed():.2f} s after the first"
     beside = place.start(*second)

@@ -18,7 +18,9 @@ import subprocess
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Mapping, Sequence
+from multiprocessing import process
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
@@ -74,14 +76,16 @@ def load_server() -> ModuleType:
 
 def install() -> None:
     """Imports the libraries; from here on Pythons are forks."""
-    global _server, _hydra
+    global _server, _hydra, _main
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     _server = load_server()
     for library in _server.LIBRARIES:
         importlib.import_module(library)
-    _hydra = Singleton.get_state()
+    _hydra, _main = Singleton.get_state(), process.current_process()
     gc.collect()
-    _server.keep_temporary_folders()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of what it is asked for when all objects are looked at
+        _server.keep_temporary_folders()
     gc.freeze()
     subprocess.Popen._execute_child = _execute_child  # type: ignore[attr-defined]
 
@@ -155,6 +159,8 @@ def _become(start: Start, folder: str, files: Sequence[int], group: int) -> NoRe
             del sys.modules[name]
         sys.path[:] = [sys.path[0], *(entry for entry in sys.path[1:] if not Path(entry).is_relative_to(ROOT / "src"))]
         tempfile.tempdir = None
+        process._current_process, process._children = _main, set()  # type: ignore[attr-defined]
+        process._parent_process = None  # type: ignore[attr-defined]
         Singleton.set_state({**_hydra})  # the warm process is started by a sweep, in which Hydra runs
         GlobalHydra.instance().clear()
         _arm(start)

@@ -114,18 +114,16 @@ def run(
 
 def _strike(case: SweepKill, running: Running, draws: random.Random, seconds: float) -> Found | None:
     """Sends the signal at a random moment; what was hit, None where it came too late."""
-    time.sleep(draws.random() * seconds)
-    leader = look_at(running.pid)
-    assert leader is not None
-    if case.target == "group":
-        return leader if send_to_group(leader, case.number) else None
-    if case.target == "sweep":
-        return leader if send(leader, case.number) else None
-    while running.wait(0.01) is None:
-        target = find_server() if case.target == "warm" else find_trial()
-        if target is not None:
-            return target if send(target, case.number) else None
-    return None
+    find = {"warm": find_server, "trial": find_trial}.get(case.target)
+    while find is not None and find() is None:
+        if running.wait(0.01) is not None:
+            return None
+    time.sleep(0.8 * draws.random() * max(seconds - running.elapsed(), 0))
+    target = look_at(running.pid) if find is None else find()
+    if target is None:
+        return None
+    hit = send_to_group(target, case.number) if case.target == "group" else send(target, case.number)
+    return target if hit else None
 
 
 def find_server() -> Found | None:
