@@ -74,6 +74,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     Attributes:
         batch_size: of this rank.
+        num_steps: of an epoch, as many on every rank.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
             self.batch_size = batch_size
             self._parts = batches[rank::world_size]
             num_steps, spare = math.ceil(len(batches) / world_size), batches[0]
+        self.num_steps = num_steps
         self._ends_spare = len(self._parts) < num_steps
         if self._ends_spare:
             self._parts.append(spare)
@@ -145,7 +147,7 @@ class Batches(L.LightningDataModule):
     @property
     def steps_per_epoch(self) -> int:
         """Steps of a training epoch, as many on every rank; asked of Lightning, it would load the first batches."""
-        return math.ceil(len(self._train_data) / self._batch_size)
+        return EpochSampler(len(self._train_data), self._batch_size, seed=self._seed, shuffle=True).num_steps
 
     def train_dataloader(self) -> DataLoader[Any]:
         return self._loader(self._train_data, self._batch_size, shuffle=True)
