@@ -50,7 +50,7 @@ def work(tasks: Any, seed: int, templates: Any, folder: Path) -> None:
         os._exit(1)
 
     signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, lambda *_: None)  # of the terminal; ignored, it would be in what is started, too
     processes.adopt_orphans()
     private = processes.private_shared_memory()
     while (task := tasks.recv()) is not None:

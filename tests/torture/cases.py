@@ -50,6 +50,8 @@ def _needs_more(case: Any) -> bool:
             return case.variant != "plain" or case.cold
         case doubled.Pair():
             return doubled.needs_other(case) or case.stage == sweeps.SWEEP
+        case writes.Fault():
+            return case.below == writes.HOME
     return isinstance(case, sweeps.SweepKill)
 
 
@@ -57,6 +59,8 @@ def make_all_templates(folder: Path, planned: Sequence[tuple[str, Any]]) -> Temp
     """Runs without a fault what the cases start from."""
     cases = [case for _, case in planned]
     variants = {case.variant for case in cases if isinstance(case, kills.Kill)} | {"plain"}
+    if any(isinstance(case, writes.Fault) and case.below == writes.HOME for case in cases):
+        variants.add("tracked")
     if any(isinstance(case, doubled.Pair) and doubled.needs_other(case) for case in cases):
         variants.add(doubled.OTHER)
     wanted = sorted(variants, key=list(VARIANTS).index)
@@ -85,7 +89,8 @@ def run_case(
         case sweeps.SweepKill():
             return sweeps.run(case, draws, templates["plain"], folder, private=private)
         case writes.Fault():
-            return writes.run(case, draws, templates["plain"], folder, private=private)
+            variant = "tracked" if case.below == writes.HOME else "plain"  # what writes to the home is W&B
+            return writes.run(case, draws, templates[variant], folder, private=private)
         case doubled.Pair():
             other = templates.get(doubled.OTHER, {})
             return doubled.run(case, draws, templates["plain"], other, folder, private=private)

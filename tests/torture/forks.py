@@ -150,8 +150,7 @@ def _become(start: Start, folder: str, files: Sequence[int], group: int) -> NoRe
         _libc.prctl(_PR_SET_NAME, f"t:{start.kind}".encode()[:15])
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.set_wakeup_fd(-1)
         kept = [fcntl.fcntl(target if file < 0 else file, fcntl.F_DUPFD, 800) for target, file in enumerate(files)]
         os.closerange(3, min(kept))

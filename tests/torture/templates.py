@@ -7,6 +7,9 @@ from typing import NamedTuple
 from tests.torture.checkout import STAGES, Place, Reference, repro_command, stage_command
 from tests.torture.processes import WORKER, descendants
 
+COUNTED = "checkout/"
+"""Part of a place in which the calls of a stage are counted, and of which the n-th fails."""
+
 
 class Template(NamedTuple):
     """A state to start from.
@@ -35,7 +38,7 @@ def make_templates(folder: Path, variant: str, by_hand: bool) -> dict[str, Templ
     templates = {}
     for stage, following in zip(STAGES, (*STAGES[1:], "finished"), strict=True):
         after = place.copy(folder / f"{variant}-{following}")
-        status, running = after.run(*repro_command(stage), **after.fault("", f"dvc,{stage}"))
+        status, running = after.run(*repro_command(stage), **after.fault("", f"dvc,{stage}", COUNTED))
         if status != 0:
             raise RuntimeError(f"{stage} fails without a fault: {running.said()}")
         reference = Reference(after.outs(), after.writers(), after.names(), running.seconds, dvc_counts=after.counts())
@@ -50,7 +53,7 @@ def make_templates(folder: Path, variant: str, by_hand: bool) -> dict[str, Templ
 def _by_hand(template: Template, stage: str, folder: Path) -> None:
     """Measures the stage by hand."""
     place = template.place.copy(folder)
-    running = place.start(*stage_command(stage), **place.fault("", stage))
+    running = place.start(*stage_command(stage), **place.fault("", stage, COUNTED))
     seen = 0.0
     first = None
     while running.wait(0.005) is None:

@@ -8,15 +8,13 @@ from typing import NamedTuple
 
 from tests.torture.checkout import STAGES, repro_command, stage_command
 from tests.torture.forks import MEMORY, TARGETS
-from tests.torture.templates import Template
+from tests.torture.templates import COUNTED, Template
 from tests.torture.verdict import Outcome, Verdict, missed
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS)
 CALLS = ("write", "open", "rename", "mkdir", "unlink")
 FOREVER = 2**40
-READ_ONLY = ("checkout/.cache/", "checkout/data/", "checkout/models", "checkout/evaluation", "checkout/explanations",
-             "checkout/report", "home/", "tmp/", "checkout/.dvc/")  # fmt: skip
-"""Folders of a case in which nothing can be changed."""
+HOME = "home/"
 
 MEGABYTE = 2**20
 
@@ -57,10 +55,16 @@ class Fault(NamedTuple):
 
 def plan(draws: random.Random, count: int) -> list[Fault]:
     """`count` faults over all stages, calls and errors."""
-    every = [Fault(stage, "call", call, error) for stage in STAGES for call in CALLS for error in ERRORS]
-    every += [Fault(stage, "change", "change", error) for stage in STAGES for error in (*ERRORS, errno.EDQUOT)]
-    every += [Fault(stage, "dvc", "change", error) for stage in STAGES for error in ERRORS]
-    every += [Fault(stage, "folder", "change", errno.EROFS, below) for stage in STAGES for below in READ_ONLY]
+    every = [
+        Fault(stage, "call", call, error, COUNTED)
+        for stage in STAGES
+        for call in CALLS
+        for error in ERRORS
+        if not (call == "unlink" and error == errno.ENOSPC)  # which no full disk says
+    ]
+    every += [Fault(stage, "change", "change", error, COUNTED) for stage in STAGES for error in (*ERRORS, errno.EDQUOT)]
+    every += [Fault(stage, "dvc", "change", error, COUNTED) for stage in STAGES for error in ERRORS]
+    every += [Fault(stage, "folder", "change", errno.EROFS, below) for stage in STAGES for below in _written_by(stage)]
     every += [Fault(stage, "read", "read", errno.EIO, below) for stage in STAGES for below in _read_by(stage)]
     loading = [stage for stage in STAGES if stage != "report"]
     every += [Fault(stage, "shm", "shm", errno.ENOSPC) for stage in loading]
@@ -71,6 +75,13 @@ def plan(draws: random.Random, count: int) -> list[Fault]:
         draws.shuffle(every)
         faults += every
     return faults[:count]
+
+
+def _written_by(stage: str) -> tuple[str, ...]:
+    """Folders of a case in which the stage makes files, and in which nothing can be changed; its home where tracked."""
+    out = {"acquire": "data", "preprocess": "data", "augment": "data", "train": "models", "evaluate": "evaluation",
+           "explain": "explanations", "report": "report"}[stage]  # fmt: skip
+    return ("checkout/.cache/", f"checkout/{out}", HOME, *(("tmp/",) if stage != "report" else ()))
 
 
 def _read_by(stage: str) -> tuple[str, ...]:
@@ -95,7 +106,7 @@ def run(
     number = 1
     if case.kind in ("call", "change", "dvc", "clock"):
         counts = template.reference.dvc_counts if case.kind == "dvc" else template.reference.counts
-        if not counts[case.call] and case.call != "clock":
+        if not counts[case.call]:
             place.remove()
             return missed(f"{case.stage}: never calls {case.call}", case.group)
         number = draws.randint(1, max(counts[case.call], 1))
