@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -49,6 +50,7 @@ def main(inputs: int, seed: int, targets: str, jobs: int, engine: str, output: P
     if replay is not None:
         _replay(table.TARGETS[names[0]], replay)
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs is ended, and its files are removed
     begun, done = time.monotonic(), dict.fromkeys(names, 0)
 
     def show(name: str, number: int) -> None:

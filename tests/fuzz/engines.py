@@ -18,6 +18,9 @@ from tests.fuzz.target import Target
 KEPT = 400
 """Inputs that brought new answers and are changed further, at most."""
 
+MAX_SLOW = 10
+"""Of the inputs of a process; then it ends."""
+
 _DRAWN_SHARE, _MOST_DRAWN = 0.02, 2000
 """Of the inputs of a target that is no binary format, those that hypothesis makes."""
 
@@ -45,7 +48,7 @@ def mutate(target: Target, probe: Probe, inputs: int, seed: int, flush: Callable
         probe.attempt(data)
     if target.kind != "bytes":
         by_hypothesis(target, probe, min(int(inputs * _DRAWN_SHARE), _MOST_DRAWN), seed)
-    while probe.tally.inputs < inputs:
+    while probe.tally.inputs < inputs and probe.slow_inputs < MAX_SLOW:
         # the newest answers are the least explored
         at = drawn.randrange(len(pool)) if drawn.random() < 0.7 else max(0, len(pool) - 1 - drawn.randrange(20))
         data = mutator.mutate(pool[at], drawn.choice(pool))

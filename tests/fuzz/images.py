@@ -89,6 +89,15 @@ def _others(name: str, modes: dict[str, Image.Image]) -> list[bytes]:
         case "PPM":
             plain = [b"P1\n2 2\n0 1 1 0\n", b"P2\n# a comment\n2 2\n15\n0 5 10 15\n", b"P3 1 2 255 1 2 3 4 5 6\n"]
             return [*plain, *(_encoded(modes[mode], "PPM") for mode in ("RGB", "L", "1", "I;16", "F"))]
+        case "AVIF":
+            turned_by = Image.Exif()
+            turned_by[0x0112] = 8
+            moving = _encoded(rgb, "AVIF", save_all=True, append_images=[turned])
+            return [
+                _encoded(rgb, "AVIF", exif=turned_by.tobytes()),
+                _encoded(modes["RGBA"], "AVIF", quality=100),
+                moving,
+            ]
     wave = {"irreversible": True, "quality_layers": [20, 5]}
     found = [_encoded(modes[mode], "JPEG2000") for mode in ("RGB", "L", "RGBA", "I;16")]
     return [*found, _encoded(rgb, "JPEG2000", **wave), _encoded(rgb, "JPEG2000", no_jp2=True, tile_size=(8, 8))]
@@ -141,11 +150,25 @@ _TOKENS: dict[str, tuple[bytes, ...]] = {
     "PNG": (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"iCCP", b"zTXt", b"iTXt", b"acTL", b"fcTL", b"fdAT", b"eXIf"),
     "TIFF": (b"II*\0", b"MM\0*", b"II+\0", *(struct.pack("<H", tag) for tag in range(254, 340, 3))),
     "WEBP": (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"EXIF", b"ICCP", b"XMP "),
+    "AVIF": (
+        b"ftypavif",
+        b"meta",
+        b"iloc",
+        b"iinf",
+        b"iprp",
+        b"ispe",
+        b"pixi",
+        b"av1C",
+        b"irot",
+        b"imir",
+        b"auxC",
+        b"mdat",
+    ),
     "GIF": (b"\x21\xf9\x04", b"\x21\xff\x0bNETSCAPE2.0", b"\x2c", b"\x3b", b"\x21\xfe"),
     "PPM": (b"P1", b"P4", b"P6", b"Pf", b"PF", b"P7", b"Py", b"#", b"\n", b" ", b"99999", b"-1.0", b"nan", b"65535"),
     "JPEG2000": (b"\xff\x4f", b"\xff\x51", b"\xff\x52", b"\xff\x5c", b"\xff\x90", b"ihdr", b"colr", b"jp2c", b"pclr"),
 }
-_SHARES = {"JPEG": 90, "PNG": 90, "BMP": 60, "TIFF": 90, "WEBP": 50, "GIF": 60, "PPM": 50, "JPEG2000": 40}
+_SHARES = {"JPEG": 90, "PNG": 90, "BMP": 60, "TIFF": 90, "WEBP": 50, "GIF": 60, "PPM": 50, "JPEG2000": 40, "AVIF": 20}
 
 TARGETS = [
     Target(

@@ -155,6 +155,7 @@ class Probe:
     def __init__(self, name: str, read: Callable[[bytes], Any], errors: tuple[type[Exception], ...], board: Board):
         self._name, self._read, self._errors, self._board = name, read, errors, board
         self.tally = Tally()
+        self.slow_inputs = 0
         self._seen: set[Any] = set()
         self._base_kb = 0
 
@@ -166,7 +167,7 @@ class Probe:
         self._base_kb = self._forget_peak()
 
     def attempt(self, data: bytes) -> bool:
-        """Whether the answer to `data` is one that has not been seen before."""
+        """Whether `data` has another answer than all before, and no fault: what is like it is worth trying."""
         tally = self.tally
         tally.inputs += 1
         self._board.begin(tally.inputs, data)
@@ -187,9 +188,10 @@ class Probe:
         tally.slowest_s = max(tally.slowest_s, seconds)
         if seconds > SLOW_S:
             fault = fault or Fault(self._name, "slow", "", data, f"{seconds:.1f} s")
+            self.slow_inputs += 1
         if fault is not None:
             tally.note(fault)
-            answer = fault.key
+            return False
         if answer in self._seen:
             return False
         self._seen.add(answer)

@@ -20,18 +20,25 @@ from retinue.tracking import runs
 
 
 def _make_request(_: Path) -> Any:
+    nothing = os.open(os.devnull, os.O_RDWR)
+
     def read(data: bytes) -> Any:
+        open_files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - quicker
         ours, theirs = socket.socketpair(socket.AF_UNIX)
-        with ours, theirs:
-            ours.sendall(data)
+        with ours:
+            socket.send_fds(ours, [data], [nothing] * 3)
             ours.shutdown(socket.SHUT_WR)
-            request = server.receive(theirs)
-        if request is None:
-            return "turned away"
+            incoming = server.Incoming(theirs, os.getpid())
+            try:
+                request = incoming.read() or incoming.read() or incoming.read()
+            finally:
+                incoming.close()
+        assert request is not None, "neither taken nor turned away"
         assert all(isinstance(each, str) for each in (request.module, request.folder)), "what is no text"
         assert all(isinstance(each, str) for each in request.arguments), "arguments that are no text"
         assert all(isinstance(each, str) for pair in request.environment.items() for each in pair), "no environment"
-        return "taken"
+        assert len(os.listdir("/proc/self/fd")) == open_files, "files stay open"  # noqa: PTH208
+        return len(request.arguments), len(request.environment)
 
     return read
 
@@ -150,7 +157,7 @@ def _run_seeds() -> list[bytes]:
 
 
 TARGETS = [
-    Target("warm-request", 40, _request_seeds, _make_request, errors=(), repair=with_length),
+    Target("warm-request", 40, _request_seeds, _make_request, errors=(server.RefusedError,), repair=with_length),
     Target("warm-answer", 4, lambda: [b"0", b"-9", b"137", b""], _make_answer, errors=(ConnectionError,)),
     Target("wandb-run", 10, _run_seeds, _make_run_document, "json"),
     Target("wandb-file", 0.1, lambda: [_wandb_file()], _make_run_file, repair=partial(bytes)),

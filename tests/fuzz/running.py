@@ -16,6 +16,8 @@ from tests.fuzz.engines import follow_coverage, mutate
 from tests.fuzz.probe import TIME_LIMIT_S, Board, Fault, Probe, Tally, smaller
 from tests.fuzz.table import TARGETS
 
+from retinue.sweeps.forkserver.server import end_with_parent
+
 ENGINES = {"mutation": mutate, "atheris": follow_coverage}
 
 MAX_STARTS = 25
@@ -73,9 +75,13 @@ class Worker:
         late = begun and time.monotonic() - begun > TIME_LIMIT_S
         # a process that has to wait for the processor does not hang
         if late and (asleep or seconds - self._seen[1] > TIME_LIMIT_S / 2):
-            os.kill(self._process.pid, signal.SIGKILL)
-            self._process.join()
+            self.kill()
         return not self._process.is_alive()
+
+    def kill(self) -> None:
+        """Ends the process; what it found is lost."""
+        self._process.kill()
+        self._process.join()
 
     def result(self) -> tuple[Tally, Task | None]:
         """What was found, and the inputs that are left to read where the process did not come to its end."""
@@ -123,16 +129,20 @@ def run(tasks: list[Task], jobs: int, show: Callable[[str, int], None]) -> dict[
     with tempfile.TemporaryDirectory(prefix="retinue-fuzz-", dir=place) as folder:
         names = (Path(folder, str(number)) for number in range(1 << 30))
         waiting, running = list(tasks), list[Worker]()
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                running.append(Worker(waiting.pop(0), next(names)))
-            time.sleep(0.02)
-            for worker in _ended(running):
-                tally, rest = worker.result()
-                found[worker.task.target].add(tally)
-                show(worker.task.target, tally.inputs)
-                if rest is not None:
-                    waiting.insert(0, rest)
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    running.append(Worker(waiting.pop(0), next(names)))
+                time.sleep(0.02)
+                for worker in _ended(running):
+                    tally, rest = worker.result()
+                    found[worker.task.target].add(tally)
+                    show(worker.task.target, tally.inputs)
+                    if rest is not None:
+                        waiting.insert(0, rest)
+        finally:
+            for worker in running:
+                worker.kill()
     return found
 
 
@@ -153,7 +163,9 @@ def _ended(running: list[Worker]) -> Iterator[Worker]:
 
 def _work(task: Task, folder: Path, board: Board) -> None:
     """What a process does: reads its inputs and writes what it found."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_with_parent()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
     noise = _quiet(folder)
     target = TARGETS[task.target]
     room = folder / "room"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from retinue.transfer.download import DownloadSettings
 from safetensors.torch import save as serialize
 from tests.fuzz.target import Target
 
@@ -18,8 +19,7 @@ from retinue.bundle import Bundle
 from retinue.models.mlp import MLP
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Dataset
-from retinue.training.checkpoints import load_checkpoint
-from retinue.transfer import weights as own_weights
+from retinue.training.checkpoints import has_ended, load_checkpoint
 from retinue.transfer.weights import WeightsSettings, load_weights
 
 _DIGEST = "0123456789abcdef"
@@ -120,7 +120,11 @@ def _pth_seeds() -> list[bytes]:
 def _inner_seeds() -> list[bytes]:
     """The pickles in files of weights of several kinds, after a line with the sizes of their storages."""
     tensors = _tensors()
+    stop = {"wait_count": 1, "stopped_epoch": 0, "best_score": torch.tensor(0.5), "patience": 2}
+    checkpoint = {"epoch": 0, "global_step": 5, "pytorch-lightning_version": "2.5.0", "loops": {"fit_loop": {}}}
+    checkpoint |= {"state_dict": tensors, "callbacks": {"EarlyStopping{'monitor': 'val/log_loss'}": stop}}
     strange = [
+        {**checkpoint, "optimizer_states": [{"state": {}, "param_groups": [{"lr": 0.1}]}], "lr_schedulers": [{}]},
         *(tensors, {"state_dict": tensors, "epoch": 1}, {k: v.to(torch.int8) for k, v in tensors.items()}),
         *({k: v.to(torch.complex64) for k, v in tensors.items()}, {k: v.to_sparse() for k, v in tensors.items()}),
         *({k: v.to("meta") for k, v in tensors.items()}, {k: v.double() for k, v in tensors.items()}, [1, "a", None]),
@@ -162,7 +166,7 @@ def _make_checkpoint(folder: Path) -> Any:
 
     def read(data: bytes) -> None:
         path.write_bytes(_packed(data))
-        load_checkpoint(path)
+        has_ended(load_checkpoint(path), max_epochs=3, patience=2)
 
     return read
 
@@ -192,14 +196,13 @@ def _make_download(folder: Path) -> Any:
     torch.hub.set_dir(str(folder / "hub"))
     server = _Answers()
     url = f"http://127.0.0.1:{server.port}/w.pth"
-    kind = getattr(own_weights, "DownloadSettings", None)
-    limits = [] if kind is None else [kind(timeout_s=1, total_timeout_s=2, max_gb=0.001)]
+    limits = DownloadSettings(timeout_s=1, total_timeout_s=2, max_gb=0.001)
     settings = WeightsSettings(name="url", path=None, url=url, sha256=_DIGEST, inputs="x")
 
     def read(data: bytes) -> None:
         server.data = data.replace(b"PORT", str(server.port).encode())
         try:
-            settings.fetch(*limits)
+            settings.fetch(limits)
             raise AssertionError("taken over without its digest")
         finally:
             left = [path.name for path in folder.glob("hub/checkpoints/*") if path.suffix != ".lock"]
