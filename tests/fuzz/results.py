@@ -303,7 +303,7 @@ def _sweep(folder: Path) -> Sweep:
         max_failure_rate=1.0, warm=False, cluster=None, retry=None,
     )  # fmt: skip
     axes = Axes([], {"model": ["mlp", "lenet5"]}, {}, [])
-    return Sweep("s", settings, axes, _Fixed(folder, "1" * 40, "2" * 40))
+    return Sweep("s", settings, axes, _Fixed(folder, "1" * 40, "2" * 40, ("a", "a@b")))
 
 
 class _Fixed(Snapshot):

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from retinue.transfer.download import DownloadSettings
 from safetensors.torch import save as serialize
 from tests.fuzz.target import Target
 
@@ -20,6 +19,7 @@ from retinue.models.mlp import MLP
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Dataset
 from retinue.training.checkpoints import has_ended, load_checkpoint
+from retinue.transfer.download import DownloadSettings
 from retinue.transfer.weights import WeightsSettings, load_weights
 
 _DIGEST = "0123456789abcdef"

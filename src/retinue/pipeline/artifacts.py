@@ -397,7 +397,14 @@ def read_metrics(folder: Path = Path()) -> dict[str, Any]:
     Args:
         folder: the checkout.
     """
-    return {**read_json(folder / METRICS), "per_class": read_json(folder / CLASS_METRICS)}
+    document = read_json(folder / METRICS)
+    try:
+        flat_metrics(document)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{folder / METRICS}: not the metrics of an evaluation. Delete it and run `dvc repro`."
+        ) from error
+    return {**document, "per_class": read_json(folder / CLASS_METRICS)}
 
 
 def flat_metrics(document: Mapping[str, Any]) -> dict[str, float]:
