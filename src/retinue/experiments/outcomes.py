@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from retinue.experiments.lock import Lock, checked_digest, checked_name, read_lock
 from retinue.pipeline import artifacts
 from retinue.pipeline.composition import project_root
-from retinue.pipeline.documents import check_yaml, parse_json
+from retinue.pipeline.documents import UNREADABLE_VALUES, check_yaml, parse_json
 from retinue.pipeline.errors import DataError, RetinueError
 from retinue.pipeline.files import read_json, read_text
 from retinue.pipeline.git import ask, committed_text, git
@@ -257,7 +257,7 @@ def _settings_sections(text: str) -> dict[str, Any]:
     try:
         check_yaml(text, SETTINGS)
         values = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
-    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError) as error:  # OSError: OmegaConf's, of a number
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, *UNREADABLE_VALUES) as error:  # OSError: of a number
         raise DataError(
             f"params.yaml: it cannot be read ({first_line(error)}). `retinue compose` writes a new one."
         ) from error

@@ -39,6 +39,7 @@ _UNREADABLE = (  # what Pillow's readers raise on damaged files
     ArithmeticError,
     TypeError,
     RuntimeError,
+    AssertionError,
     EOFError,
     MemoryError,
     struct.error,

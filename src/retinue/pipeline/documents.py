@@ -25,6 +25,9 @@ MOST_NODES = 1_000_000
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _WORDS = {int: "an integer", float: "a finite number", str: "text", bool: "true or false", NoneType: "null"}
 
+UNREADABLE_VALUES = (ValueError, LookupError, TypeError, AttributeError)
+"""What PyYAML raises beside its own errors for a tag that does not fit its value, such as `!!int ""` or `!!set []`."""
+
 
 def parse_json(text: str, where: str) -> Any:
     """The document in a JSON text.
