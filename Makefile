@@ -10,7 +10,7 @@ PARITY := .venv/parity
 
 FUZZ ?=
 
-.PHONY: run test test-slow test-parity fuzz check format compose deps settings benchmarks lock clean
+.PHONY: run test test-slow test-parity torture torture-sample fuzz check format compose deps settings benchmarks lock clean
 
 run: $(READY)
 	dvc repro
@@ -30,6 +30,14 @@ test-parity: $(READY) $(PARITY)/.ready
 # A million random inputs for all readers, or as FUZZ says: make fuzz FUZZ='--targets image --inputs 10000 --seed 1'.
 fuzz: $(READY)
 	python -m tests.fuzz $(FUZZ)
+
+# Kills, failing calls and doubled runs: 35 minutes on two cores, what is in .cache/torture is not run again. The sample
+# takes less than four.
+torture: $(READY)
+	python -m tests.torture --minutes 35 --page docs/reliability.md
+
+torture-sample: $(READY)
+	python -m tests.torture --minutes 3 --sample
 
 # Not into the environment: the published torchvision does not import on the CPU build of torch, and breaks Lightning.
 $(PARITY)/.ready: tests/parity/requirements.txt | $(READY)

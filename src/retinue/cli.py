@@ -16,7 +16,8 @@ from retinue.pipeline.checked import with_found_faults
 from retinue.pipeline.composition import Composition, project_root, stages_to_run
 from retinue.pipeline.composition import compose as compose_settings
 from retinue.pipeline.errors import RetinueError, SettingsFaults
-from retinue.pipeline.stage import explained, refuse_while_running
+from retinue.pipeline.running import refuse_while_running
+from retinue.pipeline.stage import explained
 from retinue.pipeline.watched import refuse_unreadable
 
 

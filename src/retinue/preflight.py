@@ -26,7 +26,7 @@ from retinue.models.network import Network
 from retinue.pipeline.artifacts import OUTS
 from retinue.pipeline.errors import Fault, ModelError, SettingsError, SettingsFaults, nearest
 from retinue.pipeline.files import FILE, FOLDER, NOTHING, kind_of
-from retinue.pipeline.limits import memory_bytes
+from retinue.pipeline.machine import memory_bytes
 from retinue.pipeline.numbers import short
 from retinue.pipeline.ranges import checked, fault_of, shown
 from retinue.pipeline.settings import SEED, build, first_line, locate, strict

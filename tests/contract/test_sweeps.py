@@ -72,6 +72,15 @@ def test_values_and_bounds_that_no_trial_could_take_are_refused_together(
             ["sweep.search", "sweep.workers", "optimizer.lr"],
         ),
         (["sweep.worker=1", "sweep.seed=1,2", "optimizer.lr=-1,0.2"], ["sweep.worker", "sweep.seed", "optimizer.lr"]),
+        (["sweep.worker=1", "sweep.search=x", "sweep.name='a b'"], ["sweep.worker", "sweep.name", "sweep.search"]),
+        (["sweep.retry=[3]", "optimizer.lr=0.1,0.2"], ["sweep.retry"]),
+        (["sweep.cluster={executor: slurmm}", "optimizer.lr=0.1,0.2"], ["sweep.cluster"]),
+        (["sweep.cluster={executor: local, foo: 3}", "optimizer.lr=0.1,0.2"], ["sweep.cluster"]),
+        (["model=glob(*)"], ["model"]),
+        (["optimizer.lr=range(0,0)"], ["optimizer.lr"]),
+        (["train.batch_size=range(1,1000000000)"], ["train.batch_size"]),
+        (["sweep.objective=[]", "optimizer.lr=0.1,0.2"], ["sweep.objective"]),
+        (["hydra.launcher=null", "optimizer.lr=0.1,0.2"], ["hydra.launcher"]),
         (["optimizer.lr=interval(0.1,0.2)"], ["optimizer.lr"]),  # of a grid
     ],
 )

@@ -34,12 +34,14 @@ def prepared(finished: Project, tmp_path: Path) -> Project:
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_is_uninterrupted(prepared: Project, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_and_resumed_is_uninterrupted(workers: int, prepared: Project, tmp_path: Path) -> None:
+    settings = (*SETTINGS, f"trainer.train_workers={workers}")
     uninterrupted = prepared.copy(tmp_path / "uninterrupted")
-    uninterrupted.stage("train", *SETTINGS)
-    prepared.kill_training(2, *SETTINGS)
-    prepared.kill_training(4, *SETTINGS)
-    resumed = prepared.stage("train", *SETTINGS)
+    uninterrupted.stage("train", *SETTINGS)  # without workers: their number never changes what is loaded
+    prepared.kill_training(2, *settings)
+    prepared.kill_training(4, *settings)
+    resumed = prepared.stage("train", *settings)
     assert re.search(r"resuming after epoch [34]", resumed.stdout)
     assert weights(prepared) == weights(uninterrupted)
     history = "models/history.csv"
@@ -74,11 +76,23 @@ def test_a_diverging_training_fails_and_keeps_the_model(prepared: Project) -> No
 
 @pytest.mark.slow
 def test_a_constant_predictor_fails(prepared: Project) -> None:
-    result = prepared.stage(
-        "train", *SETTINGS, "optimizer=sgd", "optimizer.lr=300", "train.gradient_clip_norm=1", check=False
-    )
+    """All validation images are black, so all get the same scores."""
+    before = weights(prepared)
+    store = prepared.path / "data/processed/val/images-00000.npy"
+    black = np.zeros_like(np.load(store))
+    store.unlink()
+    np.save(store, black)
+    result = prepared.stage("train", *SETTINGS, "train.max_epochs=1", check=False)
     assert result.returncode == 1, result.stdout
-    assert "all validation images get the same scores. Nothing was learnt" in result.stderr
+    assert "epoch 1, the best: all validation images get the same scores. Nothing was learnt" in result.stderr
+    assert weights(prepared) == before
+
+
+@pytest.mark.slow
+def test_a_network_that_ranks_and_predicts_one_class_is_a_result_with_a_finding(prepared: Project) -> None:
+    result = prepared.stage("train", *SETTINGS, "optimizer.lr=1e-6", "train.max_epochs=1")
+    assert re.search(r"finding: epoch 1, the best, predicts \d of 10 classes on the validation split", result.stdout)
+    assert "best epoch 1 of 1" in result.stdout
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ def preload(folder: Path) -> bool:
         return False
     subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(source), "-ldl"], check=True)
     environment = {**os.environ, READY: "1", "LD_PRELOAD": str(library), "TORTURE_FOLDER": str(folder)}
-    os.execve(sys.executable, [sys.executable, "-m", "tests.torture", *sys.argv[1:]], environment)
+    return os.execve(sys.executable, [sys.executable, "-m", "tests.torture", *sys.argv[1:]], environment)
 
 
 def work(tasks: Any, seed: int, templates: Any, folder: Path) -> None:
@@ -68,6 +68,7 @@ def work(tasks: Any, seed: int, templates: Any, folder: Path) -> None:
 @click.option("--kills", default=500, show_default=True, help="Kills of the pipeline and of sweeps.")
 @click.option("--writes", default=220, show_default=True, help="Faults of the system.")
 @click.option("--doubled", default=52, show_default=True, help="Runs two at a time.")
+@click.option("--sample", is_flag=True, help="No sweeps, no W&B, nothing remembered: what starts within a minute.")
 @click.option("--only", multiple=True, metavar="CASE", help="This case alone, by the name that a failure tells.")
 @click.option("--jobs", default=2, show_default=True, help="Cases at a time.")
 @click.option(
@@ -82,6 +83,7 @@ def main(
     kills: int,
     writes: int,
     doubled: int,
+    sample: bool,
     only: tuple[str, ...],
     jobs: int,
     record: Path | None,
@@ -98,8 +100,9 @@ def main(
     from tests.torture.summary import Record, markdown, write_page
 
     forks.install()
-    log = Record(record or ROOT / ".cache" / "torture" / f"seed-{seed}.jsonl", seed)
-    planned = cases.plan(seed, {"kills": kills, "writes": writes, "doubled": doubled}, wanted)
+    default = folder / "sample.jsonl" if sample else ROOT / ".cache" / "torture" / f"seed-{seed}.jsonl"
+    log = Record(record or default, seed)
+    planned = cases.plan(seed, {"kills": kills, "writes": writes, "doubled": doubled}, wanted, sample=sample)
     todo = [(name, case) for name, case in planned if (name in only if only else name not in log.outcomes)]
     print(f"{len(todo)} cases, {len(planned) - len(todo)} done before; seed {seed}, {folder}", flush=True)
     templates = cases.make_all_templates(folder, todo)

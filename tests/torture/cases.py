@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,15 @@ Templates = Mapping[str, Mapping[str, Template]]
 """Variant -> stage -> template."""
 
 
-def plan(seed: int, counts: Mapping[str, int], kinds: Sequence[str]) -> list[tuple[str, Any]]:
-    """Name and case of all that a seed plans, mixed so that any part of the list is of all kinds."""
+def plan(seed: int, counts: Mapping[str, int], kinds: Sequence[str], *, sample: bool = False) -> list[tuple[str, Any]]:
+    """Name and case of all that a seed plans, mixed so that any part of the list is of all kinds.
+
+    Args:
+        seed: of the draws.
+        counts: kind -> number of cases.
+        kinds: wanted ones.
+        sample: leaves out what starts from something else than the stages of the plain variant.
+    """
     named: list[tuple[float, str, Any]] = []
     for kind in ("kills", "writes", "doubled"):
         draws = random.Random(f"{seed} {kind}")
@@ -31,7 +39,18 @@ def plan(seed: int, counts: Mapping[str, int], kinds: Sequence[str]) -> list[tup
             planned = [*(writes if kind == "writes" else doubled).plan(draws, count)]
         if kind in kinds:
             named += [((i + draws.random()) / count, f"{kind}-{i:04d}", case) for i, case in enumerate(planned)]
-    return [(name, case) for _, name, case in sorted(named, key=lambda entry: entry[:2])]
+    mixed = [(name, case) for _, name, case in sorted(named, key=lambda entry: entry[:2])]
+    return [(name, case) for name, case in mixed if not (sample and _needs_more(case))]
+
+
+def _needs_more(case: Any) -> bool:
+    """Whether a case starts from something else than the stages of the plain variant."""
+    match case:
+        case kills.Kill():
+            return case.variant != "plain" or case.cold
+        case doubled.Pair():
+            return doubled.needs_other(case) or case.stage == sweeps.SWEEP
+    return isinstance(case, sweeps.SweepKill)
 
 
 def make_all_templates(folder: Path, planned: Sequence[tuple[str, Any]]) -> Templates:
@@ -40,9 +59,15 @@ def make_all_templates(folder: Path, planned: Sequence[tuple[str, Any]]) -> Temp
     variants = {case.variant for case in cases if isinstance(case, kills.Kill)} | {"plain"}
     if any(isinstance(case, doubled.Pair) and doubled.needs_other(case) for case in cases):
         variants.add(doubled.OTHER)
-    made: dict[str, dict[str, Template]] = {}
-    for variant in sorted(variants, key=list(VARIANTS).index):
-        made[variant] = make_templates(folder, variant, by_hand=variant != doubled.OTHER)
+    wanted = sorted(variants, key=list(VARIANTS).index)
+    with get_context("fork").Pool(2) as pool:
+        found = pool.starmap(make_templates, [(folder, variant, variant == "plain") for variant in wanted], 1)
+    made = dict(zip(wanted, found, strict=True))
+    for variant in made.keys() & {"tracked"}:  # W&B is opened before the stage works, and closed after
+        for stage, template in made[variant].items():
+            plain, own = made["plain"][stage].reference, template.reference
+            own.worker_seconds = plain.worker_seconds
+            own.stage_seconds = plain.stage_seconds + max(own.seconds - plain.seconds, 0)
     if any(getattr(case, "stage", sweeps.SWEEP) == sweeps.SWEEP for case in cases):
         finished = Place(folder / "plain-finished")
         made["plain"][sweeps.SWEEP] = sweeps.make_template(finished, folder / "plain-swept")

@@ -1,4 +1,4 @@
-"""Two at a time: the same, or what one may do beside it; both end with a sensible status, and what is there is right."""
+"""Two at a time, the same or what one may do beside it: both end with a sensible status, and what is there is right."""
 
 import random
 import time

@@ -23,6 +23,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.singleton import Singleton
+
 ROOT = Path(__file__).resolve().parents[2]
 SERVER = ROOT / "src/retinue/sweeps/forkserver/server.py"
 
@@ -71,11 +74,12 @@ def load_server() -> ModuleType:
 
 def install() -> None:
     """Imports the libraries; from here on Pythons are forks."""
-    global _server
+    global _server, _hydra
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     _server = load_server()
     for library in _server.LIBRARIES:
         importlib.import_module(library)
+    _hydra = Singleton.get_state()
     gc.collect()
     _server.keep_temporary_folders()
     gc.freeze()
@@ -151,6 +155,8 @@ def _become(start: Start, folder: str, files: Sequence[int], group: int) -> NoRe
             del sys.modules[name]
         sys.path[:] = [sys.path[0], *(entry for entry in sys.path[1:] if not Path(entry).is_relative_to(ROOT / "src"))]
         tempfile.tempdir = None
+        Singleton.set_state({**_hydra})  # the warm process is started by a sweep, in which Hydra runs
+        GlobalHydra.instance().clear()
         _arm(start)
         request = _server.Request(
             start.module, start.arguments, folder, start.environment, group=False, files=kept, client=os.getpid()

@@ -20,7 +20,7 @@ class Template(NamedTuple):
     reference: Reference
 
 
-def make_templates(folder: Path, variant: str, *, by_hand: bool) -> dict[str, Template]:
+def make_templates(folder: Path, variant: str, by_hand: bool) -> dict[str, Template]:
     """Runs the pipeline stage by stage: stage -> template.
 
     Args:
@@ -43,6 +43,7 @@ def make_templates(folder: Path, variant: str, *, by_hand: bool) -> dict[str, Te
         if by_hand:
             _by_hand(templates[stage], stage, folder / f"{variant}-{stage}-by-hand")
         place = after
+        place.commands.clear()
     return templates
 
 

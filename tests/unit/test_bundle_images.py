@@ -105,7 +105,7 @@ def test_a_pillow_image_that_was_turned_is_turned_back(bundle: Bundle) -> None:
         ("nothing.png", r"nothing\.png: cannot be read \(No such file"),
         (Path("\0.png"), "cannot be read"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_is_no_image_is_named(image: Any, message: str, bundle: Bundle) -> None:
     with pytest.raises(DataError, match=message):

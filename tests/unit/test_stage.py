@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from retinue.pipeline import stage
 from retinue.pipeline.artifacts import RawImage, Sample
 from retinue.pipeline.errors import DataError, RetinueError, SettingsError
 from retinue.pipeline.files import (
@@ -21,7 +20,8 @@ from retinue.pipeline.files import (
     write_json,
     write_table,
 )
-from retinue.pipeline.stage import explained, is_first_process, lock, refuse_while_running, running_stages
+from retinue.pipeline.running import lock, refuse_while_running, remove_leftovers, running_stages
+from retinue.pipeline.stage import explained, is_first_process
 
 
 @pytest.mark.parametrize(("error", "status"), [(DataError("bad"), 1), (SettingsError("bad"), 2)])
@@ -128,7 +128,7 @@ def test_a_half_written_folder_of_a_stage_that_runs_is_left_alone(
         Path(name).mkdir(parents=True)
     outs = {"augment": ["data/augmented"], "train": ["models"], "report": ["report"]}
     with lock("train"), lock("augment"):
-        stage._remove_leftovers("augment", outs)
+        remove_leftovers("augment", outs)
     assert [path for path in ("data/augmented", "models", "report") if Path(f"{path}.partial").exists()] == ["models"]
 
 

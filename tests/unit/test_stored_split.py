@@ -46,7 +46,7 @@ def test_what_belongs_together_passes(store: ImageStore) -> None:
 
 def test_a_store_and_a_network_of_another_size_are_refused(store: ImageStore) -> None:
     other = Dataset("d", ("ant", "bee"), {}, 6, 6, 3, (0.5,) * 3, (0.2,) * 3)
-    with pytest.raises(DataError, match=r"images \(5, 5, 3\), and data/processed/dataset.json says \(6, 6, 3\)"):
+    with pytest.raises(DataError, match=r"images \(5, 5, 3\), expected \(6, 6, 3\)"):
         check_split(store, np.array([0, 1, 0, 1]), other)
     with pytest.raises(ModelError, match="models: trained with image_size 6, but data/processed has 5"):
         check_trained_on(other, DATASET)

@@ -185,7 +185,10 @@ def too_large_for_single_precision(state: dict[str, Any]) -> None:
 
 
 @pytest.mark.filterwarnings(
-    "ignore:.*quantize.*:UserWarning", "ignore:.*[Ss]parse.*:UserWarning", "ignore::DeprecationWarning"
+    "ignore:.*quantize.*:UserWarning",
+    "ignore:TypedStorage:UserWarning",
+    "ignore:.*[Ss]parse.*:UserWarning",
+    "ignore::DeprecationWarning",
 )
 @pytest.mark.parametrize(
     ("change", "message"),

@@ -14,7 +14,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 from retinue.engine.reproducibility import draw_seed
 from retinue.engine.store import REMAKE, ImageStore
 from retinue.pipeline.errors import DataError, RetinueError
-from retinue.pipeline.limits import SHARED_MEMORY, shared_memory_bytes
+from retinue.pipeline.machine import SHARED_MEMORY, shared_memory_bytes
 from retinue.pipeline.numbers import short
 
 _BATCHES_OF_A_WORKER = 4
@@ -206,6 +206,11 @@ class Batches(L.LightningDataModule):
         self._num_workers, self._seed = num_workers, seed
         self._samplers: dict[bool, EpochSampler] = {}
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of a training epoch, as many on every rank; asked of Lightning, it would load the first batches."""
+        return len(EpochSampler(len(self._train_data), self._batch_size, seed=self._seed, shuffle=True).parts)
+
     def train_dataloader(self) -> DataLoader[Any]:
         return self._loader(self._train_data, self._batch_size, shuffle=True)
 
@@ -235,6 +240,9 @@ class Batches(L.LightningDataModule):
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
         )
+        # Lightning starts workers, which fetch ahead, before it tells the sampler of a resumed training its epoch,
+        # which is this one: `current_epoch` still lags behind
+        sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
         # Lightning makes the sampler of a prediction anew, which it can of torch's own alone.
         sized = {"batch_sampler": EpochBatches(sampler)} if shuffle else {"batch_size": batch_size, "sampler": sampler}
         workers = usable_workers(self._num_workers, sampler.batch_size * getattr(dataset, "item_bytes", 0))
@@ -249,7 +257,7 @@ class Batches(L.LightningDataModule):
 
 
 def usable_workers(num_workers: int, batch_bytes: int) -> int:
-    """As many of `num_workers` loading processes as the shared memory has room for; says so where it is fewer.
+    """How many of `num_workers` loading processes the shared memory has room for; says so where it is fewer.
 
     Args:
         num_workers: that were asked for, >= 0.

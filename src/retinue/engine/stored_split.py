@@ -14,7 +14,7 @@ def check_split(store: ImageStore, labels: np.ndarray, dataset: Dataset, *, ever
     Args:
         store: the images.
         labels: int64 (N,), as the manifest beside them has them.
-        dataset: data/processed/dataset.json.
+        dataset: data/processed/dataset.json, or what a network was trained on.
         every_class: whether each class has to have an image.
 
     Raises:
@@ -28,12 +28,12 @@ def check_split(store: ImageStore, labels: np.ndarray, dataset: Dataset, *, ever
         )
     shape = (dataset.image_size, dataset.image_size, dataset.channels)
     if store.image_shape != shape:
-        raise DataError(f"{folder}: images {store.image_shape}, and {artifacts.DATASET} says {shape}. {REMAKE}")
+        raise DataError(f"{folder}: images {store.image_shape}, expected {shape}. They are of another run. {REMAKE}")
     wrong = np.flatnonzero((labels < 0) | (labels >= len(dataset.classes)))
     if len(wrong):
         raise DataError(
             f"{folder / artifacts.MANIFEST}: row {wrong[0]} has the label {labels[wrong[0]]}, expected 0 to "
-            f"{len(dataset.classes) - 1}, the classes of {artifacts.DATASET}. {REMAKE}"
+            f"{len(dataset.classes) - 1}, one of the {len(dataset.classes)} classes. {REMAKE}"
         )
     if every_class:
         artifacts.check_classes(artifacts.counts_of(labels.tolist(), dataset.classes), where=str(folder))

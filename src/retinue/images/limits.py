@@ -83,6 +83,6 @@ class Limits(Checked, section="source"):
 
 
 USUAL_LIMITS = Limits(
-    max_file_mb=128, max_megapixels=128, max_memory_mb=256, max_frames=1000, max_scans=100, max_metadata_mb=16
+    max_file_mb=128, max_megapixels=128, max_memory_mb=200, max_frames=1000, max_scans=100, max_metadata_mb=16
 )
 """What holds where no settings of a source say otherwise, as for the images of a prediction: those of conf/."""

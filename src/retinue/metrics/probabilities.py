@@ -111,7 +111,7 @@ def checked_inputs(labels: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, n
         DataError: no rows, fewer than two classes, shapes or types that do not fit, a label without a column, a value
             outside [0, 1], or a row whose sum is not 1.
     """
-    labels, probs = _checked(labels, probs, "probs")
+    labels, probs = _checked_rows(labels, probs, "probs")
     if probs.min() < 0 or probs.max() > 1:
         raise DataError(f"probs: expected values in [0, 1], got {probs.min():g} to {probs.max():g}. Are they logits?")
     off = np.abs(probs.sum(axis=1) - 1)
@@ -130,10 +130,10 @@ def checked_scores(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, 
         DataError: no rows, fewer than two classes, shapes or types that do not fit, a label without a column, or a
             value that is not finite.
     """
-    return _checked(labels, scores, "scores")
+    return _checked_rows(labels, scores, "scores")
 
 
-def _checked(labels: np.ndarray, values: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _checked_rows(labels: np.ndarray, values: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
     labels, values = np.asarray(labels), np.asarray(values)
     if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"labels: expected integers (N,) with N >= 1, got {labels.dtype} {labels.shape}.")

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from retinue.pipeline.artifacts import CACHE
 from retinue.pipeline.errors import RetinueError
+from retinue.pipeline.numbers import seconds
 
 RETRIES = 4
 """How often a request is repeated, after 2, 4, 8, … s; W&B's own 20 hold up the end of a stage for many minutes."""
@@ -57,7 +58,7 @@ def within(limit_s: float, work: Callable[[], _Result]) -> _Result:
     except TimeoutError:
         if outcome.done():
             raise  # W&B's own
-        raise NoAnswerError(f"no answer within {limit_s:g} s") from None
+        raise NoAnswerError(f"no answer within {seconds(limit_s)}") from None
 
 
 class Service:
@@ -202,7 +203,7 @@ def open_run(mode: str, *, timeout_s: float, finish_timeout_s: float, **run: Any
         def start() -> Any:
             (folder / "wandb").mkdir(parents=True, exist_ok=True)  # W&B itself would fall back to a temporary folder
             service.start(_options(mode, folder, timeout_s * _OWN_SHARE, finish_timeout_s))
-            return _opened(mode, run)
+            return _begin_run(mode, run)
 
         opened = None
         try:
@@ -278,7 +279,7 @@ def _options(mode: str, folder: Path, timeout_s: float, finish_timeout_s: float)
     }
 
 
-def _opened(mode: str, run: dict[str, Any]) -> Any:
+def _begin_run(mode: str, run: dict[str, Any]) -> Any:
     """A `wandb.Run`; where the server does not take it, an offline one."""
     import wandb
     from wandb.sdk.lib.import_hooks import unregister_all_post_import_hooks

@@ -16,6 +16,7 @@ from PIL import Image
 
 from retinue.bundle import Bundle
 from retinue.images.decoding import decode
+from retinue.images.limits import USUAL_LIMITS
 from retinue.images.overlay import overlay
 from retinue.images.preprocessing import resize_shorter_side
 from retinue.pipeline.errors import DataError, RetinueError, SettingsError
@@ -103,6 +104,7 @@ class SlidingScorer:
         """The image, uint8 (H, W, C), with its shorter side resized as preprocessing resizes."""
         channels = self.bundle.preprocessing.channels
         try:
+            USUAL_LIMITS.check_file(path.stat().st_size)
             image = decode(path.read_bytes(), channels=channels, shorter_side=self.shorter_side)
         except OSError as error:
             raise DataError(f"cannot be read ({error.strerror}). Expected an image file.") from error

@@ -13,7 +13,7 @@ import torch
 from retinue.bundle import Bundle
 from retinue.engine.loading import Batches
 from retinue.engine.store import REMAKE, ImageStore, RowFile
-from retinue.engine.stored_split import check_split, check_trained_on
+from retinue.engine.stored_split import check_split
 from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.engine.writing import PngSink, ResultSink, picture_name, writing
 from retinue.explainers.explainer import Explainer, NotApplicable
@@ -135,7 +135,6 @@ def run(settings: Settings, tracker: Tracker) -> None:
     where the test split has masks, localisation.csv (`Localisation`) and localisation.json (`mean_scores`)."""
     plan = load_plan(ExplainPlan, settings)
     bundle = Bundle.load()
-    check_trained_on(bundle.dataset, artifacts.read_dataset())
     store = ImageStore(artifacts.PROCESSED / "test")
     masks = _masks(store)
     gallery = choose(_predictions(store, bundle.dataset), len(bundle.classes), plan.explain)

@@ -14,6 +14,9 @@ SEED = "seed"
 OF_SWEEPS = ("sweep", "hydra")
 """Sections that say how a sweep is run; no trial composes them."""
 
+MAX_VALUES = 1000
+"""Of one axis: each is composed and checked before anything runs, 0.1 s."""
+
 
 class SearchInterval(NamedTuple):
     """Numbers from `low` to `high`, both included.
@@ -129,11 +132,15 @@ def axes_of(params: Mapping[str, Any], arguments: Sequence[str]) -> Axes:
 def _axis_values(override: Override) -> list[str]:
     key = override.get_key_element()
     try:
-        values = list(override.sweep_string_iterator())
+        values = list(itertools.islice(override.sweep_string_iterator(), MAX_VALUES + 1))
     except HydraException as error:  # glob() wants the choices of a composition
         raise SettingsError(
             f"{key}: got {override.input_line}, expected the values, with commas between them."
         ) from error
+    if len(values) > MAX_VALUES:
+        raise SettingsError(f"{key}: {override.input_line} has more than {MAX_VALUES} values.")
+    if not values:
+        raise SettingsError(f"{key}: {override.input_line} has no values.")
     if len(set(values)) < len(values):
         raise SettingsError(f"{key}: a value is given twice: {', '.join(values)}.")
     return values

@@ -21,6 +21,8 @@ from retinue.sweeps.settings import SweepSettings
 from retinue.sweeps.sweep import RECIPE
 from retinue.sweeps.table import TrialTable
 
+AXES_OF_A_RECIPE = "hydra.sweeper.params"
+
 PLUGINS = ("hydra/launcher=dvc_experiments", "hydra/sweeper=study")
 
 
@@ -85,13 +87,15 @@ def _wrong_settings(overrides: Sequence[str]) -> Iterator[Fault]:
     given = dict[str, Any]()
     for each in overrides:
         key, _, value = each.partition("=")
+        if key.lstrip("+~").startswith(("hydra.sweeper", "hydra.launcher")) and not key.startswith(AXES_OF_A_RECIPE):
+            yield Fault(key, value, f"nothing but {AXES_OF_A_RECIPE}", "A sweep has its own sweeper and launcher.")
         if key.startswith("sweep.") and key.split(".")[1] not in names:
             yield Fault(key, value, "a setting of conf/sweep/default.yaml", unknown("key", key.split(".")[1], names))
         elif key.startswith("sweep.") and (found := parsed(each)) is not None and found.is_sweep_override():
             yield Fault(key, value, "one value", "Trials vary in what they compute, not in how they are searched.")
         elif key.startswith("sweep.") and found is not None and key.count(".") == 1:
             given[key.split(".")[1]] = _plain(found.value())
-    given = {key: value for key, value in given.items() if "${" not in str(value)}
+    given = {name: given[name] for name in names if name in given and "${" not in str(given[name])}
     _, faults = checked(SweepSettings, given, where="sweep")
     yield from (fault for fault in faults if fault.key.removeprefix("sweep.") in given)
 

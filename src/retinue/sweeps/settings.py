@@ -28,6 +28,8 @@ def _search_has_an_end(search: str, trials: int | None) -> Fault | None:
 
 
 def _objective_is_known(objective: Any) -> Fault | None:
+    if objective == []:
+        return Fault("objective", "[]", "one metric or several")
     for name in _names(objective):
         if isinstance(name, str) and name.startswith("test/"):
             hint = (

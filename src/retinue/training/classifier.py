@@ -193,9 +193,17 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = build(self._optimizer, self._groups(), where="optimizer")
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = build(self._schedule, optimizer, steps, where="schedule")
+        schedule = build(self._schedule, optimizer, self._num_steps(), where="schedule")
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _num_steps(self) -> int:
+        """Steps of the whole training. Lightning's own estimate starts the workers before a resumed epoch is known."""
+        batches, max_epochs = self.trainer.datamodule, self.trainer.max_epochs  # type: ignore[attr-defined]
+        if self.trainer.max_steps >= 0:
+            return self.trainer.max_steps
+        assert isinstance(batches, Batches)
+        assert max_epochs is not None
+        return max_epochs * batches.steps_per_epoch
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = self.history

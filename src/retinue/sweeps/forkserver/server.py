@@ -49,7 +49,7 @@ READY = b"ready\n"
 MAX_REQUEST_BYTES = 1 << 22
 """Length of the longest request, twice what Linux takes as the arguments and the environment of a process."""
 
-REQUEST_TIMEOUT_S = 10.0
+REQUEST_TIMEOUT_S = 10
 """How long a client may take to say what it wants, whether it is silent or slow; the project's own says it at once."""
 
 MAX_WAITING = 64
@@ -288,7 +288,7 @@ class Server:
                     self._children.end(source)
             for each in [*self._waiting.values()]:
                 if each.deadline <= time.monotonic():
-                    self._refuse(each, f"no request within {REQUEST_TIMEOUT_S:g} s")
+                    self._refuse(each, f"no request within {REQUEST_TIMEOUT_S} s")
 
     def _patience(self) -> float | None:
         """How long nothing may happen until a client is to be turned away, s."""

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from retinue.pipeline.limits import memory_bytes, met_limit, shared_memory_bytes
+from retinue.pipeline.machine import memory_bytes, met_limit, shared_memory_bytes
 
 SAID = [
     (MemoryError(), "there is not enough memory; this process may use"),
@@ -37,7 +37,7 @@ def test_other_errors_are_none() -> None:
 
 def test_the_memory_of_a_process_is_what_it_is_given() -> None:
     own = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({2**30},) * 2)"
-    script = f"{own}; from retinue.pipeline.limits import memory_bytes; print(memory_bytes())"
+    script = f"{own}; from retinue.pipeline.machine import memory_bytes; print(memory_bytes())"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert int(result.stdout) == 2**30
     assert memory_bytes() > 2**28 or resource.getrlimit(resource.RLIMIT_AS)[0] < 2**28
