@@ -12,7 +12,9 @@ from retinue.images.decoding import examine
 from retinue.pipeline.artifacts import CLASS_METRICS, METRICS, read_metrics
 from retinue.pipeline.composition import load_params
 from retinue.pipeline.errors import DataError, SettingsError
+from retinue.pipeline.overrides import parsed
 from retinue.pipeline.settings import build
+from retinue.sweeps.axes import parse
 from retinue.sweeps.forkserver import client
 
 
@@ -53,11 +55,20 @@ def test_a_run_length_bmp_is_limited_for_its_decoder_is_slow() -> None:
         examine(run_length_bmp(8192, 4096))
 
 
-@pytest.mark.parametrize("value", ["!!int ''", "!!float ''", "!!bool maybe", "!!timestamp x", "!!set [1]"])
+@pytest.mark.parametrize(
+    "value", ["!!int ''", "!!float ''", "!!bool maybe", "!!timestamp x", "!!set [1]", "!!binary aGk="]
+)
 def test_a_tag_that_does_not_fit_its_value_is_a_settings_error(value: str, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(f"a: {value}\n", "utf-8")
     with pytest.raises(SettingsError, match=r"params\.yaml"):
         load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("override", [f"seed=0,{'9' * 5000}", "seed=1,choice(5)", f"seed={'9' * 5000}"])
+def test_what_breaks_the_parser_of_overrides_is_told(override: str) -> None:
+    assert parsed(override) is None or "choice" in override
+    with pytest.raises(SettingsError):
+        parse({}, [override])
 
 
 @pytest.mark.parametrize(

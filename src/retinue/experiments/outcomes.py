@@ -101,8 +101,8 @@ class Experiment(NamedTuple):
         """
         path = artifacts.METRICS.as_posix()
         self.lock().check(path)
-        document: dict[str, Any] = parse_json(self.text(path), f"experiment {self.name}: {path}")
-        return document
+        where = f"experiment {self.name}: {path}"
+        return artifacts.checked_metrics(parse_json(self.text(path), where), where)
 
     def hashes(self) -> Mapping[str, str]:
         """Output path -> DVC's hash of it, of the outputs that are of its settings."""
@@ -189,7 +189,8 @@ class Workspace:
             DataError: there is none, or it is of other settings.
         """
         self.lock().check(artifacts.METRICS.as_posix())
-        return read_json(project_root() / artifacts.METRICS)
+        path = project_root() / artifacts.METRICS
+        return artifacts.checked_metrics(read_json(path), str(path))
 
     def hashes(self) -> Mapping[str, str]:
         """Output path -> DVC's hash of it, of the outputs that are of these settings."""

@@ -68,14 +68,16 @@ def check_yaml(text: str, where: str) -> None:
         where: it is from; the error begins with it.
 
     Raises:
-        DataError: it is no mapping, is nested more than `DEEPEST` levels deep, or stands for more than `MOST_NODES`
-            nodes.
+        DataError: it is no mapping, holds bytes, is nested more than `DEEPEST` levels deep, or stands for more than
+            `MOST_NODES` nodes.
         yaml.YAMLError: it is no YAML.
     """
     sizes: dict[str, int] = {}
     open_nodes: list[tuple[str | None, int]] = [(None, 0)]
     for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         size, anchor = 1, getattr(event, "anchor", None)
+        if getattr(event, "tag", None) == "tag:yaml.org,2002:binary":
+            raise DataError(f"{where}: a value of bytes (!!binary), which no setting is.")
         if len(open_nodes) == 1 and isinstance(event, (yaml.ScalarEvent, yaml.SequenceStartEvent, yaml.AliasEvent)):
             raise DataError(f"{where}: expected a mapping of sections: another format than this version reads.")
         if isinstance(event, yaml.CollectionStartEvent):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 from retinue.pipeline.errors import SettingsError
 
@@ -110,7 +111,7 @@ def axes_of(params: Mapping[str, Any], arguments: Sequence[str]) -> Axes:
     given = [*(f"{key}={value}" for key, value in params.items()), *arguments]
     try:
         overrides = {each.get_key_element(): each for each in OverridesParser.create().parse_overrides(given)}
-    except HydraException as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise SettingsError(f"{str(error).splitlines()[0]} Values with spaces or commas need quotes.") from error
     axes = Axes([], {}, {}, [])
     for key, override in overrides.items():
