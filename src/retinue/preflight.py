@@ -275,11 +275,11 @@ def _optional(section: Mapping[str, Any]) -> list[str]:
     """The arguments in `section` that its `_target_` has defaults for, or does not know."""
     try:
         target = locate(section.get("_target_", ""), where="")
-    except (SettingsError, ValueError):
+        parameters = inspect.signature(target).parameters
+    except (SettingsError, ValueError):  # ValueError: a builtin without a signature
         return []
     if is_dataclass(target):  # loaded strictly: all its faults are told at once
         return []
-    parameters = inspect.signature(target).parameters
     return [
         key
         for key in section

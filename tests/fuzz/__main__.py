@@ -31,7 +31,7 @@ for place in (ROOT / "src", ROOT / "tests" / "support"):
 def main(inputs: int, seed: int, targets: str, jobs: int, engine: str, output: Path, replay: Path | None) -> None:
     """Give random inputs to every reader of files, messages and command lines.
 
-    An answer has to be a result or an explained error, within 2 s of the processor and 600 MB. An input that gets
+    An answer has to be a result or an explained error, within 5 s of the processor and 600 MB. An input that gets
     another answer is kept in .cache/fuzz/ with the command that repeats it. About 10 minutes on 2 cores for a million.
     """
     if engine == "atheris":

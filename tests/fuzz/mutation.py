@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Any
 
 LONGEST = 1 << 16
@@ -155,7 +156,7 @@ class Mutator:
         drawn = self._random
         places = list(_places(document))
         if not places or drawn.random() < 0.02:
-            return drawn.choice(VALUES)
+            return deepcopy(drawn.choice(VALUES))
         holder, key = drawn.choice(places)
         way = drawn.randrange(9)
         if way == 0:
@@ -176,7 +177,7 @@ class Mutator:
         elif way == 6 and isinstance(holder[key], int | float):
             holder[key] = drawn.choice((-holder[key], holder[key] + 1, holder[key] * 1000, drawn.choice(NUMBERS)))
         else:
-            holder[key] = drawn.choice(VALUES)
+            holder[key] = deepcopy(drawn.choice(VALUES))
         return document
 
 

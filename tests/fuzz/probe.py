@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 TIME_LIMIT_S = 20.0
 """What takes longer, half of it computing or all of it asleep, hangs: the process is ended."""
 
-SLOW_S = 2.0
+SLOW_S = 5.0
 """Seconds of the processor that one input may take."""
 
 MEMORY_LIMIT_MB = 600

@@ -82,8 +82,7 @@ def _make_answer(folder: Path) -> Any:
         nonlocal answer
         answer = data
         status = client.request(name, "m", [], folder="/", environment={}, files=[])
-        assert -64 <= status <= 255, f"status {status}"
-        return "status"
+        return "status" if status else "zero"
 
     return read
 

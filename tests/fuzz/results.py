@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import fields
@@ -189,7 +190,7 @@ def _make_dashboard(folder: Path) -> Any:
 
         results._contents.cache_clear()
         result = read_result(outcome, "experiment")
-        assert all(np.isfinite(value) for value in result.metrics.values())
+        assert all(math.isfinite(value) for value in result.metrics.values())
         return name, len(result.notes), len(result.gallery), result.scored is None
 
     return read

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import unicodedata
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -82,7 +83,8 @@ def _make_folders(folder: Path) -> Any:
         records = source.records()
         for record in records:
             assert record.label or record.problem, "neither label nor problem"
-            assert record.label.isprintable() or record.problem, f"label {record.label!r}"
+            control = [sign for sign in record.label if unicodedata.category(sign) == "Cc"]
+            assert not control or record.problem, f"label {record.label!r}"
             if not record.problem:
                 with suppress(OSError):
                     source.read(record.image_id)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from retinue.experiments.lock import Lock, checked_digest, checked_name, read_lock
 from retinue.pipeline import artifacts
 from retinue.pipeline.composition import project_root
-from retinue.pipeline.documents import check_yaml, parse_json
+from retinue.pipeline.documents import UNREADABLE_VALUES, check_yaml, parse_json
 from retinue.pipeline.errors import DataError, RetinueError
 from retinue.pipeline.files import read_json, read_text
 from retinue.pipeline.git import ask, committed_text, git
@@ -101,8 +101,8 @@ class Experiment(NamedTuple):
         """
         path = artifacts.METRICS.as_posix()
         self.lock().check(path)
-        document: dict[str, Any] = parse_json(self.text(path), f"experiment {self.name}: {path}")
-        return document
+        where = f"experiment {self.name}: {path}"
+        return artifacts.checked_metrics(parse_json(self.text(path), where), where)
 
     def hashes(self) -> Mapping[str, str]:
         """Output path -> DVC's hash of it, of the outputs that are of its settings."""
@@ -189,7 +189,8 @@ class Workspace:
             DataError: there is none, or it is of other settings.
         """
         self.lock().check(artifacts.METRICS.as_posix())
-        return read_json(project_root() / artifacts.METRICS)
+        path = project_root() / artifacts.METRICS
+        return artifacts.checked_metrics(read_json(path), str(path))
 
     def hashes(self) -> Mapping[str, str]:
         """Output path -> DVC's hash of it, of the outputs that are of these settings."""
@@ -257,7 +258,7 @@ def _settings_sections(text: str) -> dict[str, Any]:
     try:
         check_yaml(text, SETTINGS)
         values = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
-    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError) as error:  # OSError: OmegaConf's, of a number
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, *UNREADABLE_VALUES) as error:  # OSError: of a number
         raise DataError(
             f"params.yaml: it cannot be read ({first_line(error)}). `retinue compose` writes a new one."
         ) from error

@@ -39,6 +39,7 @@ _UNREADABLE = (  # what Pillow's readers raise on damaged files
     ArithmeticError,
     TypeError,
     RuntimeError,
+    AssertionError,
     EOFError,
     MemoryError,
     struct.error,
@@ -49,6 +50,7 @@ _UNREADABLE = (  # what Pillow's readers raise on damaged files
 _ORIENTATION_TAG = 0x0112
 _REDUCTIONS = (8, 4, 2)
 _PIXELS_AT_ONCE = 2**20
+_MOST_RUN_LENGTH_PIXELS = 2**24  # of a BMP, which Pillow decodes in Python: a second and more for these
 _JPEGS = ("JPEG", "MPO")
 _COUNTED = ("WEBP", "AVIF")  # whose number of pictures Pillow knows from the header
 _NOT_TAKEN = ("Could not determine", "nsupported", "not implemented", "not compiled in")
@@ -169,6 +171,8 @@ def _open(data: bytes, limits: Limits) -> Image.Image:
         raise DataError(f"an image of {image.width} x {image.height} px")
     limits.check_structure(Structure(frames=getattr(image, "n_frames", 1) if image.format in _COUNTED else 1))
     limits.check_pixels(image.size)
+    if image.tile and image.tile[0][0] == "bmp_rle" and image.width * image.height > _MOST_RUN_LENGTH_PIXELS:
+        raise DataError(f"a run-length BMP of {image.width} x {image.height} px; convert it to PNG")
     limits.check_memory(image.size, len(data) + structure.coefficient_bytes)
     return image
 

@@ -115,7 +115,7 @@ def _gif(data: bytes) -> Structure:
         start = at
         while at < len(data) and data[at]:
             at += 1 + data[at]
-        metadata += (at - start) if data[start - 2] == _GIF_EXTENSION else 0
+        metadata += (at - start) if data[start - 2 : start - 1] == bytes([_GIF_EXTENSION]) else 0
         at += 1
     return Structure(frames=max(1, frames), metadata_bytes=metadata)
 
@@ -153,7 +153,7 @@ def _tiff(data: bytes) -> Structure:
                     metadata += size if size > inline else 0
             seen.add(at)
             (at,) = struct.unpack_from(pointer, data, end)
-    except struct.error as error:
+    except (struct.error, OverflowError) as error:  # the latter of places beyond 2^63 in a BigTIFF
         raise DataError(
             "cannot be decoded: a TIFF with a page outside the file, as where its end is cut off"
         ) from error

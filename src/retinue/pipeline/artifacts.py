@@ -397,7 +397,21 @@ def read_metrics(folder: Path = Path()) -> dict[str, Any]:
     Args:
         folder: the checkout.
     """
-    return {**read_json(folder / METRICS), "per_class": read_json(folder / CLASS_METRICS)}
+    document = checked_metrics(read_json(folder / METRICS), str(folder / METRICS))
+    return {**document, "per_class": read_json(folder / CLASS_METRICS)}
+
+
+def checked_metrics(document: Any, where: str) -> dict[str, Any]:
+    """The content of a metrics.json, of which `flat_metrics` can be taken.
+
+    Raises:
+        DataError: it is something else; the message begins with `where`.
+    """
+    try:
+        flat_metrics(document)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DataError(f"{where}: no metrics of an evaluation. Delete it and run `dvc repro`.") from error
+    return dict(document)
 
 
 def flat_metrics(document: Mapping[str, Any]) -> dict[str, float]:

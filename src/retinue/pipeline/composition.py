@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 from yaml.reader import ReaderError
 
-from retinue.pipeline.documents import check_yaml
+from retinue.pipeline.documents import UNREADABLE_VALUES, check_yaml
 from retinue.pipeline.errors import DataError, Fault, RetinueError, SettingsError, SettingsFaults
 from retinue.pipeline.overrides import name_of, readable, value_of
 from retinue.pipeline.settings import first_line
@@ -241,7 +241,7 @@ def load_params(path: Path | str = "params.yaml") -> dict[str, Any]:
         if error.errno is not None:
             raise  # the others are OmegaConf's answer to a number
         raise SettingsError(f"{path}: expected a mapping of sections. {_REWRITTEN}") from error
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, *UNREADABLE_VALUES) as error:
         raise SettingsError(f"{path}: {first_line(error)}. {_REWRITTEN}") from error
     if not values:
         raise SettingsError(f"{path}: empty. {_REWRITTEN}")

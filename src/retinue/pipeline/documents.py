@@ -25,6 +25,9 @@ MOST_NODES = 1_000_000
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _WORDS = {int: "an integer", float: "a finite number", str: "text", bool: "true or false", NoneType: "null"}
 
+UNREADABLE_VALUES = (ValueError, LookupError, TypeError, AttributeError)
+"""What PyYAML raises beside its own errors for a tag that does not fit its value, such as `!!int ""` or `!!set []`."""
+
 
 def parse_json(text: str, where: str) -> Any:
     """The document in a JSON text.
@@ -65,14 +68,16 @@ def check_yaml(text: str, where: str) -> None:
         where: it is from; the error begins with it.
 
     Raises:
-        DataError: it is no mapping, is nested more than `DEEPEST` levels deep, or stands for more than `MOST_NODES`
-            nodes.
+        DataError: it is no mapping, holds bytes, is nested more than `DEEPEST` levels deep, or stands for more than
+            `MOST_NODES` nodes.
         yaml.YAMLError: it is no YAML.
     """
     sizes: dict[str, int] = {}
     open_nodes: list[tuple[str | None, int]] = [(None, 0)]
     for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         size, anchor = 1, getattr(event, "anchor", None)
+        if getattr(event, "tag", None) == "tag:yaml.org,2002:binary":
+            raise DataError(f"{where}: a value of bytes (!!binary), which no setting is.")
         if len(open_nodes) == 1 and isinstance(event, (yaml.ScalarEvent, yaml.SequenceStartEvent, yaml.AliasEvent)):
             raise DataError(f"{where}: expected a mapping of sections: another format than this version reads.")
         if isinstance(event, yaml.CollectionStartEvent):

@@ -69,10 +69,11 @@ def parsed(override: str) -> "Override | None":
     """`override` as Hydra reads it; None where it cannot."""
     from hydra.core.override_parser.overrides_parser import OverridesParser  # 0.2 s, and most stages have no overrides
     from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
     try:
         return OverridesParser.create().parse_overrides([override])[0]
-    except HydraException:
+    except (HydraException, OmegaConfBaseException, ValueError):  # ValueError: a number of more than 4,300 digits
         return None
 
 

@@ -121,7 +121,10 @@ def build(section: Mapping[str, Any], *args: Any, where: str, **runtime: Any) ->
         taken = {f.name for f in fields(target)}
         given = {key: value for key, value in values.items() if key in taken or key not in _DESCRIPTIVE_KEYS}
         return strict(target, {**given, **runtime}, where=where)
-    parameters = inspect.signature(target).parameters
+    try:
+        parameters = inspect.signature(target).parameters
+    except ValueError as error:  # a builtin, of which Python does not know the arguments
+        raise SettingsFaults([Fault(f"{where}._target_", shown(section["_target_"]), f"what makes {where}")]) from error
     for key in _DESCRIPTIVE_KEYS:
         if key not in parameters:
             values.pop(key, None)
@@ -134,7 +137,7 @@ def build(section: Mapping[str, Any], *args: Any, where: str, **runtime: Any) ->
         raise SettingsFaults(faults)
     try:
         return target(*args, **values, **runtime)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         raise SettingsFaults([Fault(where, "", "", f"{section['_target_']}: {error}")]) from error
 
 

@@ -77,7 +77,8 @@ class WatchedFolder:
             return f"what is called {name} is left out. Give the file another place."
         for parent in inside.parents[:-1]:
             if parent not in self._is_link:
-                self._is_link[parent] = (self._root / parent).is_symlink()
+                # a name too long for the disk is no link; whoever reads the file says what it is
+                self._is_link[parent] = os.path.islink(self._root / parent)  # noqa: PTH114 - never raises
             if self._is_link[parent]:
                 link = self._root / parent
                 return f"{link}: {LINKED_FOLDER} Put the folder itself there, or links to its files."

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, IntervalSweep, Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 from retinue.pipeline.errors import SettingsError
 
@@ -110,12 +111,10 @@ def axes_of(params: Mapping[str, Any], arguments: Sequence[str]) -> Axes:
     given = [*(f"{key}={value}" for key, value in params.items()), *arguments]
     try:
         overrides = {each.get_key_element(): each for each in OverridesParser.create().parse_overrides(given)}
-    except HydraException as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise SettingsError(f"{str(error).splitlines()[0]} Values with spaces or commas need quotes.") from error
     axes = Axes([], {}, {}, [])
     for key, override in overrides.items():
-        if isinstance(override.value(), Glob):
-            raise SettingsError(f"{key}: glob() has no values here; list them, as in {key}=a,b.")
         if key.lstrip("+").partition(".")[0] in OF_SWEEPS:
             continue
         if not override.is_sweep_override():
@@ -133,7 +132,7 @@ def _axis_values(override: Override) -> list[str]:
     key = override.get_key_element()
     try:
         values = list(itertools.islice(override.sweep_string_iterator(), MAX_VALUES + 1))
-    except HydraException as error:  # glob() wants the choices of a composition
+    except (HydraException, OmegaConfBaseException) as error:  # glob() wants the choices of a composition
         raise SettingsError(
             f"{key}: got {override.input_line}, expected the values, with commas between them."
         ) from error

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from optuna.trial import FrozenTrial, TrialState
 
 from retinue.metrics.seeds import mean_interval
-from retinue.pipeline.errors import SettingsError
+from retinue.pipeline.errors import DataError, SettingsError
 from retinue.pipeline.files import write_json
 from retinue.pipeline.numbers import figure, interval
 from retinue.sweeps.job import COMPLETE, FAILED, PRUNED, read_outcome
@@ -142,6 +142,10 @@ def _trial_row(sweep: Sweep, study: Study, number: int, trial: FrozenTrial) -> R
     indices = range(trial.number * seeds, (trial.number + 1) * seeds)
     state = _STATES.get(trial.state, WAITING)
     outcomes = [read_outcome(sweep.folder / str(index)) for index in indices] if state == COMPLETE else []
+    for index, outcome in zip(indices, outcomes, strict=False):
+        if lacking := [name for name in sweep.settings.objectives if name not in outcome.values]:
+            place = sweep.folder / str(index)
+            raise DataError(f"{place}: its result has no {', '.join(lacking)}. Delete {place} and run the sweep again.")
     values = {name: [each.values[name] for each in outcomes] for name in sweep.settings.objectives if outcomes}
     return Row(
         trial=number,

@@ -109,7 +109,14 @@ def read_folder(path: Path) -> RecordedRun:
         raise RetinueError(f"{file}: W&B did not read the run within {READ_TIMEOUT_S} s.") from error
     if done.returncode:
         raise RetinueError(f"{file}: W&B cannot read a run there: {done.stderr.strip() or done.stdout.strip()}")
-    found = json.loads(done.stdout)
+    try:
+        return _of_document(file, json.loads(done.stdout))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise RetinueError(f"{file}: W&B reads something else than a run there ({error!r}).") from error
+
+
+def _of_document(file: Path, found: Mapping[str, Any]) -> RecordedRun:
+    """The run in the file at `file`, of which W&B says `found`."""
     online = not file.parent.name.startswith("offline-")
     return RecordedRun(
         run_id=found["run_id"],

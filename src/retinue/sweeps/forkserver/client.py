@@ -59,7 +59,10 @@ def request(
         answer = connection.recv(64)
     if not answer:
         raise ConnectionError("the warm process ended, or turned the request away")
-    return int(answer)
+    try:
+        return int(answer)
+    except ValueError as error:
+        raise ConnectionError(f"the warm process answered {answer!r}, which is no exit status") from error
 
 
 def main() -> None:
