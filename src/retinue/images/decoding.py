@@ -21,6 +21,7 @@ from retinue.images.foreign import what_it_is
 from retinue.images.jpeg_markers import has_zeroed_block
 from retinue.images.levels import Levels, check_declared_depth, levels_of, to_gray_levels
 from retinue.images.limits import USUAL_LIMITS, Limits
+from retinue.images.native_messages import native_messages
 from retinue.images.strips import check_strips, largest_strip_bytes
 from retinue.images.structure import Structure, structure_of
 from retinue.pipeline.errors import DataError
@@ -54,7 +55,7 @@ _MOST_RUN_LENGTH_PIXELS = 2**24  # of a BMP, which Pillow decodes in Python: a s
 _JPEGS = ("JPEG", "MPO")
 _COUNTED = ("WEBP", "AVIF")  # whose number of pictures Pillow knows from the header
 _NOT_TAKEN = ("Could not determine", "nsupported", "not implemented", "not compiled in")
-_DECODER_BYTES_PER_PX = {"WEBP": 12, "AVIF": 10, "JPEG2000": 16}  # measured, beside the picture itself
+_DECODER_BYTES_PER_PX = {"WEBP": 12, "AVIF": 10, "JPEG2000": 40, "PPM": 4}  # measured, beside the picture itself
 _STORED_BYTES_PER_PX = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}  # Pillow's; others 4
 
 
@@ -224,12 +225,26 @@ def _decode_with_pillow(
             if image.format == "TIFF":
                 check_strips(data, image)
                 check_declared_depth(image)
+                _load_tiff(image)
             image.load()
         pixels = _displayed(image, channels, white)
     except _UNREADABLE as error:
         raise DataError(f"cannot be decoded: {error}") from error
     # Only now: Pillow turns TIFFs itself while it loads them, and drops the tag.
     return _upright(pixels, _orientation(image))
+
+
+def _load_tiff(image: Image.Image) -> None:
+    """Decodes with libtiff, which prints what it finds; its warnings are of tags that no picture depends on.
+
+    Raises:
+        DataError: it told of an error.
+    """
+    with native_messages() as said:
+        image.load()
+    errors = [line for line in said if "Warning" not in line]
+    if errors:
+        raise DataError(f"cannot be decoded: {errors[0]}")
 
 
 def _displayed(image: Image.Image, channels: int, white: float | None) -> np.ndarray:
