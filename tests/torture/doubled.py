@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.torture.checkout import PYTHON, SETTINGS, STAGES, VARIANTS, Place, repro_command, stage_command
-from tests.torture.kills import ATTEMPTS
+from tests.torture.kills import ATTEMPTS, SOONER
 from tests.torture.sweeps import COMMAND, NAMES_OF_RUN, SWEEP, state
 from tests.torture.templates import Template
 from tests.torture.verdict import Outcome, Verdict, missed
@@ -92,11 +92,11 @@ def run(
     """Starts the second command at a random moment of the first, and runs the first again when both have ended."""
     template = templates[case.stage]
     first, second = _commands(case)
-    for _ in range(ATTEMPTS):
+    for attempt in range(ATTEMPTS):
         place = template.place.copy(folder)
         place.private_shm = private
         running = place.start(*first)
-        time.sleep(0.9 * draws.random() * template.reference.seconds)
+        time.sleep(SOONER**attempt * draws.random() * template.reference.seconds)
         if running.wait(0) is None:
             break
         place.remove()
