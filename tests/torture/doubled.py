@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -121,7 +122,8 @@ def _end(case: Pair, verdict: Verdict, place: Place) -> None:
     again = COMMAND if case.stage == SWEEP else repro_command(case.stage)
     if verdict.again(*again):
         if case.kind == "sweep and another sweep":
-            verdict.reference.outs.update({name: text for name, text in verdict.state().items() if "other-" in name})
+            others = {name: text for name, text in verdict.state().items() if name.startswith("other-")}
+            verdict.reference = replace(verdict.reference, outs=verdict.reference.outs | others)
         verdict.check_outs()
     beside = "dashboard" in case.kind and r"|^checkout/dashboard|^checkout/\.cache"
     if needs_other(case):

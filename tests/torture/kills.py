@@ -24,7 +24,7 @@ ATTEMPTS = 5
 """How often a case is tried whose moment came after the end."""
 
 SOONER = 0.7
-"""Where the moment came after the end, the machine has less to do than when the run was measured: the next is sooner."""
+"""Factor of the next moment where one came after the end: the machine has less to do than when it was measured."""
 
 
 class Kill(NamedTuple):
