@@ -3,11 +3,12 @@
 import random
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.torture.checkout import PYTHON, SETTINGS, STAGES, VARIANTS, Place, repro_command, stage_command
-from tests.torture.kills import ATTEMPTS
+from tests.torture.kills import ATTEMPTS, SOONER
 from tests.torture.sweeps import COMMAND, NAMES_OF_RUN, SWEEP, state
 from tests.torture.templates import Template
 from tests.torture.verdict import Outcome, Verdict, missed
@@ -92,11 +93,11 @@ def run(
     """Starts the second command at a random moment of the first, and runs the first again when both have ended."""
     template = templates[case.stage]
     first, second = _commands(case)
-    for _ in range(ATTEMPTS):
+    for attempt in range(ATTEMPTS):
         place = template.place.copy(folder)
         place.private_shm = private
         running = place.start(*first)
-        time.sleep(0.9 * draws.random() * template.reference.seconds)
+        time.sleep(SOONER**attempt * draws.random() * template.reference.seconds)
         if running.wait(0) is None:
             break
         place.remove()
@@ -121,7 +122,8 @@ def _end(case: Pair, verdict: Verdict, place: Place) -> None:
     again = COMMAND if case.stage == SWEEP else repro_command(case.stage)
     if verdict.again(*again):
         if case.kind == "sweep and another sweep":
-            verdict.reference.outs.update({name: text for name, text in verdict.state().items() if "other-" in name})
+            others = {name: text for name, text in verdict.state().items() if name.startswith("other-")}
+            verdict.reference = replace(verdict.reference, outs=verdict.reference.outs | others)
         verdict.check_outs()
     beside = "dashboard" in case.kind and r"|^checkout/dashboard|^checkout/\.cache"
     if needs_other(case):

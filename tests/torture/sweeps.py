@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.torture.checkout import LIMIT_S, PYTHON, SETTINGS, VARIANTS, Place, Reference
-from tests.torture.kills import ATTEMPTS, SIGNALS
+from tests.torture.kills import ATTEMPTS, SIGNALS, SOONER
 from tests.torture.processes import Found, Running, descendants, end_all, look_at, send, send_to_group
 from tests.torture.templates import Template
 from tests.torture.verdict import Outcome, Verdict, missed
@@ -90,11 +90,11 @@ def run(
     """Runs a case until its signal has hit."""
     template = templates[SWEEP]
     what = ""
-    for _ in range(ATTEMPTS):
+    for attempt in range(ATTEMPTS):
         place = template.place.copy(folder)
         place.private_shm = private
         running = place.start(*COMMAND)
-        target = _strike(case, running, draws, template.reference.seconds)
+        target = _strike(case, running, draws, SOONER**attempt * template.reference.seconds)
         what = f"{case.group}, {running.elapsed():.2f} s after the start"
         if target is not None:
             verdict = Verdict(place, template.reference, lambda place=place: state(place))  # type: ignore[misc]
@@ -118,7 +118,7 @@ def _strike(case: SweepKill, running: Running, draws: random.Random, seconds: fl
     while find is not None and find() is None:
         if running.wait(0.01) is not None:
             return None
-    time.sleep(0.8 * draws.random() * max(seconds - running.elapsed(), 0))
+    time.sleep(draws.random() * max(seconds - running.elapsed(), 0))
     target = look_at(running.pid) if find is None else find()
     if target is None:
         return None

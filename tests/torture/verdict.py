@@ -13,6 +13,7 @@ from tests.torture.processes import Running, descendants, end_all, reap
 KINDS = {
     "lost": "a result differs from that of an uninterrupted run, or cannot be had again",
     "lock": "a command was refused by a lock that no living process held",
+    "dvc": "DVC refused because its own .dvc/tmp/rwlock was emptied by the kill; it went on when that was deleted",
     "traceback": "a traceback on stderr",
     "left": "files that an uninterrupted run does not leave",
     "orphan": "processes that outlived the end by more than the grace",
@@ -21,6 +22,9 @@ KINDS = {
     "silent": "failed without a message",
 }
 
+TOLERATED = {"dvc"}
+"""Kinds that are counted and are no failure of the project: DVC truncates the file before it writes it anew."""
+
 GRACE_S = 12.0
 """Processes may outlive what started them so long: a loader looks for its parent every 5 s."""
 
@@ -28,6 +32,7 @@ _TRACEBACK = re.compile(r"^(Traceback \(most recent call last\):|Exception ignor
 _LOCKED = re.compile(
     r"is running this stage in this checkout|Unable to acquire lock|is busy, it is being blocked by|lock"
 )
+_EMPTIED = "Unable to read RWLock-file"
 _MESSAGE = re.compile(r"error|interrupted|killed|stopped", re.IGNORECASE)
 
 
@@ -107,6 +112,10 @@ class Verdict:
             status = self.ended(running, may_fail=True)
             if not status:
                 return status == 0
+            if not busy and _EMPTIED in running.said():
+                self.fail("dvc", tail(running.said(), 1))
+                (self.place.checkout / ".dvc" / "tmp" / "rwlock").unlink()
+                continue
             if not (busy and _LOCKED.search(running.said())) or time.monotonic() - begun > LIMIT_S:
                 locked = _LOCKED.search(running.err)
                 kind = "lock" if locked and not busy else "lost"

@@ -68,7 +68,7 @@ def plan(draws: random.Random, count: int) -> list[Fault]:
     every += [Fault(stage, "read", "read", errno.EIO, below) for stage in STAGES for below in _read_by(stage)]
     loading = [stage for stage in STAGES if stage != "report"]
     every += [Fault(stage, "shm", "shm", errno.ENOSPC) for stage in loading]
-    every += [Fault(stage, "memory", "", draws.randrange(8, 160) * MEGABYTE) for stage in STAGES]
+    every += [Fault(stage, "memory", "", draws.randrange(4, 64) * MEGABYTE) for stage in STAGES]
     every += [Fault(stage, "clock", "clock", 0) for stage in STAGES]
     faults: list[Fault] = []
     while len(faults) < count:
