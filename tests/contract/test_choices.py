@@ -77,6 +77,7 @@ def test_what_dvc_watches_is_the_file_that_is_built(group: str) -> None:
 
 
 @pytest.mark.parametrize("group", [g for g in SECTIONS if len(choices_of(g)) > 1])
+@pytest.mark.slow
 def test_choices_without_a_target_have_the_same_keys(group: str) -> None:
     """For one dataclass reads them all."""
     names = [name for name in choices_of(group) if "_target_" not in section_of(group, name)]

@@ -7,6 +7,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 import retinue
@@ -23,6 +24,7 @@ def git(*arguments: str, cwd: Path) -> bytes:
     return subprocess.run(["git", *identity, *arguments], cwd=cwd, check=True, capture_output=True).stdout
 
 
+@pytest.mark.slow
 def test_a_clone_on_windows_has_the_same_bytes(tmp_path: Path) -> None:
     """With core.autocrlf=true; without .gitattributes the lines would end otherwise, and every stage would be stale."""
     listed = git("ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT).decode().split("\0")

@@ -60,6 +60,7 @@ def make(settings: dict[str, Any]) -> tuple[Network, RandomImages, Preprocessing
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize("model", MODELS)
+@pytest.mark.slow
 def test_two_epochs_move_what_is_trained_and_nothing_else(model: str, scenario: str) -> None:
     if model == "timm":
         pytest.importorskip("timm", exc_type=ImportError)

@@ -29,6 +29,7 @@ def encoded(finished: Project) -> list[bytes]:
     return [source.read(sample.image_id) for sample in samples]
 
 
+@pytest.mark.slow
 def test_predicts_what_evaluate_stored(finished: Project, bundle: Bundle, encoded: list[bytes]) -> None:
     stored = np.load(finished.path / "evaluation/predictions/logits.npy", allow_pickle=False)
     prediction = bundle.predict(encoded)

@@ -123,6 +123,7 @@ def test_a_click_sorts_by_the_full_number_and_a_key_turns_it(visit: Page, board:
         assert visit.locator("#experiments th[aria-sort]").count() == 1
 
 
+@pytest.mark.slow
 def test_every_column_sorts(visit: Page) -> None:
     for n in range(visit.locator("#experiments thead th:visible").count()):
         column = visit.locator("#experiments thead th:visible").nth(n)
@@ -132,6 +133,7 @@ def test_every_column_sorts(visit: Page) -> None:
         assert sorted(names(visit)) == COMPARABLE
 
 
+@pytest.mark.slow
 def test_the_text_filters(visit: Page) -> None:
     for text, expected in {
         "POO": ["poor"],

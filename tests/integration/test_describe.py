@@ -60,6 +60,7 @@ def test_options_come_before_the_composition(capsys: pytest.CaptureFixture[str])
     assert document["memory"]["batch_size"] == 4
 
 
+@pytest.mark.slow
 def test_the_same_is_said_twice(capsys: pytest.CaptureFixture[str]) -> None:
     first, second = (described(capsys, "model=resnet18") for _ in range(2))
     assert first == second
@@ -76,6 +77,7 @@ def test_the_same_is_said_twice(capsys: pytest.CaptureFixture[str]) -> None:
         ("auto", 61_706),  # not decided before there are data
     ],
 )
+@pytest.mark.slow
 def test_what_the_scenario_freezes_is_not_trained(
     transfer: str, trained: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -206,6 +206,7 @@ def test_code_of_another_checkout_is_refused(project: Project, tmp_path: Path) -
         ("train", ["tracking.mode=sometimes"], "tracking.mode: got 'sometimes', expected one of offline, online, off"),
     ],
 )
+@pytest.mark.slow
 def test_a_stage_refuses_and_leaves_results_alone(
     stage: str, overrides: list[str], message: str, finished: Project
 ) -> None:

@@ -101,6 +101,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("num_classes", "explained_class"), [(10, "predicted"), (10, "label"), (2, "predicted"), (2, "label")]
 )
+@pytest.mark.slow
 def test_the_gallery_shows_what_it_says(
     num_classes: int, explained_class: str, explain: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:

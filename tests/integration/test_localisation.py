@@ -94,6 +94,7 @@ def test_masks_of_the_test_split_are_stored_in_its_order(here: Path) -> None:
         assert {path.name for path in (artifacts.PROCESSED / split).iterdir()} == {"images-00000.npy", "manifest.csv"}
 
 
+@pytest.mark.slow
 def test_workers_change_no_byte(here: Path) -> None:
     run(acquire, preprocess)
     alone = digests(artifacts.PROCESSED)
@@ -268,6 +269,7 @@ def test_the_tracker_sees_the_means(here: Path) -> None:
     assert tracker.seen == {f"localisation/{key}": value for key, value in means.items()}
 
 
+@pytest.mark.slow
 def test_the_report_says_what_the_outlines_are_and_nothing_where_there_are_none(here: Path) -> None:
     write_artifacts(Scene())
     plain = explanations(ReportInputs.read(), columns=3)

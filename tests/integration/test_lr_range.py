@@ -118,6 +118,7 @@ def trained_by_hand(lrs: list[float], batch_size: int) -> list[float]:
     return losses
 
 
+@pytest.mark.slow
 def test_the_losses_are_those_of_a_training_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
     settings = ("optimizer=sgd", "augment=none", "train.batch_size=20", "--from", "1e-4", "--to", "0.1")
     document = found(capsys, *settings, "--steps", "15")
@@ -127,6 +128,7 @@ def test_the_losses_are_those_of_a_training_by_hand(capsys: pytest.CaptureFixtur
     assert document["ended"] is None
 
 
+@pytest.mark.slow
 def test_neither_lr_nor_schedule_of_the_settings_counts_and_the_same_is_said_twice(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -134,6 +136,7 @@ def test_neither_lr_nor_schedule_of_the_settings_counts_and_the_same_is_said_twi
     assert found(capsys, *QUICK, "optimizer.lr=0.5", "schedule=constant") == first
 
 
+@pytest.mark.slow
 def test_nothing_is_changed_but_the_output(checkout: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = state(checkout)
     run(*QUICK, "tracking=online")
@@ -271,6 +274,7 @@ def test_a_training_that_diverges_at_once_recommends_nothing(capsys: pytest.Capt
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
+@pytest.mark.slow
 def test_what_cannot_be_tested_is_explained(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -52,6 +52,7 @@ def test_a_setting_reruns_its_stage_and_what_follows(
     assert would_run(project)[0] == first
 
 
+@pytest.mark.slow
 def test_tracking_reruns_nothing(finished: Project, tmp_path: Path) -> None:
     project = finished.copy(tmp_path / "project")
     project.compose("train.max_epochs=3", "tracking=offline", "explain.images_per_outcome=1")
@@ -74,6 +75,7 @@ def test_a_python_file_reruns_the_stages_that_import_it(finished: Project, tmp_p
     assert would_run(project)[0] == "explain"
 
 
+@pytest.mark.slow
 def test_a_change_in_a_source_folder_makes_acquire_stale(project: Project) -> None:
     import cv2
 

@@ -70,6 +70,7 @@ def test_compose_commands(command: str, project: Project, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("command", [c for c in dict.fromkeys(COMMANDS) if c.startswith("retinue describe ")])
+@pytest.mark.slow
 def test_describe_commands(command: str, project: Project) -> None:
     shown = project.run(sys.executable, "-m", "retinue.cli", *substituted(command)[1:]).stdout
     assert re.search(r"^multiply-adds +[\d,]+", shown, re.MULTILINE)

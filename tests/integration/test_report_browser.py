@@ -154,6 +154,7 @@ def test_the_figures_that_are_seen_are_those_of_the_metrics(browser, pages, name
         assert visit.page.locator("[data-figure=num_images]").inner_text() == str(metrics["num_images"])
 
 
+@pytest.mark.slow
 def test_a_click_on_a_heading_sorts(browser, pages):
     with Visit(browser, pages["ten"]) as visit:
         table = visit.page.locator("table.sortable", has_text="Metrics of each class")

@@ -341,6 +341,7 @@ def test_experiments_with_the_same_settings_are_told_apart_by_name(small: Small)
     assert "Name one of them: again, slow." in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_whose_commit_is_elsewhere_is_named(small: Small, tmp_path: Path):
     other = Small(tmp_path / "other")
     other.path.mkdir()

@@ -195,6 +195,7 @@ def test_the_settings_come_back_from_a_run_to_the_last_digit(
     assert server.unknown == []
 
 
+@pytest.mark.slow
 def test_the_runs_of_a_group_are_found_on_this_machine_and_on_the_server(server: wandb_server.Server):
     Path("conf").mkdir()
     for given in (settings("online"), Settings({**settings("online").all(), "seed": 1})):
@@ -209,6 +210,7 @@ def test_the_runs_of_a_group_are_found_on_this_machine_and_on_the_server(server:
     assert len(server.runs) == 4
 
 
+@pytest.mark.slow
 def test_a_run_that_was_synced_is_known_as_sent(server: wandb_server.Server):
     Path("conf").mkdir()
     with track("train", settings("offline")):
@@ -226,6 +228,7 @@ def test_a_run_that_is_not_on_the_server_is_told(server: wandb_server.Server):
     assert server.url in str(caught.value)
 
 
+@pytest.mark.slow
 def test_offline_run_holds_charts_images_and_tables():
     with track("train", settings("offline")) as tracker:
         run_stage(tracker)
@@ -495,6 +498,7 @@ def test_server_that_goes_away_costs_nothing(monkeypatch: pytest.MonkeyPatch, ca
     assert [row["quarantine"]["nrows"] for row in run.history] == [1]
 
 
+@pytest.mark.slow
 def test_artifact_that_the_server_refuses_is_told(
     server: wandb_server.Server, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):

@@ -150,6 +150,7 @@ BF16 = ["train.precision=bf16-mixed", "train.channels_last=true"]
 
 
 @pytest.mark.parametrize("overrides", [pytest.param(BF16, marks=pytest.mark.slow), ["optimizer=sgd"]])
+@pytest.mark.slow
 def test_variants_learn(overrides: list[str], prepared: Project) -> None:
     prepared.stage("train", *SETTINGS, *overrides, "train.class_weights=balanced", "train.label_smoothing=0.1")
     rows = (prepared.path / "models/history.csv").read_text().splitlines()

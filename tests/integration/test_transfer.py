@@ -114,6 +114,7 @@ def test_a_second_training_finds_the_cache(fixed: Project) -> None:
         ),
     ],
 )
+@pytest.mark.slow
 def test_the_cache_is_off_and_says_why(overrides: list[str], reason: str, prepared: Project) -> None:
     if FIXED[0] in overrides:
         prepared.stage("augment", "tracking=off", *FIXED)

@@ -150,6 +150,7 @@ def test_a_network_takes_its_smallest_image_and_says_so(
         (VGG, {}, range(32, 300, 17)),
     ],
 )
+@pytest.mark.slow
 def test_the_classifier_fits_every_size_that_leaves_something(
     kind: type[Network], arguments: dict[str, Any], sizes: range
 ) -> None:

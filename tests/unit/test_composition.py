@@ -155,6 +155,7 @@ MET = [
 ]
 
 
+@pytest.mark.slow
 def test_all_faults_are_told_at_once_and_the_rest_is_composed() -> None:
     values, faults = compose_collecting([*(override for override, _ in MET), "train.patience=7"])
     told = [str(fault) for fault in faults]

@@ -155,6 +155,7 @@ def test_frozen_dropout_drops_nothing() -> None:
     assert not torch.equal(network.train()(images), network.eval()(images))  # that between the first two
 
 
+@pytest.mark.slow
 def test_auxiliary_heads_are_frozen_exactly_where_their_input_is() -> None:
     network = on_meta("googlenet", 3, 5, 32)
     blocks = blocks_of(network)

@@ -75,6 +75,7 @@ def test_a_bundle_folder_is_a_place_of_weights(bundle: Path) -> None:
     [(CLASSES, []), (("cat", "bee", "ant"), HEAD), (("oak", "elm", "fir"), HEAD), (("ant", "bee"), HEAD)],
     ids=["same classes", "another order", "other classes", "fewer classes"],
 )
+@pytest.mark.slow
 def test_the_head_of_a_bundle_is_taken_over_where_the_classes_are_the_same(
     classes: tuple[str, ...], skipped: list[str], bundle: Path, images: TrainingImages
 ) -> None:

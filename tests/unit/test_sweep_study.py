@@ -58,6 +58,7 @@ def test_what_was_running_when_killed_is_asked_for_again(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "search", [pytest.param("random", marks=pytest.mark.slow), "tpe", pytest.param("nsga2", marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_a_search_that_is_taken_up_draws_what_it_would_have_drawn(tmp_path: Path, search: str) -> None:
     whole = run(study(tmp_path, DRAWN, search=search, trials=10), 10)
     for killed_at in (1, 5, 9):

@@ -132,6 +132,7 @@ def residual() -> Net:
     ids=["lenet5", "squeezenet1_1", "residual", "auxiliary"],
 )
 @pytest.mark.parametrize("optimizer", [ADAMW, MOMENTUM], ids=["adamw", "momentum"])
+@pytest.mark.slow
 def test_tensors_without_contents_live_as_real_ones_do(
     network: Network, images: tuple[int, ...], optimizer: dict[str, Any]
 ) -> None:
