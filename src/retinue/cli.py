@@ -8,7 +8,7 @@ import click
 
 from retinue.pipeline.interruption import end_at_once
 
-if __name__ == "__main__" or Path(sys.argv[0]).name == "retinue":
+if Path(sys.argv[0]).name == "retinue" or __name__ == "__main__":
     end_at_once("retinue")  # before the other imports, which take a second
 
 from retinue.pipeline import artifacts

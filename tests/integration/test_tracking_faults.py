@@ -204,7 +204,7 @@ def test_a_service_that_is_killed_or_stopped_loses_the_rest_of_its_run(number: s
     _, (warning,) = stage.ended()
     assert "Nothing more of this stage is logged. The results are not affected." in warning
     assert f"`wandb sync {folder}` sends what is on disk." in warning
-    assert not service.is_running()
+    assert not service.is_running() or service.status() == psutil.STATUS_ZOMBIE
     assert wandb_offline.read_run(run).job_type == "train"
 
 
