@@ -146,7 +146,7 @@ def test_the_pipeline_runs_with_what_was_added(extended: Project, tmp_path: Path
     assert "among the three most probable" in page
     assert "saliency" in page
     refused = project.run(sys.executable, "-m", "retinue.cli", "compose", "mistakes.most=0", check=False)
-    assert "mistakes.most: got 0, expected an integer >= 1." in refused.stderr
+    assert "mistakes.most: got 0, expected an integer in [1, 1000]." in refused.stderr
     shown = project.run(sys.executable, "-m", "retinue.cli", "classes").stdout
     assert shown.split() == ["level", "upright"]
     overrides = ("model=two_layers", "transfer=half", "weights=none")
