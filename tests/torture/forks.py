@@ -19,6 +19,7 @@ import sys
 import tempfile
 import traceback
 import warnings
+import weakref
 from collections.abc import Mapping, Sequence
 from multiprocessing import process
 from pathlib import Path
@@ -81,7 +82,7 @@ def install() -> None:
     _server = load_server()
     for library in _server.LIBRARIES:
         importlib.import_module(library)
-    _hydra, _main = Singleton.get_state(), process.current_process()
+    _hydra, _main = {**Singleton._instances}, process.current_process()
     gc.collect()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of what it is asked for when all objects are looked at
@@ -160,8 +161,12 @@ def _become(start: Start, folder: str, files: Sequence[int], group: int) -> NoRe
         tempfile.tempdir = None
         process._current_process, process._children = _main, set()  # type: ignore[attr-defined]
         process._parent_process = None  # type: ignore[attr-defined]
-        Singleton.set_state({**_hydra})  # the warm process is started by a sweep, in which Hydra runs
+        # the warm process is started by a sweep, in which Hydra runs; `set_state` would look for plugins now, and
+        # the checkout is not on the path yet
+        Singleton._instances = {**_hydra}
         GlobalHydra.instance().clear()
+        if start.kind == "dvc":  # which has imported no torch, so has nothing of its to do at the end
+            weakref.finalize._registry.clear()  # type: ignore[attr-defined]
         _arm(start)
         request = _server.Request(
             start.module, start.arguments, folder, start.environment, group=False, files=kept, client=os.getpid()
