@@ -15,9 +15,9 @@ from retinue.pipeline import artifacts
 from retinue.pipeline.checked import with_found_faults
 from retinue.pipeline.composition import Composition, project_root, stages_to_run
 from retinue.pipeline.composition import compose as compose_settings
+from retinue.pipeline.ending import explained
 from retinue.pipeline.errors import RetinueError, SettingsFaults
 from retinue.pipeline.running import refuse_while_running
-from retinue.pipeline.stage import explained
 from retinue.pipeline.watched import refuse_unreadable
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from project import Project
+from retinue.pipeline.ending import explained
 from retinue.pipeline.interruption import Terminated
-from retinue.pipeline.stage import explained
 
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 MARKING = """
@@ -60,7 +60,7 @@ def test_the_start_of_a_stage_ends_in_one_line(library: str, number: signal.Sign
     process = start(tmp_path, "-m", "retinue.stages.train")
     until((tmp_path / f"importing {library}").exists, process)
     process.send_signal(number)
-    assert process.communicate(timeout=60) == ("", "error: stage train: interrupted while it started.\n")
+    assert process.communicate(timeout=60) == ("", "error: stage train: interrupted.\n")
     assert process.returncode == SIGNALS[number]
     assert not (tmp_path / "importing retinue.training.fit").exists(), "the imports were over"
 
@@ -70,7 +70,7 @@ def test_the_start_of_the_command_ends_in_one_line(arguments: tuple[str, ...], t
     process = start(tmp_path, *arguments)
     until((tmp_path / "importing omegaconf").exists, process)
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=60) == ("", "error: retinue: interrupted while it started.\n")
+    assert process.communicate(timeout=60) == ("", "error: retinue: interrupted.\n")
     assert process.returncode == 130
 
 

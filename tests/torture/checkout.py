@@ -45,6 +45,7 @@ _VOLATILE = (
     (re.compile(r".*__pycache__.*"), ""),
     # a run that was killed is a run: W&B's record of it stays
     (re.compile(r"(offline-run|run)-\d{8}_\d{6}-\w+.*|wandb/(debug|latest).*|core-debug-[\d_]+\.log"), "RUN"),
+    (re.compile(r"artifacts/staging/tmp\w+$"), "artifacts/staging/COPY"),  # which `wandb sync` sends later
     (re.compile(r"(cache|links|index|db)[^/]*\.db(-wal|-shm|-journal)?$"), r"\1.db"),  # SQLite mends itself
     (re.compile(r"site/repo/[0-9a-f]{32}"), "site/REPOSITORY"),  # of the path of the checkout
     (re.compile(r"\.cache/checked/[0-9a-f]+"), ".cache/checked/STAMP"),  # of the packages that are installed, too

@@ -21,6 +21,7 @@ import traceback
 import warnings
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from multiprocessing import process
 from pathlib import Path
 from types import ModuleType
@@ -154,7 +155,7 @@ def _become(start: Start, folder: str, files: Sequence[int], group: int) -> NoRe
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.set_wakeup_fd(-1)
         kept = [fcntl.fcntl(target if file < 0 else file, fcntl.F_DUPFD, 800) for target, file in enumerate(files)]
-        os.closerange(3, min(kept))
+        _close(below=min(kept))
         for name in [name for name in sys.modules if name.partition(".")[0] in ("retinue", "hydra_plugins")]:
             del sys.modules[name]
         sys.path[:] = [sys.path[0], *(entry for entry in sys.path[1:] if not Path(entry).is_relative_to(ROOT / "src"))]
@@ -181,6 +182,16 @@ def _become(start: Start, folder: str, files: Sequence[int], group: int) -> NoRe
         traceback.print_exc()
     finally:
         os._exit(127)
+
+
+def _close(below: int) -> None:
+    """Closes the files from 3 on, and keeps their numbers taken: objects that are deleted later close them once more."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in [int(name) for name in os.listdir("/proc/self/fd")]:  # noqa: PTH208
+        if 3 <= number < below and number != nothing:
+            with suppress(OSError):  # that of the listing itself
+                os.fstat(number)
+                os.dup2(nothing, number, inheritable=False)
 
 
 def _arm(start: Start) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from retinue.pipeline.artifacts import RawImage, Sample
+from retinue.pipeline.ending import explained
 from retinue.pipeline.errors import DataError, RetinueError, SettingsError
 from retinue.pipeline.files import (
     iterate_table,
@@ -21,7 +22,7 @@ from retinue.pipeline.files import (
     write_table,
 )
 from retinue.pipeline.running import lock, refuse_while_running, remove_leftovers, running_stages
-from retinue.pipeline.stage import explained, is_first_process
+from retinue.pipeline.stage import is_first_process
 
 
 @pytest.mark.parametrize(("error", "status"), [(DataError("bad"), 1), (SettingsError("bad"), 2)])

@@ -14,7 +14,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 from retinue.engine.reproducibility import draw_seed
 from retinue.engine.store import REMAKE, ImageStore
 from retinue.pipeline.errors import DataError, RetinueError
-from retinue.pipeline.machine import SHARED_MEMORY, shared_memory_bytes
+from retinue.pipeline.machine import SHARED_MEMORY, lost_worker, shared_memory_bytes
 from retinue.pipeline.numbers import short
 
 _BATCHES_OF_A_WORKER = 4
@@ -44,6 +44,20 @@ class InWorkers(Dataset[Any]):
             return self._dataset.__getitems__(keys)
         except (RetinueError, OSError, MemoryError) as error:
             return error
+
+
+class WorkersLoader(DataLoader[Any]):
+    """A DataLoader with processes of its own, of which a dead one is told as such.
+
+    A worker's tensors are fetched through a socket of its process, and so is its error: what a worker that was killed
+    leaves is an end of file, a refused connection or a socket that is not there, at whatever moment it is noticed.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # which names torch's own class
+        try:
+            yield from super().__iter__()
+        except (EOFError, OSError) as error:
+            raise RetinueError(lost_worker(f"{type(error).__name__}: {error}".rstrip(": "))) from error
 
 
 class StoredImages(Dataset[dict[str, torch.Tensor]]):
@@ -246,8 +260,9 @@ class Batches(L.LightningDataModule):
         # Lightning makes the sampler of a prediction anew, which it can of torch's own alone.
         sized = {"batch_sampler": EpochBatches(sampler)} if shuffle else {"batch_size": batch_size, "sampler": sampler}
         workers = usable_workers(self._num_workers, sampler.batch_size * getattr(dataset, "item_bytes", 0))
-        return DataLoader(
-            InWorkers(dataset) if workers else dataset,
+        kind, source = (WorkersLoader, InWorkers(dataset)) if workers else (DataLoader, dataset)
+        return kind(
+            source,
             **sized,
             num_workers=workers,
             collate_fn=_as_is,

@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM: one line and the exit status that shells give them, 130 and 143, at any moment of a process."""
 
+import _thread
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,17 +15,17 @@ class Terminated(KeyboardInterrupt):
 
 
 def end_at_once(what: str) -> None:
-    """Has both signals end this process with a line until `interruptible`, while it imports and nothing can be lost.
+    """Has both signals end this process with a line before and after `interruptible`, when nothing can be lost.
 
-    A KeyboardInterrupt would not do: what C code makes of it while a library is imported is an ImportError, and a
-    traceback of dozens of lines.
+    A KeyboardInterrupt would not do: C code makes an ImportError of it while a library is imported, and a traceback
+    of dozens of lines, and none is left to catch it when the process ends.
 
     Args:
         what: starts, for the line.
     """
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
-        os.write(2, f"error: {what}: interrupted while it started.\n".encode())
+        os.write(2, f"error: {what}: interrupted.\n".encode())
         os._exit(128 + number)
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else who started it wants something else
@@ -64,18 +64,21 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, earlier)
 
 
-def interruption(error: BaseException) -> KeyboardInterrupt | None:
-    """The interruption that `error` is or comes of: Lightning makes an exit with status 1 of one."""
-    cause = error.__context__ if isinstance(error, SystemExit) else error
-    return cause if isinstance(cause, KeyboardInterrupt) else None
+def interruption_status(cause: KeyboardInterrupt) -> int:
+    """The exit status that shells give it: 130 for Ctrl-C, 143 for SIGTERM."""
+    return 128 + _number(cause)
 
 
-def end_interrupted(what: str, error: BaseException, cause: KeyboardInterrupt) -> NoReturn:
-    """Ends the process with one line, in which the notes of `error` and `cause` say what was kept.
-
-    Raises:
-        SystemExit: with status 130 for Ctrl-C, 143 for SIGTERM.
-    """
+def interruption_text(error: BaseException, cause: KeyboardInterrupt) -> str:
+    """One line, in which the notes of `cause`, and of `error` that came of it, say what was kept."""
     notes = dict.fromkeys(note for each in (error, cause) for note in getattr(each, "__notes__", ()))
-    print(" ".join([f"error: {what}: interrupted.", *notes]), file=sys.stderr, flush=True)
-    sys.exit(128 + (signal.SIGTERM if isinstance(cause, Terminated) else signal.SIGINT))
+    return " ".join(["interrupted.", *notes])
+
+
+def interrupt_again(cause: KeyboardInterrupt) -> None:
+    """Has the same signal come again, for an interruption that was lost where Python can raise nothing."""
+    _thread.interrupt_main(_number(cause))
+
+
+def _number(cause: KeyboardInterrupt) -> signal.Signals:
+    return signal.SIGTERM if isinstance(cause, Terminated) else signal.SIGINT

@@ -35,13 +35,18 @@ def met_limit(error: MemoryError | RuntimeError) -> str | None:
     if _SHARED.search(text):
         return f"the shared memory of loading processes is used up: {_shared_memory_in_words()}. {_FEWER_WORKERS}"
     if _WORKER.search(text):
-        return f"a loading process has ended, perhaps for want of memory ({text}). {_FEWER_WORKERS}"
+        return lost_worker(text)
     if isinstance(error, MemoryError) or _MEMORY.search(text):
         said = f" ({text})" if text else ""
         return f"there is not enough memory{said}; this process may use {short(memory_bytes(), 'B')}. {_LESS_MEMORY}"
     if _WRITING.search(text):
         return f"a file could not be written in full ({text}). Is the disk full? What was finished before is kept."
     return None
+
+
+def lost_worker(said: str) -> str:
+    """What a person can do about a loading process that has ended before its time; `said` is what told of it."""
+    return f"a loading process has ended, perhaps for want of memory ({said}). {_FEWER_WORKERS}"
 
 
 def memory_bytes() -> int:

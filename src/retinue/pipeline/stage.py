@@ -3,39 +3,21 @@
 This file imports neither torch nor Lightning, so that a stage that needs neither (report) stays light.
 """
 
-import errno
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from retinue.pipeline.checked import ensure_checked_for
 from retinue.pipeline.composition import compose, load_params, project_root
+from retinue.pipeline.ending import explained
 from retinue.pipeline.errors import RetinueError, SettingsError
-from retinue.pipeline.interruption import end_interrupted, interruptible, interruption
-from retinue.pipeline.machine import met_limit
-from retinue.pipeline.names import escaped
 from retinue.pipeline.record import declared
-from retinue.pipeline.running import lock, remove_leftovers
+from retinue.pipeline.running import lock, remove_leftovers, temporary_folder
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.snapshot import InputSnapshot
 from retinue.pipeline.tracker import Tracker, track
-
-_LINE_BREAK = "\n"
-
-_DISK_ERRORS = {
-    errno.EROFS: "the disk is read-only. Work in a checkout you can write to",
-    errno.EACCES: "permission denied. Check who owns the file",
-    errno.EPERM: "operation not permitted. Check who owns the file",
-    errno.ENOSPC: "no space left on the disk. Free some; what was finished before is kept",
-    errno.EIO: "the disk cannot read or write it. Look at the system's log; it may be failing",
-    errno.EISDIR: "a folder, where a file is expected. Move it away and run `dvc repro`",
-    errno.ENOTDIR: "a file on the way, where a folder is expected. Move it away and run `dvc repro`",
-    errno.ENAMETOOLONG: "longer than a path may be. Check the setting that names it",
-    errno.EDQUOT: "the disk quota is used up. Free some; what was finished before is kept",
-}
 
 
 def main(name: str, run: Callable[[Settings, Tracker], None], sections: Sequence[str]) -> None:
@@ -68,7 +50,7 @@ def main(name: str, run: Callable[[Settings, Tracker], None], sections: Sequence
             remove_leftovers(name, {stage: paths.outs for stage, paths in stages.items()})
             params = None if overrides else {section: values[section] for section in sections}
             snapshot = InputSnapshot.take(params, stages[name].deps if name in stages else ())
-            with track(name, settings) as tracker:
+            with temporary_folder(name), track(name, settings) as tracker:
                 run(settings, tracker)
                 snapshot.check()
 
@@ -98,37 +80,6 @@ def is_first_process() -> bool:
     Lightning's ddp, torchrun and SLURM's srun tell a process its place in these variables, before Lightning is there.
     """
     return not any(int(os.environ.get(key, 0)) for key in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
-
-
-@contextmanager
-def explained(what: str) -> Iterator[None]:
-    """Ends the process with a message, not a traceback, for every error that can be explained, and for Ctrl-C."""
-    try:
-        with interruptible():
-            yield
-    except (KeyboardInterrupt, SystemExit) as error:
-        cause = interruption(error)
-        if cause is None or os.environ.get("RETINUE_TRACEBACK") == "1":
-            raise
-        end_interrupted(what, error, cause)
-    except RetinueError as error:
-        _fail(what, str(error), error.exit_code, error)
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS:
-            raise
-        _fail(what, f"{error.filename or 'writing'}: {_DISK_ERRORS[error.errno]}.", 1, error)
-    except (MemoryError, RuntimeError) as error:
-        message = met_limit(error)
-        if message is None:
-            raise
-        _fail(what, message, 1, error)
-
-
-def _fail(what: str, message: str, status: int, error: Exception) -> None:
-    if os.environ.get("RETINUE_TRACEBACK") == "1":
-        raise error
-    print(f"error: {what}: {escaped(message, keep=_LINE_BREAK)}", file=sys.stderr, flush=True)
-    sys.exit(status)
 
 
 def _check_checkout(root: Path) -> None:
