@@ -185,7 +185,7 @@ def _become(start: Start, folder: str, files: Sequence[int], group: int) -> NoRe
 
 
 def _close(below: int) -> None:
-    """Closes the files from 3 on, and keeps their numbers taken: objects that are deleted later close them once more."""
+    """Closes the files from 3 on, and keeps their numbers taken: objects that are deleted later close them again."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in [int(name) for name in os.listdir("/proc/self/fd")]:  # noqa: PTH208
         if 3 <= number < below and number != nothing:

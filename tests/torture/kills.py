@@ -4,11 +4,11 @@ import os
 import random
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.torture.checkout import LIMIT_S, STAGES, repro_command
+from tests.torture.checkout import LIMIT_S, STAGES, Place, repro_command
 from tests.torture.forks import COLD
 from tests.torture.processes import WORKER, Found, Running, descendants, end_all, look_at, send, send_to_group
 from tests.torture.templates import Template
@@ -83,33 +83,76 @@ def run(case: Kill, draws: random.Random, templates: Mapping[str, Template], fol
     reference = templates[STAGES[-1]].reference if whole else template.reference
     command = repro_command(*(() if whole else (case.stage,)))
     seconds = sum(each.reference.seconds for each in templates.values()) if whole else reference.seconds
-    what = ""
-    for attempt in range(ATTEMPTS):
-        place = template.place.copy(folder)
-        place.private_shm = private
-        running = place.start(*command, **({COLD: "1"} if case.cold else {}))
-        moment, target = _strike(
-            case, running, draws, SOONER**attempt * (seconds + 4 * case.cold), template, whole=whole
-        )
-        what = f"{case.stage}, {case.variant}{', cold' * case.cold}: {case.group}, {moment:.2f} s after the start"
-        if target is not None:
-            verdict = Verdict(place, reference)
-            _judge(case, verdict, running, command)
-            outcome = verdict.outcome(what, case.group)
-            if not outcome.failures:
-                place.remove()
-            return outcome
-        running.wait(LIMIT_S)
-        end_all()
-        place.remove()
-    return missed(what, case.group)
+
+    def strike(running: Running, share: float) -> bool:
+        return _strike(case, running, draws, share * (seconds + 4 * case.cold), template, whole=whole)
+
+    def judge(place: Place, running: Running) -> Verdict:
+        verdict = Verdict(place, reference)
+        _judge(case, verdict, running, command)
+        return verdict
+
+    what = f"{case.stage}, {case.variant}{', cold' * case.cold}: {case.group}"
+    variables = {COLD: "1"} if case.cold else {}
+    attempt = Attempt(template.place, folder, command, variables, private=private)
+    return attempt.until_hit(what, case.group, strike, judge)
+
+
+class Attempt(NamedTuple):
+    """A command in a copy of a place, started anew until a signal hits it.
+
+    Attributes:
+        template: place that is copied.
+        folder: for the copy; kept where something failed.
+        command: that is started.
+        variables: of its environment.
+        private: whether /dev/shm is this process's own.
+    """
+
+    template: Place
+    folder: Path
+    command: tuple[str, ...]
+    variables: Mapping[str, str]
+    private: bool
+
+    def until_hit(
+        self,
+        what: str,
+        group: str,
+        strike: Callable[[Running, float], bool],
+        judge: Callable[[Place, Running], Verdict],
+    ) -> Outcome:
+        """The outcome of the first attempt that is hit, or that none was.
+
+        Args:
+            what: is done, in words.
+            group: row of the table.
+            strike: sends the signal, with the share of the usual time in which it has to come; whether it hit.
+            judge: checks all that has to hold after it.
+        """
+        told = what
+        for number in range(ATTEMPTS):
+            place = self.template.copy(self.folder)
+            place.private_shm = self.private
+            running = place.start(*self.command, **self.variables)
+            hit = strike(running, SOONER**number)
+            told = f"{what}, {running.elapsed():.2f} s after the start"
+            if hit:
+                outcome = judge(place, running).outcome(told, group)
+                if not outcome.failures:
+                    place.remove()
+                return outcome
+            running.wait(LIMIT_S)
+            end_all()
+            place.remove()
+        return missed(told, group)
 
 
 def _judge(case: Kill, verdict: Verdict, running: Running, command: tuple[str, ...]) -> None:
     """All that is checked after the signal."""
     status = verdict.ended(running, may_fail=True)
     if status == 0:
-        if case.number is signal.SIGKILL:
+        if case.number is signal.SIGKILL and case.target != "worker":  # which may have loaded its last
             verdict.fail("status", f"0 after SIGKILL of {case.target}")
         verdict.check_outs()
     if verdict.again(*command):
@@ -119,23 +162,22 @@ def _judge(case: Kill, verdict: Verdict, running: Running, command: tuple[str, .
 
 def _strike(
     case: Kill, running: Running, draws: random.Random, seconds: float, template: Template, *, whole: bool
-) -> tuple[float, Found | None]:
-    """Sends the signal at a random moment; seconds after the start, and what was hit, None where it came too late."""
+) -> bool:
+    """Sends the signal at a random moment; whether it hit, and did not come too late."""
     reference = template.reference
     if case.target in ("dvc", "group"):
         time.sleep(draws.random() * seconds)
         leader = look_at(running.pid)
         assert leader is not None
-        hit = send(leader, case.number) if case.target == "dvc" else send_to_group(leader, case.number)
-        return running.elapsed(), leader if hit else None
+        return send(leader, case.number) if case.target == "dvc" else send_to_group(leader, case.number)
     lifetime = reference.worker_seconds if case.target == "worker" else reference.stage_seconds
     wanted = draws.choice(STAGES[:-1] if case.target == "worker" else STAGES) if whole else case.stage
     while _find(case.target, wanted) is None:
         if running.wait(0.004) is not None:
-            return running.elapsed(), None
+            return False
     time.sleep(draws.random() * lifetime)
     target = _find(case.target, wanted)
-    return running.elapsed(), target if target is not None and send(target, case.number) else None
+    return target is not None and send(target, case.number)
 
 
 def _find(target: str, stage: str) -> Found | None:

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.torture.checkout import LIMIT_S, PYTHON, SETTINGS, VARIANTS, Place, Reference
-from tests.torture.kills import ATTEMPTS, SIGNALS, SOONER
-from tests.torture.processes import Found, Running, descendants, end_all, look_at, send, send_to_group
+from tests.torture.checkout import PYTHON, SETTINGS, VARIANTS, Place, Reference
+from tests.torture.kills import SIGNALS, Attempt
+from tests.torture.processes import Found, Running, descendants, look_at, send, send_to_group
 from tests.torture.templates import Template
-from tests.torture.verdict import Outcome, Verdict, missed
+from tests.torture.verdict import Outcome, Verdict
 
 SWEEP = "sweep"
 """Name of the template: the pipeline has run, the sweep has not."""
@@ -89,41 +89,33 @@ def run(
 ) -> Outcome:
     """Runs a case until its signal has hit."""
     template = templates[SWEEP]
-    what = ""
-    for attempt in range(ATTEMPTS):
-        place = template.place.copy(folder)
-        place.private_shm = private
-        running = place.start(*COMMAND)
-        target = _strike(case, running, draws, SOONER**attempt * template.reference.seconds)
-        what = f"{case.group}, {running.elapsed():.2f} s after the start"
-        if target is not None:
-            verdict = Verdict(place, template.reference, lambda place=place: state(place))  # type: ignore[misc]
-            verdict.ended(running, may_fail=True)
-            if verdict.again(*COMMAND):
-                verdict.check_outs()
-            verdict.check_end(allowed=NAMES_OF_RUN)
-            outcome = verdict.outcome(what, case.group)
-            if not outcome.failures:
-                place.remove()
-            return outcome
-        running.wait(LIMIT_S)
-        end_all()
-        place.remove()
-    return missed(what, case.group)
+
+    def strike(running: Running, share: float) -> bool:
+        return _strike(case, running, draws, share * template.reference.seconds)
+
+    def judge(place: Place, running: Running) -> Verdict:
+        verdict = Verdict(place, template.reference, lambda: state(place))
+        verdict.ended(running, may_fail=True)
+        if verdict.again(*COMMAND):
+            verdict.check_outs()
+        verdict.check_end(allowed=NAMES_OF_RUN)
+        return verdict
+
+    attempt = Attempt(template.place, folder, COMMAND, {}, private=private)
+    return attempt.until_hit(case.group, case.group, strike, judge)
 
 
-def _strike(case: SweepKill, running: Running, draws: random.Random, seconds: float) -> Found | None:
-    """Sends the signal at a random moment; what was hit, None where it came too late."""
+def _strike(case: SweepKill, running: Running, draws: random.Random, seconds: float) -> bool:
+    """Sends the signal at a random moment; whether it hit, and did not come too late."""
     find = {"warm": find_server, "trial": find_trial}.get(case.target)
     while find is not None and find() is None:
         if running.wait(0.01) is not None:
-            return None
+            return False
     time.sleep(draws.random() * max(seconds - running.elapsed(), 0))
     target = look_at(running.pid) if find is None else find()
     if target is None:
-        return None
-    hit = send_to_group(target, case.number) if case.target == "group" else send(target, case.number)
-    return target if hit else None
+        return False
+    return send_to_group(target, case.number) if case.target == "group" else send(target, case.number)
 
 
 def find_server() -> Found | None:

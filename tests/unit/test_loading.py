@@ -1,5 +1,7 @@
 """Loading: every image once, in an order of its own each epoch, whatever the number of ranks and workers."""
 
+import os
+import signal
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from hypothesis import strategies as st
 from retinue.engine import loading
 from retinue.engine.loading import Batches, EpochBatches, EpochSampler, StoredImages
 from retinue.engine.store import ImageStore
-from retinue.pipeline.errors import DataError, Fault, SettingsFaults
+from retinue.pipeline.ending import explained
+from retinue.pipeline.errors import DataError, Fault, RetinueError, SettingsFaults
 
 
 def sampler(
@@ -189,6 +192,47 @@ def test_what_a_worker_cannot_do_is_told_as_one_process_tells_it(error: Exceptio
         trainer.predict(Recorder(), Batches(Broken(error), batch_size=3, num_workers=1), return_predictions=False)
     assert str(raised.value) == str(error)
     assert getattr(raised.value, "faults", None) == getattr(error, "faults", None)
+
+
+class Dying(torch.utils.data.Dataset):
+    """Its loading process ends of a signal in the midst of an epoch."""
+
+    def __init__(self, how: str) -> None:
+        self._how = how
+
+    def __len__(self) -> int:
+        return 60
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> dict[str, torch.Tensor]:
+        if any(index == 31 for _, index in keys):
+            os.kill(os.getpid(), getattr(signal, self._how))
+        return {"index": torch.tensor([index for _, index in keys])}
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "SIGHUP"])
+def test_a_loading_process_that_is_killed_is_told_in_one_line(how: str, capsys: pytest.CaptureFixture[str]) -> None:
+    trainer = L.Trainer(accelerator="cpu", barebones=True, use_distributed_sampler=False)
+    with pytest.raises(SystemExit) as ended, explained("stage x"):
+        trainer.predict(Recorder(), Batches(Dying(how), batch_size=3, num_workers=1), return_predictions=False)
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: stage x: a loading process has ended, perhaps for want of memory (")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [EOFError(), ConnectionRefusedError(111, "refused"), FileNotFoundError(2, "none")])
+def test_a_loading_process_whose_tensors_cannot_be_fetched_is_told_as_lost(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a fetch meets depends on the moment: each that was seen is put where torch raises it."""
+
+    def fetch(self: object, *rest: object) -> None:
+        raise error
+
+    monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter._try_get_data", fetch)
+    trainer = L.Trainer(accelerator="cpu", barebones=True, use_distributed_sampler=False)
+    with pytest.raises(RetinueError, match=f"a loading process has ended.*{type(error).__name__}"):
+        trainer.predict(Recorder(), Batches(Dying("SIGKILL"), batch_size=3, num_workers=1), return_predictions=False)
 
 
 @pytest.mark.parametrize(

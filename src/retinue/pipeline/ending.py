@@ -9,7 +9,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from retinue.pipeline.errors import RetinueError
-from retinue.pipeline.interruption import interrupt_again, interruptible, interruption_status, interruption_text
+from retinue.pipeline.interruption import (
+    Interruptions,
+    interrupt_again,
+    interruptible,
+    interruption_status,
+    interruption_text,
+)
 from retinue.pipeline.machine import met_limit
 from retinue.pipeline.names import escaped
 
@@ -44,12 +50,13 @@ def explained(what: str) -> Iterator[None]:
         SystemExit: with the status of the error, 130 for Ctrl-C, 143 for SIGTERM.
     """
     before = sys.unraisablehook
+    interruptions = Interruptions()
     try:
-        with interruptible():
+        with interruptible() as interruptions:
             sys.unraisablehook = lambda found: _unraisable(found, before)
             yield
     except (Exception, KeyboardInterrupt, SystemExit) as error:
-        ending = _ending(what, error)
+        ending = _ending(error, interruptions.last)
         if ending is None or os.environ.get("RETINUE_TRACEBACK") == "1":
             raise
         message, status = ending
@@ -60,15 +67,22 @@ def explained(what: str) -> Iterator[None]:
         sys.unraisablehook = before
 
 
-def _ending(what: str, error: BaseException) -> tuple[str, int] | None:
-    """Message and exit status of `error`, or of what it follows from; None where nothing explains it."""
+def _ending(error: BaseException, interruption: KeyboardInterrupt | None) -> tuple[str, int] | None:
+    """Message and exit status of `error`, or of what it follows from; None where nothing explains it.
+
+    Args:
+        error: that ended the block.
+        interruption: that came before; what then fails is no news, whatever it is.
+    """
     for cause in _causes(error):
         if isinstance(cause, KeyboardInterrupt):
             return interruption_text(error, cause), interruption_status(cause)
         message = None if isinstance(error, SystemExit) else _explanation(cause)
         if message is not None:
             return escaped(message, keep=_LINE_BREAK), getattr(cause, "exit_code", 1)
-    return None
+    if interruption is None:
+        return None
+    return interruption_text(error, interruption), interruption_status(interruption)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

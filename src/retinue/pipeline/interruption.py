@@ -1,6 +1,5 @@
 """Ctrl-C and SIGTERM: one line and the exit status that shells give them, 130 and 143, at any moment of a process."""
 
-import _thread
 import os
 import signal
 import threading
@@ -8,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
+
+_MOMENT_S = 0.02
 
 
 class Terminated(KeyboardInterrupt):
@@ -34,34 +35,45 @@ def end_at_once(what: str) -> None:
         signal.signal(signal.SIGTERM, end)
 
 
+class Interruptions:
+    """The last interruption that came; None where none has."""
+
+    last: KeyboardInterrupt | None = None
+
+
 @contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[Interruptions]:
     """While the block runs, Ctrl-C is a KeyboardInterrupt and SIGTERM is `Terminated`, a kind of it.
 
     Not so where a signal is ignored, in another thread than the first, or in a process that is forked in the block: a
     worker ends of SIGTERM as ever.
+
+    Yields:
+        what has come so far: a library may make another error of an interruption, or lose it.
     """
+    interruptions = Interruptions()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield interruptions
         return
     owner = os.getpid()
 
-    def terminate(number: int, frame: FrameType | None) -> None:
-        if os.getpid() == owner:
-            raise Terminated
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner and number == signal.SIGTERM:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        interruptions.last = Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
+        raise interruptions.last
 
-    wanted = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: terminate}
-    before = {number: signal.getsignal(number) for number in wanted}
-    for number, handler in wanted.items():
-        if before[number] is not signal.SIG_IGN:
-            signal.signal(number, handler)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
     try:
-        yield
+        yield interruptions
     finally:
-        for number, earlier in before.items():
-            signal.signal(number, earlier)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def interruption_status(cause: KeyboardInterrupt) -> int:
@@ -76,8 +88,10 @@ def interruption_text(error: BaseException, cause: KeyboardInterrupt) -> str:
 
 
 def interrupt_again(cause: KeyboardInterrupt) -> None:
-    """Has the same signal come again, for an interruption that was lost where Python can raise nothing."""
-    _thread.interrupt_main(_number(cause))
+    """Has the same signal come again in a moment, for an interruption that was lost where Python can raise nothing."""
+    again = threading.Timer(_MOMENT_S, os.kill, (os.getpid(), _number(cause)))
+    again.daemon = True
+    again.start()
 
 
 def _number(cause: KeyboardInterrupt) -> signal.Signals:

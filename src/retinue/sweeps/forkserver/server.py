@@ -390,6 +390,9 @@ def become(request: Request) -> NoReturn:
         runpy.run_module(request.module, run_name="__main__", alter_sys=True)
     except SystemExit as end:
         status = end.code
+    except KeyboardInterrupt:
+        print(f"error: {request.module}: interrupted.", file=sys.stderr)
+        status = 128 + signal.SIGINT
     except BaseException:  # noqa: BLE001 - what Python itself does at its top level
         traceback.print_exc()
         status = 1
