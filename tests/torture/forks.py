@@ -156,6 +156,7 @@ def _become(start: Start, folder: str, files: Sequence[int], group: int) -> NoRe
         signal.set_wakeup_fd(-1)
         kept = [fcntl.fcntl(target if file < 0 else file, fcntl.F_DUPFD, 800) for target, file in enumerate(files)]
         _close(below=min(kept))
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - that of multiprocessing's processes is not file 0
         for name in [name for name in sys.modules if name.partition(".")[0] in ("retinue", "hydra_plugins")]:
             del sys.modules[name]
         sys.path[:] = [sys.path[0], *(entry for entry in sys.path[1:] if not Path(entry).is_relative_to(ROOT / "src"))]

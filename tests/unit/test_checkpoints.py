@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from retinue.pipeline.errors import TrainingError
-from retinue.training.checkpoints import has_ended, load_checkpoint
+from retinue.training.checkpoints import BEST, LAST, discard, has_ended, load_checkpoint
 
 WHOLE: dict[str, Any] = {
     "epoch": 2,
@@ -83,3 +84,30 @@ def test_code_in_one_is_not_executed(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="cannot be read"):
         load_checkpoint(tmp_path / "last.ckpt")
     assert not (tmp_path / "executed").exists()
+
+
+def test_what_a_deletion_leaves_is_not_resumed_from(tmp_path: Path) -> None:
+    """The process is killed at its second deletion, whichever file that is."""
+    for name in (BEST, LAST, "a", "z"):
+        (tmp_path / "run" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "run" / name).touch()
+    child = os.fork()
+    if not child:
+        deletions: list[str] = []
+
+        def end(event: str, _: object) -> None:
+            if event == "os.remove":
+                deletions.append(event)
+                if len(deletions) > 1:
+                    os._exit(9)
+
+        sys.addaudithook(end)
+        discard(tmp_path / "run")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {BEST, "a", "z"}
+
+
+def test_a_missing_one_says_what_to_delete(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=rf"{BEST}: this resume checkpoint is missing. Delete {tmp_path}"):
+        load_checkpoint(tmp_path / BEST)

@@ -1,5 +1,6 @@
 """Where an interrupted training is picked up: checkpoints at epoch boundaries, keyed by all that shapes the result."""
 
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from retinue.metrics.registry import higher_is_better
 from retinue.pipeline.artifacts import SHARED_CACHE
 from retinue.pipeline.errors import ModelError, TrainingError
 from retinue.transfer.weights import load_plain
+
+BEST, LAST = "best.ckpt", "last.ckpt"
 
 _CHECKPOINT = {
     "epoch": int,
@@ -49,11 +52,20 @@ def exclusive(folder: Path) -> Iterator[None]:
         yield
 
 
+def discard(folder: Path) -> None:
+    """Deletes the checkpoints in `folder`; what is left where that does not end is never resumed from.
+
+    Without last.ckpt a training begins anew; with it alone, it would go on and not find the best epoch.
+    """
+    (folder / LAST).unlink(missing_ok=True)
+    shutil.rmtree(folder)
+
+
 def checkpoint_callback(folder: Path, monitor: str) -> ModelCheckpoint:
     """Keeps best.ckpt and last.ckpt in `folder`, both written when an epoch has ended."""
     return ModelCheckpoint(
         dirpath=folder,
-        filename="best",
+        filename=Path(BEST).stem,
         monitor=monitor,
         mode=direction(monitor),
         save_top_k=1,
@@ -79,6 +91,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         TrainingError: it cannot be read, or is no checkpoint of a training.
     """
+    if not path.exists():
+        raise _unusable(path, "is missing")
     try:
         checkpoint = load_plain(path)
     except ModelError as error:

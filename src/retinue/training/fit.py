@@ -1,6 +1,5 @@
 """A training from its first epoch, or from where it was interrupted, to the weights of its best epoch."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,8 +11,11 @@ from retinue.pipeline.artifacts import SHARED_CACHE
 from retinue.pipeline.errors import TrainingError
 from retinue.pipeline.numbers import figure
 from retinue.training.checkpoints import (
+    BEST,
+    LAST,
     AtomicCheckpointIO,
     checkpoint_callback,
+    discard,
     early_stopping,
     exclusive,
     has_ended,
@@ -62,13 +64,13 @@ class Fit:
             try:
                 yield
             except Pruned:
-                shutil.rmtree(self._folder)
+                discard(self._folder)
                 raise
             except (KeyboardInterrupt, SystemExit) as error:
                 error.add_note(self._kept())
                 raise
             if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-                shutil.rmtree(self._folder)
+                discard(self._folder)
 
     def run(self, logger: Any) -> bool:
         """Fits; True on the rank that saves the result.
@@ -90,7 +92,7 @@ class Fit:
             plugins=[AtomicCheckpointIO()],
             log_every_n_steps=1,  # nothing is logged per step; a larger number makes Lightning warn of short epochs
         )
-        last = self._folder / "last.ckpt"
+        last = self._folder / LAST
         checkpoint = load_checkpoint(last) if last.exists() else None
         if checkpoint is not None and has_ended(checkpoint, train.max_epochs, train.patience):
             self.classifier.on_load_checkpoint(checkpoint)
@@ -110,7 +112,7 @@ class Fit:
                 ledger says.
         """
         monitor = self._plan.train.monitor
-        checkpoint = load_checkpoint(self._folder / "best.ckpt")
+        checkpoint = load_checkpoint(self._folder / BEST)
         self.classifier.load_state_dict(checkpoint["state_dict"])
         row = self.classifier.history[checkpoint["epoch"]]
         if checkpoint["is_constant"]:
@@ -135,7 +137,7 @@ class Fit:
 
     def _kept(self) -> str:
         """What of an interrupted training the next start takes up."""
-        last = self._folder / "last.ckpt"
+        last = self._folder / LAST
         if not last.exists():
             return "No epoch was finished; the same command begins again."
         epochs = load_checkpoint(last)["epoch"] + 1
