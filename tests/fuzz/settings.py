@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tests.fuzz.target import Target
+from tests.fuzz.target import Target, of_file
 
 from retinue import preflight
 from retinue.pipeline import overrides
@@ -101,17 +101,11 @@ def _folder_seeds() -> list[bytes]:
     ]
 
 
-def _make_params(folder: Path) -> Any:
-    path = folder / "params.yaml"
-
-    def read(data: bytes) -> Any:
-        path.write_bytes(data)
-        values = load_params(path)
-        assert values, "empty"
-        assert all(isinstance(key, str) for key in values), "keys that are no text"
-        fingerprint_of(values)
-
-    return read
+def _read_params(path: Path) -> None:
+    values = load_params(path)
+    assert values, "empty"
+    assert all(isinstance(key, str) for key in values), "keys that are no text"
+    fingerprint_of(values)
 
 
 def _yaml_seeds() -> list[bytes]:
@@ -227,14 +221,8 @@ def _make_composition(folder: Path) -> Any:
     return read
 
 
-def _make_workspace(folder: Path) -> Any:
-    path = folder / "wandb.yaml"
-
-    def read(data: bytes) -> Any:
-        path.write_bytes(data)
-        return len(workspace.load(path).sections)
-
-    return read
+def _read_workspace(path: Path) -> int:
+    return len(workspace.load(path).sections)
 
 
 def _workspace_seeds() -> list[bytes]:
@@ -246,11 +234,11 @@ def _workspace_seeds() -> list[bytes]:
 TARGETS = [
     Target("labels-csv", 90, _label_seeds, _make_labels, "cells", tokens=(b"a/1.png", b"split", b"group", b"train")),
     Target("class-folders", 12, _folder_seeds, _make_folders, "lines", tokens=(b"train/", b"cat/", b" -> ", b"val/")),
-    Target("params-yaml", 30, _yaml_seeds, _make_params, "lines"),
+    Target("params-yaml", 30, _yaml_seeds, of_file("params.yaml", _read_params), "lines"),
     Target("params-section", 25, _section_seeds, _make_section, "json"),
     Target("params-whole", 0.4, _composition_seeds, _make_section, "json"),
     Target("overrides", 15, _override_seeds, _make_overrides, "lines", tokens=(b"source.path=", b".path=", b"=>")),
     Target("sweep-axes", 6, _axis_seeds, _make_axes, "lines"),
     Target("composition", 0.2, _override_seeds, _make_composition, "lines", tokens=(b"model=", b"augment=")),
-    Target("wandb-yaml", 6, _workspace_seeds, _make_workspace, "json"),
+    Target("wandb-yaml", 6, _workspace_seeds, of_file("wandb.yaml", _read_workspace), "json"),
 ]

@@ -1,11 +1,11 @@
 """Every target by name."""
 
-from tests.fuzz import images, processes, results, settings, weights
+from tests.fuzz import experiments, images, processes, results, settings, weights
 from tests.fuzz.target import Target
 
-TARGETS: dict[str, Target] = {
-    target.name: target for module in (images, settings, weights, results, processes) for target in module.TARGETS
-}
+_MODULES = (images, settings, weights, results, experiments, processes)
+
+TARGETS: dict[str, Target] = {target.name: target for module in _MODULES for target in module.TARGETS}
 
 
 def shares(names: list[str], inputs: int) -> dict[str, int]:

@@ -41,3 +41,16 @@ def headed_file(data: bytes, names: dict[str, Any]) -> tuple[str, bytes]:
     head, _, rest = data.partition(b"\n")
     name = head.decode("utf-8", "replace")
     return (name if name in names else next(iter(names))), rest
+
+
+def of_file(name: str, read: Callable[[Path], Any]) -> Callable[[Path], Callable[[bytes], Any]]:
+    """Makes the reader of a file: `read` gets the path of `name`, which holds the input."""
+
+    def make(folder: Path) -> Callable[[bytes], Any]:
+        def write_and_read(data: bytes) -> Any:
+            (folder / name).write_bytes(data)
+            return read(folder / name)
+
+        return write_and_read
+
+    return make
