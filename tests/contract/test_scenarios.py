@@ -87,7 +87,7 @@ def test_two_epochs_move_what_is_trained_and_nothing_else(model: str, scenario: 
     trainer_settings = strict(TrainerSettings, {**settings["trainer"], "progress_bar": False}, where="trainer")
     ledger = FreezeCheck(network)
     trainer = make_trainer(trainer_settings, seed=0, callbacks=[ledger], max_epochs=2)
-    trainer.fit(classifier, Batches(images, images, batch_size=4, num_workers=0))
+    trainer.fit(classifier, Batches(images, images, batch_size=8, num_workers=0))
     ledger.check_result()
 
     moved = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}

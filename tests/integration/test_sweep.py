@@ -166,8 +166,9 @@ def test_a_training_that_was_killed_goes_on_at_its_last_epoch(done: Project) -> 
 @pytest.mark.slow
 def test_the_table_of_a_killed_sweep_is_that_of_an_uninterrupted_one(done: Project, tmp_path: Path) -> None:
     other = done.copy(tmp_path / "other")
-    sweep(other, *GRID)
-    process = done.start(sys.executable, "-m", "retinue.cli", "sweep", *GRID)
+    three = [each.removesuffix(",0.1") for each in GRID]
+    sweep(other, *three)
+    process = done.start(sys.executable, "-m", "retinue.cli", "sweep", *three)
     assert process.stdout is not None
     next(line for line in process.stdout if "log_loss" in line)
     process.send_signal(signal.SIGINT)
@@ -175,21 +176,21 @@ def test_the_table_of_a_killed_sweep_is_that_of_an_uninterrupted_one(done: Proje
     assert said.endswith("error: sweep: interrupted. The same command goes on where it was.\n"), said
     assert process.wait() == 130
     assert left_running(done) == []
-    sweep(done, *GRID)
+    sweep(done, *three)
     assert table(done) == table(other)
 
 
 @pytest.mark.slow
 def test_seeds_are_one_trial_with_an_interval(done: Project) -> None:
-    sweep(done, "model=mlp", "optimizer.lr=0.01,0.03", "seed=0,1,2", "sweep.name=seeds", "sweep.workers=2", *QUICK)
+    sweep(done, "model=mlp", "optimizer.lr=0.01,0.03", "seed=0,1", "sweep.name=seeds", "sweep.workers=2", *QUICK)
     rows = table(done, "seeds")["trials"]
-    assert [len(row["experiments"]) for row in rows] == [3, 3]
+    assert [len(row["experiments"]) for row in rows] == [2, 2]
     for row in rows:
         low, high = row["intervals"]["val/log_loss"]
         assert low < row["values"]["val/log_loss"] < high
     stages = executed(done, "seeds")
-    assert stages.count("train") == 6
-    assert stages.count("preprocess") == 2  # a split a seed, once for both trials; that of seed 0 is there
+    assert stages.count("train") == 4
+    assert stages.count("preprocess") == 1  # a split a seed, once for both trials; that of seed 0 is there
 
 
 @pytest.mark.slow
@@ -215,7 +216,7 @@ def test_a_trial_that_falls_behind_is_ended(done: Project) -> None:
             done,
             "model=mlp",
             "optimizer.lr=0.01,0.012,0.014,0.016,0.00001",
-            "train.max_epochs=40",
+            "train.max_epochs=10",
             "sweep.prune=median",
         ),
         *("sweep.name=pruned", *longer),

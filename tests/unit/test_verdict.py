@@ -1,0 +1,49 @@
+"""What the report says first of a model that never names some of its classes, and of one that names them all."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from retinue.reports.verdict import verdict_points
+
+
+def points(counts: list[list[int]], never_predicted: list[str], **more: Any) -> list[str]:
+    """The points on a confusion matrix of rows that are actual classes; everything else calls for no second look."""
+    classes = ("ant", "bee", "cat")[: len(counts)]
+    metrics = {"auc_score": 0.8125, "calibration_error": 0.01, "never_predicted": never_predicted}
+    return verdict_points(
+        SimpleNamespace(
+            dataset=SimpleNamespace(classes=classes),
+            confusion=np.array(counts),
+            metrics=metrics,
+            history=[None] * 3,
+            bundle={"training": {"best_epoch": 2}},
+            card={"duplicates": []},
+            quarantine=[],
+            **more,
+        )  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(
+    ("counts", "absent", "named", "advice"),
+    [
+        ([[40, 0], [40, 0]], ["bee"], "“bee”", "choose evaluate.threshold on validation data"),
+        ([[40, 0, 0], [40, 0, 0], [40, 0, 0]], ["bee", "cat"], "“bee”, “cat”", "set train.class_weights=balanced"),
+    ],
+)
+def test_a_class_that_is_never_predicted_comes_first(
+    counts: list[list[int]], absent: list[str], named: str, advice: str
+) -> None:
+    first = points(counts, absent)[0]
+    assert first == (
+        f"No test image is predicted as {named}: accuracy hides it, and the AUC 0.8125 only ranks; {advice}."
+    )
+
+
+def test_a_model_that_names_every_class_is_not_told_so() -> None:
+    found = points([[39, 1], [2, 38]], [])
+    assert not [point for point in found if "is predicted as" in point]
+    assert found[0] == "For comparison: always answering “ant” has accuracy 0.5000."
