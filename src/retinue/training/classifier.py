@@ -148,12 +148,14 @@ class Classifier(L.LightningModule):
         return loss
 
     def _weight(self, labels: torch.Tensor) -> torch.Tensor:
-        """Returns (weight of this batch in the mean loss, number of images), float32 (2,).
+        """Returns (weight of this batch in the mean loss, number of images): float (2,), float64 where training is.
 
         With class weights the weight is their sum over the batch, else the number of images.
         """
-        images = labels.new_tensor(len(labels)).float()
-        return torch.stack([images if self._class_weights is None else self._class_weights[labels].sum(), images])
+        precision = torch.promote_types(torch.get_default_dtype(), torch.float32)  # half counts to 2,048
+        images = labels.new_tensor(len(labels), dtype=precision)
+        weight = images if self._class_weights is None else self._class_weights[labels].sum(dtype=precision)
+        return torch.stack([weight, images])
 
     def _is_padding_batch(self, batch_idx: int) -> bool:
         batches = self.trainer.datamodule  # type: ignore[attr-defined]
