@@ -32,12 +32,12 @@ fuzz: $(READY)
 	python -m tests.fuzz $(FUZZ)
 
 # Kills, failing calls and doubled runs: 35 minutes on two cores, what is in .cache/torture is not run again. The sample
-# takes less than four.
+# takes two.
 torture: $(READY)
 	python -m tests.torture --minutes 33 --page docs/reliability.md
 
 torture-sample: $(READY)
-	python -m tests.torture --minutes 2 --sample
+	python -m tests.torture --minutes 1 --sample
 
 # Not into the environment: the published torchvision does not import on the CPU build of torch, and breaks Lightning.
 $(PARITY)/.ready: tests/parity/requirements.txt | $(READY)
