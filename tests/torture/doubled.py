@@ -105,9 +105,11 @@ def run(
         return missed(f"{case.kind}, {case.stage}: the first had ended", case.group)
     what = f"{case.kind}, {case.stage}: the second {running.elapsed():.2f} s after the first"
     beside = place.start(*second)
-    reference = other[case.stage].reference if needs_other(case) else template.reference
-    verdict = Verdict(place, reference, lambda: state(place)) if case.stage == SWEEP else Verdict(place, reference)
+    own = template.reference
+    verdict = Verdict(place, own, lambda: state(place)) if case.stage == SWEEP else Verdict(place, own)
     statuses = [verdict.ended(each, may_fail=True) for each in (running, beside)]
+    if needs_other(case) and statuses[1] == 0:  # else it was refused, and the settings are those of before
+        verdict.reference = other[case.stage].reference
     if None not in statuses and all(statuses):
         verdict.fail("status", f"both failed: {statuses}")
     _end(case, verdict, place)

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -218,6 +220,42 @@ def test_a_loading_process_that_is_killed_is_told_in_one_line(how: str, capsys: 
     said = capsys.readouterr().err
     assert said.startswith("error: stage x: a loading process has ended, perhaps for want of memory (")
     assert said.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with the one that started it")
+def test_a_loading_process_ends_with_the_stage_that_is_killed(capfd: pytest.CaptureFixture[str]) -> None:
+    reading, writing = os.pipe()
+    stage = os.fork()
+    if not stage:
+        os.close(reading)  # `writing` stays open in this process and in its loading processes
+        trainer = L.Trainer(accelerator="cpu", barebones=True, use_distributed_sampler=False)
+        trainer.predict(Recorder(), Batches(Slow(writing), batch_size=1, num_workers=2), return_predictions=False)
+        os._exit(0)
+    os.close(writing)
+    assert os.read(reading, 1) == b"x"  # one is at work
+    os.kill(stage, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(stage, 0)[1]) == -signal.SIGKILL
+    begun = time.monotonic()
+    while os.read(reading, 100):  # until nobody has the other end any more
+        pass
+    os.close(reading)
+    assert time.monotonic() - begun < 4
+    assert "Traceback" not in capfd.readouterr().err
+
+
+class Slow(torch.utils.data.Dataset):
+    """Takes 6 s for a batch, and tells when it begins."""
+
+    def __init__(self, begun: int) -> None:
+        self._begun = begun
+
+    def __len__(self) -> int:
+        return 1000
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> dict[str, torch.Tensor]:
+        os.write(self._begun, b"x")
+        time.sleep(6)
+        return {"index": torch.tensor([index for _, index in keys])}
 
 
 @pytest.mark.parametrize("error", [EOFError(), ConnectionRefusedError(111, "refused"), FileNotFoundError(2, "none")])

@@ -2,7 +2,9 @@
 
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 from retinue.engine.reproducibility import draw_seed
 from retinue.engine.store import REMAKE, ImageStore
 from retinue.pipeline.errors import DataError, RetinueError
-from retinue.pipeline.machine import SHARED_MEMORY, lost_worker, shared_memory_bytes
+from retinue.pipeline.machine import SHARED_MEMORY, end_with, lost_worker, shared_memory_bytes
 from retinue.pipeline.numbers import short
 
 _BATCHES_OF_A_WORKER = 4
@@ -263,12 +265,18 @@ class Batches(L.LightningDataModule):
         kind, source = (WorkersLoader, InWorkers(dataset)) if workers else (DataLoader, dataset)
         return kind(
             source,
+            worker_init_fn=partial(_begin_worker, os.getpid()) if workers else None,
             **sized,
             num_workers=workers,
             collate_fn=_as_is,
             persistent_workers=workers > 0,
             pin_memory=self.trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
         )
+
+
+def _begin_worker(stage: int, worker: int) -> None:
+    """Begins the loading process number `worker` of the process `stage`: killed with it, it complains of nothing."""
+    end_with(stage)
 
 
 def usable_workers(num_workers: int, batch_bytes: int) -> int:

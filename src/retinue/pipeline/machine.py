@@ -1,9 +1,12 @@
 """What the machine refuses, told so that a person can act on it: memory, shared memory, processes, room on the disk."""
 
+import ctypes
 import os
 import re
 import resource
 import shutil
+import signal
+import sys
 from pathlib import Path
 
 from retinue.pipeline.numbers import short
@@ -11,6 +14,7 @@ from retinue.pipeline.numbers import short
 SHARED_MEMORY = Path("/dev/shm")
 """Where Linux lets processes share memory: a loader's workers pass their batches through it."""
 
+_PR_SET_PDEATHSIG = 1
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 _LESS_MEMORY = (
@@ -47,6 +51,20 @@ def met_limit(error: MemoryError | RuntimeError) -> str | None:
 def lost_worker(said: str) -> str:
     """What a person can do about a loading process that has ended before its time; `said` is what told of it."""
     return f"a loading process has ended, perhaps for want of memory ({said}). {_FEWER_WORKERS}"
+
+
+def end_with(parent: int) -> None:
+    """Has Linux end this process when the one that started it ends, so that nothing outlives a stage that is killed.
+
+    Args:
+        parent: process number of who started it.
+    """
+    if sys.platform != "linux":
+        return
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL):
+        raise OSError(ctypes.get_errno(), "prctl")
+    if os.getppid() != parent:  # it has ended before
+        os._exit(1)
 
 
 def memory_bytes() -> int:
