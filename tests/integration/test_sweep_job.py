@@ -29,6 +29,8 @@ def test_data_stages_that_failed_are_run_by_the_next_and_then_no_more(project: P
     first = trial(1, 1)
     assert (first.state, first.reason) == (FAILED, "the disk is full")
     assert trial(2, -9).state == INTERRUPTED
+    interrupted = trial(2, 252)
+    assert (interrupted.state, interrupted.reason) == (INTERRUPTED, "killed by signal 2 (SIGINT)")
     assert trial(3, 0, 1).state == FAILED
     assert trial(4, 1).state == FAILED
-    assert asked == ["probe-1-data", "probe-2-data", "probe-3-data", "probe-3", "probe-4"]
+    assert asked == ["probe-1-data", "probe-2-data", "probe-2-data", "probe-3-data", "probe-3", "probe-4"]

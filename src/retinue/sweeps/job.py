@@ -33,6 +33,9 @@ UPSTREAM = "augment"
 
 COMPLETE, FAILED, INTERRUPTED, PRUNED = "complete", "failed", "interrupted", "pruned"
 
+_INTERRUPTED_STATUSES = (252, 128 + signal.SIGINT)
+"""Exit status of a DVC that Ctrl-C ends while it works (dvc.cli), and of one that it ends before."""
+
 Run = Callable[[list[str], Path, Mapping[str, str], BinaryIO], int]
 """Runs `python -m dvc ARGUMENTS` in a folder with an environment and an output: a `runners.Runner.dvc`."""
 
@@ -165,6 +168,8 @@ def _execute(job: Job, run_dvc: Run, log: BinaryIO) -> int:
 def _ended_early(job: Job, status: int, seconds: float) -> JobOutcome:
     log = (job.folder / "log.txt").read_text("utf-8", errors="replace")
     killed = re.findall(r"exited with (-\d+|1(?:2[89]|[3-5]\d))$", log, re.MULTILINE)
+    if status in _INTERRUPTED_STATUSES:
+        status = -signal.SIGINT
     if status < 0 or killed:
         number = -status if status < 0 else abs(int(killed[-1])) % 128
         reason = f"killed by signal {number} ({signal.Signals(number).name})"
