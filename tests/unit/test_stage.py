@@ -3,10 +3,8 @@
 import errno
 import json
 import os
-import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -23,10 +21,8 @@ from retinue.pipeline.files import (
     write_json,
     write_table,
 )
-from retinue.pipeline.running import lock, refuse_while_running, remove_leftovers, running_stages, temporary_folder
+from retinue.pipeline.running import lock, refuse_while_running, remove_leftovers, running_stages
 from retinue.pipeline.stage import is_first_process
-
-SOURCE = Path(__file__).parents[2] / "src"
 
 
 @pytest.mark.parametrize(("error", "status"), [(DataError("bad"), 1), (SettingsError("bad"), 2)])
@@ -135,60 +131,6 @@ def test_a_half_written_folder_of_a_stage_that_runs_is_left_alone(
     with lock("train"), lock("augment"):
         remove_leftovers("augment", outs)
     assert [path for path in ("data/augmented", "models", "report") if Path(f"{path}.partial").exists()] == ["models"]
-
-
-def test_temporary_files_of_a_stage_go_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    Path("tmp").mkdir()
-    with lock("train"), temporary_folder("train"):
-        made = Path(tempfile.mkdtemp())
-        child = subprocess.run(
-            [sys.executable, "-c", "import tempfile; print(tempfile.mkdtemp())"], capture_output=True
-        )
-        folders = {made.parent, Path(child.stdout.decode().strip()).parent}
-        assert [folder.parent for folder in folders] == [tmp_path / "tmp"]
-        assert Path(".cache/locks/train.tmp").read_text() == str(made.parent)
-    assert list(Path("tmp").iterdir()) == []
-    assert not Path(".cache/locks/train.tmp").exists()
-    assert os.environ["TMPDIR"] == str(tmp_path / "tmp")
-
-
-def test_the_next_stage_removes_the_temporary_files_of_a_killed_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    killed = """
-import os, signal, tempfile
-from retinue.pipeline.running import lock, temporary_folder
-with lock("train"), temporary_folder("train"):
-    tempfile.mkstemp()
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-    Path("tmp").mkdir()
-    variables = {**os.environ, "TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": str(SOURCE)}
-    assert subprocess.run([sys.executable, "-c", killed], env=variables).returncode == -signal.SIGKILL
-    assert len(list(Path("tmp").rglob("*"))) == 2
-    with lock("augment"):
-        remove_leftovers("augment", {"augment": [], "train": []})
-    assert list(Path("tmp").iterdir()) == []
-    assert not Path(".cache/locks/train.tmp").exists()
-
-
-@pytest.mark.parametrize("name", ["photos", "retinue-photos/inside", "retinue-link"])
-def test_a_record_of_anything_else_deletes_nothing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("photos").mkdir()
-    Path("retinue-photos/inside").mkdir(parents=True)
-    Path("retinue-link").symlink_to("photos")
-    Path("photos/a.png").touch()
-    with lock("train"):
-        Path(".cache/locks/train.tmp").write_text(str(tmp_path / name))
-        remove_leftovers("train", {"train": []})
-    assert Path("photos/a.png").exists()
-    assert Path("retinue-photos/inside").exists()
-    assert not Path(".cache/locks/train.tmp").exists()
 
 
 def test_half_written_folders_are_removed_beside_what_stages_write(tmp_path: Path) -> None:

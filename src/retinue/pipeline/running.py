@@ -1,10 +1,7 @@
-"""Which stages of a checkout run now: a lock for each, what killed ones left, what DVC says of its own processes."""
+"""Which stages of a checkout run now: a lock for each, and what DVC says of its own processes."""
 
 import json
 import os
-import shutil
-import stat
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -19,9 +16,6 @@ _LOCKS = CACHE / "locks"
 
 _DVC_WRITES = Path(".dvc/tmp/rwlock")
 """DVC's record of the paths that its processes write; one that was killed leaves its entry."""
-
-_TEMPORARY = "retinue-"
-"""How the name of a stage's temporary folder begins; short, for sockets are made in it, whose paths have a limit."""
 
 _MOMENT_S = 2.0
 """How long a lock may be held by who only looks whether it is free and tidies up."""
@@ -118,60 +112,9 @@ def _lock_owner(name: str) -> str:
     return path.read_text().strip() if path.exists() else "unknown"
 
 
-@contextmanager
-def temporary_folder(name: str) -> Iterator[None]:
-    """While the block runs, all temporary files of the stage and of its processes go to one folder, which goes with it.
-
-    A loading process that is killed leaves the folder of its sockets, W&B its copies: nobody tells them from those of
-    others. Where this folder is stands in .cache/locks/, so that `remove_leftovers` finds that of a killed stage.
-
-    Args:
-        name: of the stage, whose lock is held.
-
-    Raises:
-        RetinueError: no temporary folder can be written to.
-    """
-    try:
-        folder = tempfile.mkdtemp(prefix=_TEMPORARY)
-    except FileNotFoundError as error:
-        raise RetinueError(f"{error.strerror}. Set TMPDIR to a folder that can be written to.") from error
-    record, before = _temporary_record(name), (tempfile.tempdir, os.environ.get("TMPDIR"))
-    try:
-        record.write_text(folder, "utf-8")
-        tempfile.tempdir = os.environ["TMPDIR"] = folder
-        yield
-    finally:
-        tempfile.tempdir = before[0]
-        if before[1] is None:
-            os.environ.pop("TMPDIR", None)
-        else:
-            os.environ["TMPDIR"] = before[1]
-        shutil.rmtree(folder, ignore_errors=True)
-        if not os.path.lexists(folder):
-            record.unlink(missing_ok=True)
-
-
 def remove_leftovers(running: str, outs: Mapping[str, Sequence[str]]) -> None:
-    """Deletes what killed stages left, this one and others that nobody runs now: half-written and temporary folders."""
+    """Deletes the half-written folders of stages that were killed: of this one, and of others that nobody runs now."""
     for name, paths in outs.items():
         with nullcontext(True) if name == running else _lock_if_free(name) as is_free:
             if is_free:
                 remove_partial(paths)
-                _remove_temporary(name)
-
-
-def _temporary_record(name: str) -> Path:
-    return _LOCKS / f"{name}.tmp"
-
-
-def _remove_temporary(name: str) -> None:
-    """Deletes the temporary folder that the stage wrote down, if it is one: a folder of this user, named as ours."""
-    record = _temporary_record(name)
-    if not record.exists():
-        return
-    folder = Path(record.read_text("utf-8", errors="replace"))
-    if folder.name.startswith(_TEMPORARY) and folder.is_absolute() and os.path.lexists(folder):
-        found = folder.lstat()
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
-            shutil.rmtree(folder, ignore_errors=True)
-    record.unlink(missing_ok=True)

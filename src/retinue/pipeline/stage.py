@@ -14,9 +14,10 @@ from retinue.pipeline.composition import compose, load_params, project_root
 from retinue.pipeline.ending import explained
 from retinue.pipeline.errors import RetinueError, SettingsError
 from retinue.pipeline.record import declared
-from retinue.pipeline.running import lock, remove_leftovers, temporary_folder
+from retinue.pipeline.running import lock, remove_leftovers
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.snapshot import InputSnapshot
+from retinue.pipeline.temporary import temporary_folder
 from retinue.pipeline.tracker import Tracker, track
 
 
@@ -50,7 +51,7 @@ def main(name: str, run: Callable[[Settings, Tracker], None], sections: Sequence
             remove_leftovers(name, {stage: paths.outs for stage, paths in stages.items()})
             params = None if overrides else {section: values[section] for section in sections}
             snapshot = InputSnapshot.take(params, stages[name].deps if name in stages else ())
-            with temporary_folder(name), track(name, settings) as tracker:
+            with temporary_folder(), track(name, settings) as tracker:
                 run(settings, tracker)
                 snapshot.check()
 

@@ -1,0 +1,61 @@
+"""Temporary files of a stage: in one folder, which goes with it, however it ends."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from retinue.pipeline.errors import RetinueError
+
+_PREFIX = "retinue-"
+"""Of the folders' names; short, for sockets are made in them, whose paths have a limit."""
+
+_OWNED = "owned"
+"""A file in each, locked while a process of its stage lives."""
+
+
+@contextmanager
+def temporary_folder() -> Iterator[None]:
+    """While the block runs, all temporary files of this process and of those it starts go to one folder.
+
+    A loading process that is killed leaves the folder of its sockets, W&B its copies: nobody tells them from those of
+    others. The folder is deleted at the end, and by the next stage of any checkout where this one is killed.
+
+    Raises:
+        RetinueError: no temporary folder can be written to.
+    """
+    _remove_ownerless()
+    try:
+        made = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}"))
+    except FileNotFoundError as error:
+        raise RetinueError(f"{error.strerror}. Set TMPDIR to a folder that can be written to.") from error
+    folder = made.with_name(made.name[1:])
+    before = tempfile.tempdir, os.environ.get("TMPDIR")
+    try:
+        with FileLock(made / _OWNED):
+            made.rename(folder)  # only now may another stage look whose it is
+            tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+            yield
+    finally:
+        tempfile.tempdir = before[0]
+        if before[1] is None:
+            os.environ.pop("TMPDIR", None)
+        else:
+            os.environ["TMPDIR"] = before[1]
+        for each in (made, folder):
+            shutil.rmtree(each, ignore_errors=True)
+
+
+def _remove_ownerless() -> None:
+    """Deletes the folders whose stages have ended without doing so; those of other users, and all else, stay."""
+    with suppress(OSError):  # none can be written to, which is told where one is made
+        for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+            owned = folder / _OWNED
+            if folder.is_symlink() or owned.is_symlink() or not owned.is_file() or owned.stat().st_uid != os.getuid():
+                continue
+            with suppress(Timeout), FileLock(owned).acquire(timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,84 @@
+"""Temporary files of a stage are gone when it has ended, or when the next one has begun."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from retinue.pipeline.errors import RetinueError
+from retinue.pipeline.temporary import temporary_folder
+
+SOURCE = Path(__file__).parents[2] / "src"
+KILLED = """
+import os, signal, tempfile
+from retinue.pipeline.temporary import temporary_folder
+with temporary_folder():
+    tempfile.mkstemp()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary files go."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    (tmp_path / "tmp").mkdir()
+    return tmp_path / "tmp"
+
+
+def kill_one() -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED], env={**os.environ, "PYTHONPATH": str(SOURCE)})
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_they_go_with_the_stage(place: Path) -> None:
+    with temporary_folder():
+        own = Path(tempfile.mkdtemp())
+        command = [sys.executable, "-c", "import tempfile; print(tempfile.mkdtemp())"]
+        child = Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
+        assert own.parent == child.parent
+        assert own.parent.parent == place
+    assert list(place.iterdir()) == []
+    assert os.environ["TMPDIR"] == tempfile.gettempdir() == str(place)
+
+
+def test_the_next_stage_removes_those_of_a_killed_one(place: Path) -> None:
+    kill_one()
+    assert len(list(place.rglob("*"))) == 3  # the folder, the file, and what says whose it is
+    with temporary_folder():
+        assert len(list(place.iterdir())) == 1
+    assert list(place.iterdir()) == []
+
+
+def test_those_of_a_stage_that_runs_stay(place: Path) -> None:
+    with temporary_folder():
+        (Path(tempfile.gettempdir()) / "in use").touch()
+        beside = "from retinue.pipeline.temporary import temporary_folder\nwith temporary_folder(): pass"
+        variables = {**os.environ, "TMPDIR": str(place), "PYTHONPATH": str(SOURCE)}
+        subprocess.run([sys.executable, "-c", beside], env=variables, check=True)
+        assert (Path(tempfile.gettempdir()) / "in use").exists()
+
+
+def test_what_only_looks_like_one_stays(place: Path) -> None:
+    photos = place / "photos"
+    photos.mkdir()
+    (photos / "owned").touch()
+    (place / "retinue-link").symlink_to(photos)
+    (place / "retinue-photos").mkdir()
+    (place / "retinue-list").mkdir()
+    (place / "retinue-list" / "owned").symlink_to(photos / "owned")
+    before = sorted(place.rglob("*"))
+    with temporary_folder():
+        pass
+    assert sorted(place.rglob("*")) == before
+
+
+def test_no_temporary_folder_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(place / "missing")])
+    with pytest.raises(RetinueError, match=r"No usable temporary directory found .* Set TMPDIR"), temporary_folder():
+        pass
