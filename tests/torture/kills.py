@@ -169,7 +169,9 @@ def _strike(
         time.sleep(draws.random() * seconds)
         leader = look_at(running.pid)
         assert leader is not None
-        return send(leader, case.number) if case.target == "dvc" else send_to_group(leader, case.number)
+        hit = send(leader, case.number) if case.target == "dvc" else send_to_group(leader, case.number)
+        # a process that has ended takes signals until somebody asks how
+        return hit and not (case.number is signal.SIGKILL and running.wait(LIMIT_S) == 0)
     lifetime = reference.worker_seconds if case.target == "worker" else reference.stage_seconds
     wanted = draws.choice(STAGES[:-1] if case.target == "worker" else STAGES) if whole else case.stage
     while _find(case.target, wanted) is None:

@@ -13,7 +13,7 @@ from tests.torture.processes import Running, descendants, end_all, reap
 KINDS = {
     "lost": "a result differs from that of an uninterrupted run, or cannot be had again",
     "lock": "a command was refused by a lock that no living process held",
-    "dvc": "DVC refused because its own .dvc/tmp/rwlock was emptied by the kill; it went on when that was deleted",
+    "dvc": "DVC refused because the kill cut .dvc/tmp/rwlock or dvc.lock; it went on when that was deleted",
     "traceback": "a traceback on stderr",
     "left": "files that an uninterrupted run does not leave",
     "orphan": "processes that outlived the end by more than the grace",
@@ -32,7 +32,8 @@ _TRACEBACK = re.compile(r"^(Traceback \(most recent call last\):|Exception ignor
 _LOCKED = re.compile(
     r"is running this stage in this checkout|Unable to acquire lock|is busy, it is being blocked by|lock"
 )
-_EMPTIED = "Unable to read RWLock-file"
+_CUT = {"Unable to read RWLock-file": ".dvc/tmp/rwlock", "'./dvc.lock' validation failed": "dvc.lock"}
+"""What DVC says of a file of its own that it was writing, for it truncates them first, and which it is."""
 _MESSAGE = re.compile(r"error|interrupted|killed|stopped", re.IGNORECASE)
 
 
@@ -96,7 +97,7 @@ class Verdict:
             self.fail("hung", " ".join(running.command[1:]))
             end_all()
             running.wait(LIMIT_S)
-        elif status > 0 and not _MESSAGE.search(running.said()):
+        elif status > 0 and not _MESSAGE.search(running.said()) and not any(said in running.said() for said in _CUT):
             self.fail("silent", f"exit status {status}: {tail(running.said())}")
         if status and not may_fail:
             self.fail("lost", f"{' '.join(running.command[1:])}: exit status {status}: {tail(running.said())}")
@@ -112,9 +113,10 @@ class Verdict:
             status = self.ended(running, may_fail=True)
             if not status:
                 return status == 0
-            if not busy and _EMPTIED in running.said():
-                self.fail("dvc", tail(running.said(), 1))
-                (self.place.checkout / ".dvc" / "tmp" / "rwlock").unlink()
+            cut = [path for said, path in _CUT.items() if said in running.said()]
+            if not busy and cut:
+                self.fail("dvc", f"{cut[0]}: {tail(running.said(), 1)}")
+                (self.place.checkout / cut[0]).unlink()
                 continue
             if not (busy and _LOCKED.search(running.said())) or time.monotonic() - begun > LIMIT_S:
                 locked = _LOCKED.search(running.err)

@@ -396,6 +396,8 @@ def become(request: Request) -> NoReturn:
     except BaseException:  # noqa: BLE001 - what Python itself does at its top level
         traceback.print_exc()
         status = 1
+    for number in (signal.SIGINT, signal.SIGTERM):  # all is done, and what libraries do at the end has nothing to say
+        signal.signal(number, signal.SIG_DFL)
     if isinstance(status, str):
         print(status, file=sys.stderr)
     threading._shutdown()  # type: ignore[attr-defined]
