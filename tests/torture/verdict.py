@@ -176,7 +176,7 @@ class Verdict:
                 os.unlink(f"/dev/shm/{name}")  # noqa: PTH108
         for running in self.place.commands:
             _, *blocks = _TRACEBACK.split(running.said())[::2]
-            for block in blocks:
+            for block in filter(str.strip, blocks):  # "Exception ignored in" is a line above its traceback
                 is_of_dvc = "/site-packages/dvc" in block and not re.search(r"/retinue/|/torch/|lightning", block)
                 self.fail("dvc" if is_of_dvc else "traceback", f"{' '.join(running.command[2:])}: {tail(block, 3)}")
 

@@ -279,7 +279,7 @@ def test_ctrl_c_in_a_loading_process_alone_costs_nothing() -> None:
     trainer = L.Trainer(accelerator="cpu", barebones=True, use_distributed_sampler=False)
     recorder = Recorder()
     trainer.predict(recorder, Batches(Dying("SIGINT"), batch_size=3, num_workers=1), return_predictions=False)
-    assert sum(recorder.seen, []) == list(range(60))
+    assert [index for seen in recorder.seen for index in seen] == list(range(60))
 
 
 @pytest.mark.parametrize("error", [EOFError(), ConnectionRefusedError(111, "refused"), FileNotFoundError(2, "none")])
