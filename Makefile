@@ -31,8 +31,8 @@ test-parity: $(READY) $(PARITY)/.ready
 fuzz: $(READY)
 	python -m tests.fuzz $(FUZZ)
 
-# Kills, failing calls and doubled runs: 35 minutes on two cores, what is in .cache/torture is not run again. The sample
-# takes two.
+# Kills, failing calls and doubled runs, for 35 minutes; what is in .cache/torture is not run again, so that a second call
+# does the rest. The sample takes two.
 torture: $(READY)
 	python -m tests.torture --minutes 33 --page docs/reliability.md
 

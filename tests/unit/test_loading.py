@@ -163,6 +163,27 @@ def test_labels_must_be_as_many_as_images(tmp_path: Path) -> None:
         StoredImages([stored(tmp_path, 0, 5)], [0] * 4)
 
 
+class Recorder(L.LightningModule):
+    """Keeps the numbers of the images it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[list[int]] = []
+
+    def predict_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        self.seen.append(batch["index"].tolist())
+        return batch["index"]
+
+
+def predict(dataset: torch.utils.data.Dataset, *, batch_size: int = 3, num_workers: int = 1) -> list[list[int]]:
+    """Goes through a dataset as stages do; the numbers of the images of each batch."""
+    recorder = Recorder()
+    trainer = L.Trainer(accelerator="cpu", barebones=True, use_distributed_sampler=False)
+    batches = Batches(dataset, batch_size=batch_size, num_workers=num_workers)
+    trainer.predict(recorder, batches, return_predictions=False)
+    return recorder.seen
+
+
 class Broken(torch.utils.data.Dataset):
     """Cannot read one of its images."""
 
@@ -189,9 +210,8 @@ class Broken(torch.utils.data.Dataset):
     ids=lambda error: type(error).__name__,
 )
 def test_what_a_worker_cannot_do_is_told_as_one_process_tells_it(error: Exception) -> None:
-    trainer = L.Trainer(accelerator="cpu", barebones=True, use_distributed_sampler=False)
     with pytest.raises(type(error)) as raised:
-        trainer.predict(Recorder(), Batches(Broken(error), batch_size=3, num_workers=1), return_predictions=False)
+        predict(Broken(error))
     assert str(raised.value) == str(error)
     assert getattr(raised.value, "faults", None) == getattr(error, "faults", None)
 
@@ -213,9 +233,8 @@ class Dying(torch.utils.data.Dataset):
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "SIGHUP"])
 def test_a_loading_process_that_is_killed_is_told_in_one_line(how: str, capsys: pytest.CaptureFixture[str]) -> None:
-    trainer = L.Trainer(accelerator="cpu", barebones=True, use_distributed_sampler=False)
     with pytest.raises(SystemExit) as ended, explained("stage x"):
-        trainer.predict(Recorder(), Batches(Dying(how), batch_size=3, num_workers=1), return_predictions=False)
+        predict(Dying(how))
     assert ended.value.code == 1
     said = capsys.readouterr().err
     assert said.startswith("error: stage x: a loading process has ended, perhaps for want of memory (")
@@ -228,8 +247,7 @@ def test_a_loading_process_ends_with_the_stage_that_is_killed(capfd: pytest.Capt
     stage = os.fork()
     if not stage:
         os.close(reading)  # `writing` stays open in this process and in its loading processes
-        trainer = L.Trainer(accelerator="cpu", barebones=True, use_distributed_sampler=False)
-        trainer.predict(Recorder(), Batches(Slow(writing), batch_size=1, num_workers=2), return_predictions=False)
+        predict(Slow(writing), batch_size=1, num_workers=2)
         os._exit(0)
     os.close(writing)
     assert os.read(reading, 1) == b"x"  # one is at work
@@ -276,10 +294,7 @@ class Slow(torch.utils.data.Dataset):
 
 
 def test_ctrl_c_in_a_loading_process_alone_costs_nothing() -> None:
-    trainer = L.Trainer(accelerator="cpu", barebones=True, use_distributed_sampler=False)
-    recorder = Recorder()
-    trainer.predict(recorder, Batches(Dying("SIGINT"), batch_size=3, num_workers=1), return_predictions=False)
-    assert [index for seen in recorder.seen for index in seen] == list(range(60))
+    assert [index for batch in predict(Dying("SIGINT")) for index in batch] == list(range(60))
 
 
 @pytest.mark.parametrize("error", [EOFError(), ConnectionRefusedError(111, "refused"), FileNotFoundError(2, "none")])
@@ -292,9 +307,8 @@ def test_a_loading_process_whose_tensors_cannot_be_fetched_is_told_as_lost(
         raise error
 
     monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter._try_get_data", fetch)
-    trainer = L.Trainer(accelerator="cpu", barebones=True, use_distributed_sampler=False)
     with pytest.raises(RetinueError, match=f"a loading process has ended.*{type(error).__name__}"):
-        trainer.predict(Recorder(), Batches(Dying("SIGKILL"), batch_size=3, num_workers=1), return_predictions=False)
+        predict(Dying("SIGKILL"))
 
 
 @pytest.mark.parametrize(
@@ -314,24 +328,7 @@ def test_no_more_workers_than_shared_memory_has_room_for(
     assert loading.usable_workers(0, batch_bytes) == 0
 
 
-class Recorder(L.LightningModule):
-    """Keeps the numbers of the images it is shown."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[list[int]] = []
-
-    def predict_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        self.seen.append(batch["index"].tolist())
-        return batch["index"]
-
-
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_prediction_goes_through_the_images_in_order(num_workers: int, tmp_path: Path) -> None:
     images = StoredImages([stored(tmp_path, 0, 7)], [0] * 7)
-    recorder = Recorder()
-    trainer = L.Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, use_distributed_sampler=False, barebones=True
-    )
-    trainer.predict(recorder, Batches(images, batch_size=3, num_workers=num_workers), return_predictions=False)
-    assert recorder.seen == [[0, 1, 2], [3, 4, 5], [6]]
+    assert predict(images, num_workers=num_workers) == [[0, 1, 2], [3, 4, 5], [6]]

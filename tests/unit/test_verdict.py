@@ -1,7 +1,6 @@
 """What the report says first of a model that never names some of its classes, and of one that names them all."""
 
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from retinue.reports.verdict import verdict_points
 
 
-def points(counts: list[list[int]], never_predicted: list[str], **more: Any) -> list[str]:
+def points(counts: list[list[int]], never_predicted: list[str]) -> list[str]:
     """The points on a confusion matrix of rows that are actual classes; everything else calls for no second look."""
     classes = ("ant", "bee", "cat")[: len(counts)]
     metrics = {"auc_score": 0.8125, "calibration_error": 0.01, "never_predicted": never_predicted}
@@ -22,7 +21,6 @@ def points(counts: list[list[int]], never_predicted: list[str], **more: Any) -> 
             bundle={"training": {"best_epoch": 2}},
             card={"duplicates": []},
             quarantine=[],
-            **more,
         )  # type: ignore[arg-type]
     )
 

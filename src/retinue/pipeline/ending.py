@@ -74,23 +74,17 @@ def _message_and_status(error: BaseException, interruption: KeyboardInterrupt | 
         error: that ended the block.
         interruption: that came before; what then fails is no news, whatever it is.
     """
-    for cause in _causes(error):
+    for cause in _chain(error):
         if isinstance(cause, KeyboardInterrupt):
             return interruption_text(error, cause), interruption_status(cause)
         message = None if isinstance(error, SystemExit) else _explanation(cause)
         if message is not None:
             return escaped(message, keep=_LINE_BREAK), getattr(cause, "exit_code", 1)
+        if not isinstance(cause, _FOLLOWS):
+            break
     if interruption is None:
         return None
     return interruption_text(error, interruption), interruption_status(interruption)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error itself and, while it is of a kind that follows from others, what it was raised from or after."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = (cause.__cause__ or cause.__context__) if isinstance(cause, _FOLLOWS) else None
 
 
 def _explanation(error: BaseException) -> str | None:
@@ -115,6 +109,7 @@ def _give_up(error: BaseException) -> None:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error itself, and what each was raised from or after."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
