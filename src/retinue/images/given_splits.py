@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytorch_lightning.utilities import rank_zero_only
+
 from retinue.images.splitting import Division, SplitRules, split
 from retinue.images.units import Candidate
 from retinue.pipeline import artifacts
@@ -46,7 +48,7 @@ def divided(
     pins = {} if splits_csv is None else read_pins(Path(splits_csv), images)
     candidates = [Candidate(i.image_id, i.label, i.sha256, i.group, i.split, pins.get(i.image_id, "")) for i in images]
     division = split(candidates, rules, near_copies_within(near_copies))
-    _tell(division)
+    rank_zero_only(_tell)(division)
     return division
 
 
@@ -70,7 +72,7 @@ def read_pins(path: Path, images: Sequence[RawImage]) -> dict[str, str]:
             f"whose first is {images[0].image_id!r}. Expected ids as there."
         )
     if gone:
-        print(
+        rank_zero_only(print)(
             f"warning: preprocess.splits_csv: {figure(len(gone))} of {figure(len(pins))} images are not in "
             f"{artifacts.RAW_MANIFEST}: {', '.join(gone[:_TOLD])}{', …' if len(gone) > _TOLD else ''}"
         )

@@ -92,7 +92,7 @@ def split(images: Sequence[Candidate], rules: SplitRules, near: Iterable[tuple[s
     given = {image.split for image in images} & {"val", "test"}
     if not given:  # then what the source calls train is all there is
         images = [replace(image, split="") if image.split else image for image in images]
-    if rules.folds is not None and given:
+    elif rules.folds is not None:
         raise DataError(
             f"the source gives the split {', '.join(sorted(given))}, and preprocess.folds draws the test split of each "
             "fold from all images. Set preprocess.folds and preprocess.fold to null, or have the source give no such "
@@ -111,8 +111,7 @@ def split(images: Sequence[Candidate], rules: SplitRules, near: Iterable[tuple[s
     found = {(image.label, name) for image, name in zip(kept, splits, strict=True)}
     for label, name in product(sorted({image.label for image in images}), SPLITS):
         if (label, name) not in found:
-            units = [unit for image, unit in zip(kept, unit_of.tolist(), strict=True) if image.label == label]
-            raise DataError(_no_image(label, name, len(units), len({*units}), given))
+            raise _no_image(label, name, unit_of[[image.label == label for image in kept]], given)
     assigned = {image.image_id: name for image, name in zip(kept, splits, strict=True)}
     result = [assigned.get(image.image_id, "") for image in images]
     dropped = [
@@ -250,13 +249,15 @@ def _fixed_images(images: Sequence[Candidate], unit_of: np.ndarray, *, drops: bo
     return found
 
 
-def _no_image(label: str, name: str, total: int, units: int, given: set[str]) -> str:
+def _no_image(label: str, name: str, units: np.ndarray, given: set[str]) -> DataError:
+    """The error of a class without an image in a split; `units` are those of its images, int64 (N,)."""
     if name in given:
-        return (
+        return DataError(
             f"class {label!r} has no image in the given split {name!r}, which has images of other classes. Add some, "
             "or leave the class out of every split."
         )
-    return (
-        f"class {label!r} has no image in the split {name!r}: {total} image(s) in {units} unit(s) (groups and copies "
-        "stay together) cannot be divided so that every split has one. Add images, or leave the class out."
+    return DataError(
+        f"class {label!r} has no image in the split {name!r}: {len(units)} image(s) in {len({*units.tolist()})} "
+        "unit(s) (groups and copies stay together) cannot be divided so that every split has one. Add images, or leave "
+        "the class out."
     )
