@@ -111,7 +111,8 @@ def split(images: Sequence[Candidate], rules: SplitRules, near: Iterable[tuple[s
     found = {(image.label, name) for image, name in zip(kept, splits, strict=True)}
     for label, name in product(sorted({image.label for image in images}), SPLITS):
         if (label, name) not in found:
-            raise _no_image(label, name, unit_of[[image.label == label for image in kept]], given)
+            is_own = np.array([image.label == label for image in kept], bool)
+            raise _no_image(label, name, unit_of[is_own], given)
     assigned = {image.image_id: name for image, name in zip(kept, splits, strict=True)}
     result = [assigned.get(image.image_id, "") for image in images]
     dropped = [
