@@ -229,8 +229,9 @@ def test_leaks_are_shown_side_by_side_and_the_score_is_told_without_them(tmp_pat
     pairs = [
         LeakedPair("equal", f"scan/test-{i:04d}.png", "test", f"scan/train-{i:04d}.png", "train") for i in range(3)
     ]
-    scene = Scene(leaks=Leaks(tuple(pairs), (LabelConflict(("x", "y"), ("3", "5")),), ()))
+    scene = Scene()
     make(tmp_path, monkeypatch, scene)
+    artifacts.write_leaks(artifacts.LEAKS, Leaks(tuple(pairs), (LabelConflict(("x", "y"), ("3", "5")),), ()))
     train = ImageStore.create(artifacts.PROCESSED / "train", 3, (32, 32, 1))
     for row in range(3):
         train.write(row, ImageStore(artifacts.PROCESSED / "test")[row])

@@ -30,7 +30,7 @@ def drawn(images: list[Candidate], rules: SplitRules, near: list[tuple[str, str]
     return dict(zip((image.image_id for image in images), split(images, rules, near or []).splits, strict=True))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(st.lists(members, min_size=30, max_size=120), st.lists(members, max_size=20), st.integers(0, 5), st.randoms())
 def test_nothing_moves_but_what_a_small_class_or_a_new_link_needs(old, new, seed, shuffler) -> None:
     """A unit of old images that is linked to no other by a new one stays, where no class is corrected for."""
@@ -87,7 +87,7 @@ def test_units_are_never_divided_and_every_split_has_every_class(
         assert own == {"train", "val", "test"}
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(3, 60), min_size=1, max_size=4), fractions, fractions, st.integers(0, 5))
 def test_three_images_of_each_class_can_always_be_divided(sizes, val_fraction, test_fraction, seed) -> None:
     rows = [(label, 100 * label + i, 0) for label, size in enumerate(sizes) for i in range(size)]
