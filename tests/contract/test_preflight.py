@@ -55,7 +55,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "bundle").mkdir()
     torch.save({"a": torch.zeros(1)}, tmp_path / "weights.pth")
     safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "bundle" / "weights.safetensors")
-    for name in ("requirements.lock", "src/retinue/transfer/weights.py"):  # what DVC watches by default
+    watched = ("requirements.lock", "src/retinue/transfer/weights.py", "src/retinue/pipeline/artifacts.py")
+    for name in watched:  # what DVC watches by default
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
@@ -156,6 +157,14 @@ RELATED = [
     (["source.inputs="], "source.inputs", "a path that exists"),
     (["source.inputs=nope"], "source.inputs", "a path that exists"),
     (["weights.inputs=nope"], "weights.inputs", "a path that exists"),
+    (["preprocess.splits_csv=no.csv"], "preprocess.splits_csv", "no.csv: no such file"),
+    (["preprocess.splits_csv=photos"], "preprocess.splits_csv", "photos: a folder"),
+    (["preprocess.splits_csv=dvc.yaml"], "preprocess.inputs", "give preprocess.inputs=dvc.yaml as well"),
+    (["preprocess.inputs=data/raw"], "preprocess.inputs", "a path apart from what the stages write"),
+    (["preprocess.folds=5"], "preprocess.fold", "one of 0 to 4"),
+    (["preprocess.folds=5", "preprocess.fold=5"], "preprocess.fold", "The first fold is 0"),
+    (["preprocess.fold=0"], "preprocess.fold", "null, because preprocess.folds is"),
+    (["preprocess.folds=2", "preprocess.fold=0", "preprocess.val_fraction=0.5"], "preprocess.val_fraction", "than 0.5"),
     (["trainer.accelerator=tpu"], "trainer.accelerator", "a library that is not installed"),
     (["optimizer.lr=inf"], "optimizer.lr", "got inf, expected finite"),
     (["optimizer.betas=[0.9,nan]"], "optimizer.betas", "expected finite"),
@@ -186,6 +195,16 @@ def test_what_relates_sections_and_machine_is_looked_at(
         check(values)
     (fault,) = caught.value.faults
     assert (fault.key, message in str(fault)) == (key, True), str(fault)
+
+
+def test_pins_lie_where_dvc_watches_them(place: Path) -> None:
+    """At preprocess.inputs, or in what is watched as the source."""
+    check(compose(["preprocess.splits_csv=dvc.yaml", "preprocess.inputs=dvc.yaml"]))
+    (place / "photos/splits.csv").touch()
+    check(compose(["source=image_folder", "source.path=photos", "preprocess.splits_csv=photos/splits.csv"]))
+    both = ["preprocess.splits_csv=dvc.yaml", "preprocess.inputs=dvc.yaml", "preprocess.folds=5", "preprocess.fold=0"]
+    with pytest.raises(SettingsFaults, match=r"preprocess\.folds: got 5, expected null, because"):
+        check(compose(both))
 
 
 def test_what_else_is_wrong_in_a_section_hides_nothing(place: Path) -> None:

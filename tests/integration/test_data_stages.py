@@ -14,6 +14,7 @@ from compositions import compose
 from project import Project
 from retinue.engine.store import ImageStore
 from retinue.images.augmentation import Policy
+from retinue.images.image_digests import read_digests
 from retinue.images.preprocessing import Preprocessing
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import SPLITS, RawImage, Sample
@@ -51,12 +52,12 @@ def photograph(seed: int) -> Image.Image:
     return Image.fromarray(small).resize((40 + seed, 32 + seed // 2), Image.Resampling.BICUBIC)
 
 
-def write_photos(folder: Path) -> None:
-    """Two classes of twelve, JPEG and PNG, and two files that cannot be used."""
+def write_photos(folder: Path, *, first: int = 0) -> None:
+    """Two classes of twelve, JPEG and PNG, the first of them `photograph(first)`; two files that cannot be used."""
     for i in range(PHOTOS):
         path = folder / "ab"[i % 2] / f"{i:02d}.{'jpg' if i % 3 else 'png'}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        photograph(i).save(path)
+        photograph(first + i).save(path)
     (folder / "a" / "note.txt").write_text("not an image")
     whole = (folder / "b" / "01.jpg").read_bytes()
     (folder / "b" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
@@ -123,11 +124,10 @@ def test_preprocess_stores_each_image_in_its_split(checkout: Path) -> None:
     run(acquire, preprocess, source=LOOSE)
     dataset = artifacts.read_dataset()
     assert dataset.classes == ("a", "b")
-    assert dataset.counts == {
-        "train": {"a": 8, "b": 8},
-        "val": {"a": 2, "b": 2},
-        "test": {"a": 2, "b": 2},
-    }
+    for label in "ab":
+        found = {name: dataset.counts[name][label] for name in SPLITS}
+        assert sum(found.values()) == 12
+        assert min(found.values()) >= 1
     preprocessing = Preprocessing.from_dataset(dataset)
     seen = []
     for name in SPLITS:
@@ -138,23 +138,82 @@ def test_preprocess_stores_each_image_in_its_split(checkout: Path) -> None:
             assert sample.image_id.startswith(dataset.classes[sample.label])
             seen.append(sample.image_id)
     assert len(set(seen)) == len(seen) == PHOTOS
-    train = ImageStore(artifacts.PROCESSED / "train").read(range(16)).reshape(-1, 3) / 255
+    store = ImageStore(artifacts.PROCESSED / "train")
+    train = store.read(range(len(store))).reshape(-1, 3) / 255
     assert dataset.mean == pytest.approx(tuple(train.mean(axis=0)), rel=1e-12)
     assert dataset.std == pytest.approx(tuple(train.std(axis=0)), rel=1e-12)
 
 
 def test_given_splits_and_imagenet_statistics(checkout: Path) -> None:
-    for name in ("train", "val"):
-        write_photos(checkout / "given" / name)
+    for name, first in (("train", 0), ("val", 100)):
+        write_photos(checkout / "given" / name, first=first)
     given = {**LOOSE, "path": "given", "val_folder": None, "test_folder": "val"}
     run(acquire, preprocess, source=given, preprocess={"statistics": "imagenet"})
     dataset = artifacts.read_dataset()
     assert dataset.counts["test"] == {"a": 12, "b": 12}
-    assert dataset.counts["val"] == {"a": 2, "b": 2}
+    assert {*dataset.counts["val"]} == {"a", "b"}
+    assert all(1 <= count <= 11 for count in dataset.counts["val"].values())
     assert all(sample.image_id.startswith("val/") for sample in manifest(artifacts.PROCESSED / "test"))
     assert all(sample.image_id.startswith("train/") for sample in manifest(artifacts.PROCESSED / "val"))
     assert (dataset.mean, dataset.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert read_json(artifacts.RAW / "card.json")["given_splits"] == {"test": PHOTOS, "train": PHOTOS}
+
+
+def test_copies_in_given_splits_stop_the_pipeline_or_are_dropped(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same 24 photographs are given for training and for the test, and eight more for training."""
+    for name in ("train", "val"):
+        write_photos(checkout / "given" / name)
+    for i in range(8):
+        photograph(50 + i).save(checkout / "given/train" / "ab"[i % 2] / f"new{i}.png")
+    given = {**LOOSE, "path": "given", "val_folder": None, "test_folder": "val"}
+    run(acquire, source=given)
+    with pytest.raises(DataError, match=r"24 of test[\s\S]*val/a/00\.png \(test\) and train/a/00\.png \(train\)"):
+        run(preprocess, source=given)
+    assert not artifacts.PROCESSED.exists()
+    run(preprocess, source=given, preprocess={"leaks": "drop"})
+    leaks = artifacts.read_leaks()
+    assert (len(leaks.pairs), len(leaks.dropped), leaks.of_test()) == (24, 24, frozenset())
+    assert "dropped: 24 images, copies of images in a later split" in capsys.readouterr().out
+    learnt = {s.image_id for name in ("train", "val") for s in manifest(artifacts.PROCESSED / name)}
+    assert learnt == {f"train/{'ab'[i % 2]}/new{i}.png" for i in range(8)}
+    run(preprocess, source=given, preprocess={"leaks": "allow"})
+    assert len(artifacts.read_leaks().of_test()) == 24
+    assert sum(artifacts.read_dataset().counts["test"].values()) == 24
+
+
+def test_pins_of_a_csv_decide(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(acquire, preprocess, source=LOOSE)
+    before = {s.image_id: name for name in SPLITS for s in manifest(artifacts.PROCESSED / name)}
+    pinned = {image_id: "test" for image_id, name in before.items() if name == "train" and image_id < "a/1"}
+    assert pinned
+    rows = [f"{image_id},{name}\n" for image_id, name in {**pinned, "gone.jpg": "val"}.items()]
+    (checkout / "splits.csv").write_text("image_id,split\n" + "".join(rows))
+    pins = {"splits_csv": "splits.csv", "inputs": "splits.csv"}
+    run(preprocess, source=LOOSE, preprocess=pins)
+    after = {s.image_id: name for name in SPLITS for s in manifest(artifacts.PROCESSED / name)}
+    assert {**before, **pinned} == after
+    assert "1 of " in capsys.readouterr().out
+    for text, message in (
+        ("image_id,split\na/00.png,tset\n", "Did you mean 'test'"),
+        ("image_id,split\na/00.png,test\na/00.png,val\n", "a/00.png is in two splits"),
+        ("image,split\na/00.png,test\n", "expected the columns image_id, split"),
+        ("image_id,split\nx/00.png,test\n", "none of its 1 images is in data/raw/manifest.csv"),
+    ):
+        (checkout / "splits.csv").write_text(text)
+        with pytest.raises(DataError, match=message):
+            run(preprocess, source=LOOSE, preprocess=pins)
+
+
+def test_what_the_splits_hold_is_told_by_digests(checkout: Path) -> None:
+    run(acquire, preprocess, source=LOOSE)
+    hashes = {image.image_id: image.sha256 for image in read_table(artifacts.RAW_MANIFEST, RawImage)}
+    for name in SPLITS:
+        path = artifacts.HELD_OUT if name == "test" else artifacts.PROCESSED / name / artifacts.DIGESTS
+        own = sorted(int(hashes[sample.image_id][:16], 16) for sample in manifest(artifacts.PROCESSED / name))
+        assert read_digests(path).tolist() == own
+        assert path.stat().st_size == 128 + 8 * len(own)
 
 
 def test_augment_writes_the_policy_a_preview_and_copies(checkout: Path) -> None:
@@ -189,7 +248,7 @@ def test_workers_change_no_byte(checkout: Path) -> None:
     changes: dict[str, Any] = {"source": LOOSE, "augment": {"copies_per_image": 1}}
     run(*STAGES, **changes)
     alone = digests()
-    assert len(alone) == 14
+    assert len(alone) == 18
     run(*STAGES, **changes, trainer={"num_workers": 2})
     assert digests() == alone
 

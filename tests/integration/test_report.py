@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from report_artifacts import BINARY, ROOT, Scene, settings_values, write_artifacts
+from retinue.engine.store import ImageStore
 from retinue.pipeline import artifacts
-from retinue.pipeline.artifacts import Explanation, Quarantined
+from retinue.pipeline.artifacts import DroppedImage, Explanation, LabelConflict, LeakedPair, Leaks, Quarantined
 from retinue.pipeline.checked import ensure_checked
 from retinue.pipeline.composition import load_params
 from retinue.pipeline.errors import DataError, SettingsError
@@ -193,6 +194,7 @@ def test_hostile_names_stay_text(tmp_path, monkeypatch):
         prefix=HOSTILE[1] + "/",
         quarantine=[Quarantined(name, name, name) for name in HOSTILE],
         duplicates=[[{"image_id": name, "label": name, "split": ""} for name in HOSTILE]],
+        leaks=Leaks((), (LabelConflict(HOSTILE, HOSTILE),), ()),
         sections={"report": {"title": HOSTILE[0]}, "source": {"inputs": HOSTILE[1]}},
     )
     html = make(tmp_path, monkeypatch, scene)
@@ -204,6 +206,57 @@ def test_hostile_names_stay_text(tmp_path, monkeypatch):
     assert [row[0] for row in _rows(page, "Metrics of each class")] == list(HOSTILE)
     assert _rows(page, "5 quarantined files") == [[name] * 3 for name in HOSTILE]
     assert "49" not in {row[0] for row in _rows(page, "Images of each class")}
+
+
+CLAIM = "All figures are of the test split, which nothing before evaluation has seen."
+
+
+def test_the_claim_of_an_unseen_test_split_stands_where_it_is_true(tmp_path, monkeypatch):
+    """Not where images of it are in training, nor beside weights that somebody else has trained."""
+    scene = Scene()
+    assert CLAIM in Page(make(tmp_path, monkeypatch, scene)).text()
+    bundle = read_json(artifacts.BUNDLE)
+    loaded = {"sha256": "0" * 64, "loaded": 10, "adapted": [], "skipped": []}
+    bundle["training"]["initial_weights"] = {"name": "imagenet", **loaded}
+    write_json(artifacts.BUNDLE, bundle)
+    text = Page(run(scene)).text()
+    assert CLAIM not in text
+    assert "what the initial weights (imagenet) were trained on is not known here" in text
+
+
+def test_leaks_are_shown_side_by_side_and_the_score_is_told_without_them(tmp_path, monkeypatch):
+    """Three test images have copies in training; the verdict names their number and the score."""
+    pairs = [
+        LeakedPair("equal", f"scan/test-{i:04d}.png", "test", f"scan/train-{i:04d}.png", "train") for i in range(3)
+    ]
+    scene = Scene()
+    make(tmp_path, monkeypatch, scene)
+    artifacts.write_leaks(artifacts.LEAKS, Leaks(tuple(pairs), (LabelConflict(("x", "y"), ("3", "5")),), ()))
+    train = ImageStore.create(artifacts.PROCESSED / "train", 3, (32, 32, 1))
+    for row in range(3):
+        train.write(row, ImageStore(artifacts.PROCESSED / "test")[row])
+    metrics = artifacts.read_metrics()
+    whole = (metrics["accuracy_score"], metrics["auc_score"], metrics["intervals"])
+    scores = dict(zip(("accuracy_score", "auc_score", "intervals"), whole, strict=True))
+    artifacts.write_metrics({**metrics, "without_leaks": {"leaked_images": 3, "num_images": 357, **scores}})
+    page = Page(run(scene))
+    text = page.text()
+    assert CLAIM not in text
+    assert "3 of whose images have copies in training or validation" in text
+    point = (
+        f"3 of 360 test images have copies in training or validation: on the other 357, accuracy is {figure(whole[0])}"
+    )
+    assert point in text
+    sources = {values["alt"]: values["src"] for values, _ in page.all("img")}
+    for pair in pairs:
+        assert sources[f"test image {pair.image_id}"] == sources[f"train image {pair.copy_id}"]
+    assert _rows(page, "Equal files with different labels") == [["x, y", "3, 5", "used with their labels"]]
+    gone = [DroppedImage(pair.copy_id, "3", "copy") for pair in pairs]
+    artifacts.write_leaks(artifacts.LEAKS, Leaks(tuple(pairs), (), tuple(gone)))
+    artifacts.write_metrics(metrics)
+    text = Page(run(scene)).text()
+    assert CLAIM in text
+    assert "3 copies of images in a later split are left out." in text
 
 
 def test_the_page_is_self_contained(tmp_path, monkeypatch):

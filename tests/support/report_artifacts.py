@@ -7,7 +7,7 @@ page belongs together as it does after a real run.
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from retinue.pipeline.artifacts import (
     Epoch,
     Explanation,
     LayerEntry,
+    Leaks,
     LedgerEpoch,
     Quarantined,
     RawImage,
@@ -53,6 +54,7 @@ class Scene:
         skill: how far the logit of the right class stands above the others, in standard deviations.
         epochs: of the training.
         quarantine, duplicates: what acquire found.
+        leaks: what preprocess found.
         applicable: whether the explainer has something to show.
         frozen_blocks: of the network, from the first one on; 0 is transfer=scratch.
         reasons: for the scenario, as transfer=auto gives them.
@@ -69,6 +71,7 @@ class Scene:
     epochs: int = 18
     quarantine: Sequence[Quarantined] = ()
     duplicates: Sequence[Sequence[Mapping[str, str]]] = ()
+    leaks: Leaks = field(default_factory=lambda: Leaks((), (), ()))
     applicable: bool = True
     frozen_blocks: int = 0
     reasons: Sequence[str] = ()
@@ -109,6 +112,7 @@ def write_artifacts(scene: Scene) -> None:
     logits = _logits(rng, labels, scene)
     dataset = _dataset(scene)
     artifacts.write_dataset(artifacts.PROCESSED / "dataset.json", dataset)
+    artifacts.write_leaks(artifacts.LEAKS, scene.leaks)
     for split in artifacts.SPLITS:
         count = len(labels) if split == "test" else sum(dataset.counts[split].values())
         held = labels if split == "test" else np.arange(count) % len(scene.classes)

@@ -6,7 +6,7 @@ are JSON, arrays are .npy (`files.py`).
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,9 +19,15 @@ RAW = Path("data/raw")
 RAW_MANIFEST = RAW / "manifest.csv"
 QUARANTINE = RAW / "quarantine.json"
 CARD = RAW / "card.json"
+NEAR_COPIES = RAW / "near_copies.csv"
 
 PROCESSED = Path("data/processed")
 DATASET = PROCESSED / "dataset.json"
+LEAKS = PROCESSED / "leaks.json"
+HELD_OUT = PROCESSED / "held_out.npy"
+"""Digests of the images of the test split (`images/image_digests.py`), which show nothing of them."""
+DIGESTS = Path("digests.npy")
+"""Of the images of train and of val, in the folder of its store; as HELD_OUT."""
 MANIFEST = Path("manifest.csv")
 """Of an image store, in its folder: those of the splits, and data/augmented where it holds extra images."""
 MASKS = Path("masks")
@@ -37,6 +43,8 @@ WEIGHTS = MODEL / "weights.safetensors"
 HISTORY = MODEL / "history.csv"
 ARCHITECTURE = MODEL / "architecture.json"
 TRANSFER = MODEL / "transfer.json"
+TRAINED_ON = MODEL / "trained_on.npy"
+"""Digests of the images that the network was fitted to or chosen by, here and where its initial weights are from."""
 
 PREDICTIONS = Path("evaluation/predictions")
 PREDICTED = PREDICTIONS / "predictions.csv"
@@ -69,7 +77,7 @@ LARGEST_SIDE = 16_384
 """px of an image of a store at most; twice what networks take for whole slides and satellite tiles."""
 
 OUTS = (
-    *(RAW, DATASET, *(PROCESSED / split for split in SPLITS), AUGMENTED, MODEL),
+    *(RAW, DATASET, LEAKS, HELD_OUT, *(PROCESSED / split for split in SPLITS), AUGMENTED, MODEL),
     *(PREDICTIONS, CURVES, METRICS, CLASS_METRICS, EXPLANATIONS, REPORT.parent),
 )
 """What the stages of dvc.yaml write."""
@@ -110,6 +118,90 @@ class Quarantined:
     image_id: str
     label: str
     reason: str
+
+
+@dataclass(frozen=True)
+class NearCopy:
+    """A row of data/raw/near_copies.csv: two images that are copies of each other, or nearly, but not to the byte.
+
+    Of files with the same bytes the first alone has rows. Of an image with many copies the nearest have rows, and
+    those that join, at every distance, what all pairs up to it would join: a unit is what rows join, not a row.
+
+    Attributes:
+        image_id, copy_id: as in the raw manifest, and in its order.
+        distance: in [0, 0.25]; 0 for the same picture, about 1 for two that have nothing in common.
+        turned_degrees: 0, 90, 180 or 270: by how much the image is turned counter-clockwise to be the copy.
+    """
+
+    image_id: str
+    copy_id: str
+    distance: float
+    turned_degrees: int
+
+
+@dataclass(frozen=True)
+class LeakedPair:
+    """An entry of `pairs` in data/processed/leaks.json: what belongs together lies in two given splits.
+
+    Attributes:
+        kind: "equal" (bytes), "near" (copies), "group" (the same), or "linked" by a chain of these.
+        image_id, split: an image of "val" or "test", or one that is given to no split and follows it there.
+        copy_id, copy_split: an image that is given to a split before it, "train" or "val".
+    """
+
+    kind: str = field(metadata=allowed(choices=("equal", "near", "group", "linked")))
+    image_id: str
+    split: str = field(metadata=allowed(choices=("val", "test")))
+    copy_id: str
+    copy_split: str = field(metadata=allowed(choices=("train", "val")))
+
+
+@dataclass(frozen=True)
+class LabelConflict:
+    """An entry of `conflicts` in data/processed/leaks.json: files with equal bytes and different labels.
+
+    Attributes:
+        image_ids: of the files.
+        labels: class names, one of each.
+    """
+
+    image_ids: tuple[str, ...]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DroppedImage:
+    """An entry of `dropped` in data/processed/leaks.json: an image that is in no split.
+
+    Attributes:
+        image_id: as in the raw manifest.
+        label: class name.
+        reason: "copy" of an image in a later split, or "conflict" of its label.
+    """
+
+    image_id: str
+    label: str
+    reason: str = field(metadata=allowed(choices=("copy", "conflict")))
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """data/processed/leaks.json: what lies on both sides of given splits, and labels that disagree.
+
+    Attributes:
+        pairs: each image of a later split whose unit lies in an earlier one as well.
+        conflicts: equal files with different labels.
+        dropped: images in no split, because preprocess.leaks or preprocess.conflicts is drop.
+    """
+
+    pairs: tuple[LeakedPair, ...]
+    conflicts: tuple[LabelConflict, ...]
+    dropped: tuple[DroppedImage, ...]
+
+    def of_test(self) -> frozenset[str]:
+        """The images of the test split that have a copy in another split still, by id."""
+        gone = {image.image_id for image in self.dropped}
+        return frozenset(p.image_id for p in self.pairs if p.split == "test" and p.copy_id not in gone)
 
 
 @dataclass(frozen=True)
@@ -368,6 +460,7 @@ class Localisation:
 
 ROW_TYPES: dict[Path, type] = {
     RAW_MANIFEST: RawImage,
+    NEAR_COPIES: NearCopy,
     MANIFEST: Sample,
     HISTORY: Epoch,
     PREDICTED: Prediction,
@@ -440,6 +533,20 @@ def write_dataset(path: Path, dataset: Dataset) -> None:
 def read_dataset(path: Path = DATASET) -> Dataset:
     """Reads dataset.json."""
     return Dataset.from_document(read_json(path), str(path))
+
+
+def write_leaks(path: Path, leaks: Leaks) -> None:
+    """Writes leaks.json."""
+    write_json(path, asdict(leaks))
+
+
+def read_leaks(path: Path = LEAKS) -> Leaks:
+    """Reads leaks.json.
+
+    Raises:
+        DataError: it is missing, or something else.
+    """
+    return typed(Leaks, read_json(path), str(path))
 
 
 def explanations_in(gallery: Any, *, classes: int, where: str) -> list[Explanation]:

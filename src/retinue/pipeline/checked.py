@@ -24,6 +24,8 @@ _PATHS = (
     ("source", "path"),
     ("source", "labels_csv"),
     ("source", "inputs"),
+    ("preprocess", "splits_csv"),
+    ("preprocess", "inputs"),
     ("weights", "path"),
     ("weights", "inputs"),
 )

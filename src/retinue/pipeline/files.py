@@ -105,7 +105,7 @@ def iterate_table(path: Path, schema: type[Row]) -> Iterator[Row]:
     types = typing.get_type_hints(schema)
     parsers = [types[name] for name in names]
     try:
-        file = path.open(encoding="utf-8", newline="")
+        file = path.open(encoding="utf-8-sig", newline="")  # what Excel has saved begins with a mark
     except FileNotFoundError as error:
         raise DataError(_missing(path)) from error
     except OSError as error:

@@ -12,6 +12,7 @@ from retinue.pipeline.artifacts import (
     ConfusionCell,
     Dataset,
     Epoch,
+    Leaks,
     PrecisionRecallPoint,
     Quarantined,
     RocPoint,
@@ -37,6 +38,7 @@ class ReportInputs:
         card: data/raw/card.json.
         quarantine: what could not be used.
         dataset: data/processed/dataset.json.
+        leaks: data/processed/leaks.json.
         policy: data/augmented/policy.json.
         bundle: models/bundle.json.
         architecture: models/architecture.json.
@@ -53,6 +55,7 @@ class ReportInputs:
     card: Mapping[str, Any]
     quarantine: Sequence[Quarantined]
     dataset: Dataset
+    leaks: Leaks
     policy: Mapping[str, Any]
     bundle: Mapping[str, Any]
     architecture: Mapping[str, Any]
@@ -82,6 +85,7 @@ class ReportInputs:
             card=read_json(artifacts.CARD),
             quarantine=quarantine,
             dataset=dataset,
+            leaks=artifacts.read_leaks(),
             policy=read_json(artifacts.POLICY),
             bundle=read_json(artifacts.BUNDLE),
             architecture=read_json(artifacts.ARCHITECTURE),

@@ -4,9 +4,9 @@ Masks of a source that has them go the same way for the images of the test split
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from retinue.engine.loading import Batches
 from retinue.engine.store import ImageStore, RowFile
 from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.engine.writing import ResultSink, Stores, writing
+from retinue.images.given_splits import divided
+from retinue.images.image_digests import digests_of, write_digests
 from retinue.images.preprocessing import Preprocessing, mean_and_std
-from retinue.images.splitting import Candidate, split
+from retinue.images.splitting import SplitRules
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import SPLITS, Dataset, RawImage, Sample
 from retinue.pipeline.errors import DataError, Fault
@@ -59,6 +61,30 @@ def _training_images_are_left(val_fraction: float, test_fraction: float) -> Faul
     return Fault("val_fraction", shown(val_fraction), expected, "Nothing is left to train on.")
 
 
+def _fold_is_one_of_them(folds: int | None, fold: int | None) -> Fault | None:
+    if folds is None:
+        expected = "null, because preprocess.folds is"
+        return None if fold is None else Fault("fold", shown(fold), expected, "preprocess.folds=5 makes five.")
+    if fold is None:
+        return Fault("fold", "null", f"one of 0 to {folds - 1}, because preprocess.folds is given")
+    expected = f"one of 0 to {folds - 1}, the {folds} of preprocess.folds"
+    return None if fold < folds else Fault("fold", shown(fold), expected, "The first fold is 0.")
+
+
+def _fold_leaves_training_images(val_fraction: float, folds: int | None) -> Fault | None:
+    if folds is None or val_fraction + 1 / folds < 1:
+        return None
+    expected = f"less than {1 - 1 / folds:g}: the test split is one of preprocess.folds ({folds}) parts"
+    return Fault("val_fraction", shown(val_fraction), expected, "Nothing is left to train on.")
+
+
+def _pins_or_folds(splits_csv: str | None, folds: int | None) -> Fault | None:
+    if splits_csv is None or folds is None:
+        return None
+    expected = "null, because preprocess.splits_csv is given"
+    return Fault("folds", shown(folds), expected, "A pinned image would be in the test split of every fold.")
+
+
 @dataclass(frozen=True)
 class PreprocessSettings(Checked, section="preprocess"):
     """conf/preprocess.
@@ -69,9 +95,23 @@ class PreprocessSettings(Checked, section="preprocess"):
         channels: 1 (gray) or 3 (RGB).
         statistics: "train" measures mean and std on the training split; "imagenet" takes ImageNet's.
         val_fraction, test_fraction: of the images, where the source gives no such split; their sum is below 1.
+
+        folds: parts for cross-validation, one of which is the test split in place of `test_fraction`; null: none.
+        fold: the part that is the test split, from 0 to folds - 1; null where folds is.
+        splits_csv: a CSV with the columns image_id,split that puts images into train, val or test whatever the source
+            or the draw says; what belongs to them follows. It lies in what DVC watches: `inputs`, or source.inputs.
+        inputs: what DVC watches besides the source: splits_csv, or any file of the code where there is none.
+        leaks: where images that belong together lie in several given splits: "fail"; "drop" takes those of the earlier
+            split (of train, val, test) out; "allow" keeps them, and the report gives the score without them, too.
+        conflicts: equal images with different labels: "keep", or "drop" all of them.
+        near_copies: the largest distance in data/raw/near_copies.csv at which two images belong together; null: equal
+            bytes and groups alone count.
     """
 
-    RELATIONS = (_crop_is_inside, _statistics_fit, _training_images_are_left)
+    RELATIONS = (
+        *(_crop_is_inside, _statistics_fit, _training_images_are_left),
+        *(_fold_is_one_of_them, _fold_leaves_training_images, _pins_or_folds),
+    )
 
     image_size: int = field(metadata=allowed(ge=1, most=8192, unit="px"))
     resize: int = field(metadata=allowed(ge=1, most=16_384, unit="px"))
@@ -80,9 +120,25 @@ class PreprocessSettings(Checked, section="preprocess"):
     val_fraction: float = field(metadata=allowed(gt=0, lt=1))
     test_fraction: float = field(metadata=allowed(gt=0, lt=1))
 
+    folds: int | None = field(metadata=allowed(ge=2, most=1000))
+    fold: int | None = field(metadata=allowed(ge=0))
+    splits_csv: str | None
+    inputs: str
+    leaks: str = field(metadata=allowed(choices=("fail", "drop", "allow")))
+    conflicts: str = field(metadata=allowed(choices=("keep", "drop")))
+    near_copies: float | None = field(metadata=allowed(ge=0))
+
+    def split_rules(self, seed: int) -> SplitRules:
+        """How images are divided, by these settings and the seed of the run."""
+        return SplitRules(seed, **{rule.name: getattr(self, rule.name) for rule in fields(SplitRules)[1:]})
+
 
 class SplitPlan:
-    """Where each image of the raw manifest goes.
+    """Where each image that is used goes.
+
+    Args:
+        images: of the raw manifest.
+        splits: of each.
 
     Attributes:
         classes: class names, sorted.
@@ -91,13 +147,7 @@ class SplitPlan:
         row_of: int (N,): row in the store of the split.
     """
 
-    def __init__(self, images: Sequence[RawImage], settings: PreprocessSettings, seed: int):
-        splits = split(
-            [Candidate(image.image_id, image.label, _drawn_together(image), image.split) for image in images],
-            val_fraction=settings.val_fraction,
-            test_fraction=settings.test_fraction,
-            seed=seed,
-        )
+    def __init__(self, images: Sequence[RawImage], splits: Sequence[str]):
         self.classes = tuple(sorted({image.label for image in images}))
         index_of = {name: index for index, name in enumerate(self.classes)}
         self.samples: dict[str, list[Sample]] = {name: [] for name in SPLITS}
@@ -106,6 +156,10 @@ class SplitPlan:
         for i, (image, name) in enumerate(zip(images, splits, strict=True)):
             self.row_of[i] = len(self.samples[name])
             self.samples[name].append(Sample(image.image_id, index_of[image.label], image.group))
+
+    def images_of(self, name: str, images: Sequence[RawImage]) -> Iterator[RawImage]:
+        """Those of `images` that are in the split `name`."""
+        return (images[i] for i in np.flatnonzero(self.split_of == SPLITS.index(name)).tolist())
 
 
 class Preprocess(L.LightningModule):
@@ -140,7 +194,14 @@ def run(settings: Settings, tracker: Tracker) -> None:
     plan = load_plan(PreprocessPlan, settings)
     preprocess, source = plan.preprocess, plan.source
     images = read_table(artifacts.RAW_MANIFEST, RawImage)
-    splits = SplitPlan(images, preprocess, plan.seed)
+    division = divided(
+        images,
+        preprocess.split_rules(plan.seed),
+        splits_csv=preprocess.splits_csv,
+        near_copies=preprocess.near_copies,
+    )
+    images = [image for image, name in zip(images, division.splits, strict=True) if name]
+    splits = SplitPlan(images, [name for name in division.splits if name])
     trainer = make_trainer(plan.trainer, seed=plan.seed, logger=tracker.lightning_logger())
     side, channels = preprocess.image_size, preprocess.channels
     resizing = Preprocessing(side, preprocess.resize, channels, (0.0,) * channels, (1.0,) * channels)
@@ -163,6 +224,9 @@ def run(settings: Settings, tracker: Tracker) -> None:
             return
         for name, samples in splits.samples.items():
             write_table(folder / name / artifacts.MANIFEST, Sample, samples)
+            digests = folder / (artifacts.HELD_OUT.name if name == "test" else name / artifacts.DIGESTS)
+            write_digests(digests, digests_of(image.sha256 for image in splits.images_of(name, images)))
+        artifacts.write_leaks(folder / artifacts.LEAKS.name, division.leaks)
         dataset = _describe(source.name, preprocess, splits, _summed_histograms(folder / _HISTOGRAMS))
         artifacts.write_dataset(folder / artifacts.DATASET.name, dataset)
     counts = {name: len(samples) for name, samples in splits.samples.items()}
@@ -192,12 +256,6 @@ def _summed_histograms(histograms: Path) -> list[list[int]]:
         total = sum(rows[batch] for batch in range(len(rows)))
     histograms.unlink()
     return np.asarray(total).tolist()
-
-
-def _drawn_together(image: RawImage) -> str:
-    """Copies of a file that are to be drawn go into one split together, or the test would contain training images."""
-    drawn = image.split in ("", "train")
-    return image.group or (image.sha256 if drawn else "")
 
 
 def _describe(name: str, preprocess: PreprocessSettings, splits: SplitPlan, histograms: list[list[int]]) -> Dataset:

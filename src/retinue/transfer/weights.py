@@ -89,6 +89,8 @@ class WeightsSettings(Checked, section="weights"):
         url: http(s) address of one; needs `sha256`. Without path and url, weights are drawn from the seed.
         sha256: hexadecimal digest of the file, or its first digits.
         inputs: the file DVC watches: the weights, or this module where there is no file.
+        held_out: of a model bundle, the digests of the images of today's test split, which it must not have been
+            trained on; any file of the code where there is no bundle. DVC watches it, too.
     """
 
     RELATIONS = (_one_place, _address_is_whole, _download_has_a_digest)
@@ -104,6 +106,12 @@ class WeightsSettings(Checked, section="weights"):
     )
     sha256: str | None = field(metadata=allowed(pattern="[0-9a-fA-F]{8,64}", expected=_HEXADECIMAL))
     inputs: str = field(metadata=allowed(follows="path"))
+    held_out: str = ""
+
+    @property
+    def is_bundle(self) -> bool:
+        """Whether `path` is the folder of a model bundle."""
+        return self.path is not None and Path(self.path).is_dir()
 
     @property
     def given(self) -> bool:
