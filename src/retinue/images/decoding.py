@@ -87,16 +87,38 @@ def examine(
         DataError: the file is empty, not an image, not of an accepted format, beyond a limit, cut off or damaged, or
             its pixels have no meaning on a screen. The message is the reason alone; the caller knows which file it is.
     """
+    return examine_pixels(data, formats, shorter_side=0, white=white, limits=limits)[0]
+
+
+def examine_pixels(
+    data: bytes,
+    formats: Sequence[str] = FORMATS,
+    *,
+    shorter_side: int,
+    white: float | None = None,
+    limits: Limits = USUAL_LIMITS,
+) -> tuple[Examined, np.ndarray]:
+    """What `examine` finds and raises, and the pixels of that one decoding, for whoever wants to look at them.
+
+    Args:
+        data, formats, white, limits: as of `examine`.
+        shorter_side: px that are wanted at least; a JPEG comes back reduced by 2, 4 or 8 as long as its shorter side
+            is not below, for 0 by 8. All codes are read all the same, which is where damage shows.
+
+    Returns:
+        what was found, of the file as it is; uint8 (H, W, 3) RGB, upright.
+    """
     image = _open(data, limits)
     if ("JPEG" if image.format == "MPO" else image.format) not in formats:
         raise DataError(f"a {image.format} file; accepted formats are {', '.join(formats)}")
     mode, name = image.mode, str(image.format)
-    # At an eighth: all codes are read, which is where damage shows, and few pixels are made of them.
-    if name in _JPEGS and _jpeg_pixels(data, image, 1, 8) is not None:
+    pixels = _plain_jpeg(data, image, 3, shorter_side) if name in _JPEGS else None
+    if pixels is not None:
         width, height = image.size
-        return Examined(*((height, width) if _orientation(image) >= 5 else (width, height)), mode, name)
-    height, width = _decode_with_pillow(data, image, 3, white, limits).shape[:2]
-    return Examined(width, height, mode, name)
+        return Examined(*((height, width) if _orientation(image) >= 5 else (width, height)), mode, name), pixels
+    pixels = _decode_with_pillow(data, image, 3, white, limits)
+    height, width = pixels.shape[:2]
+    return Examined(width, height, mode, name), pixels
 
 
 def decode(
@@ -127,13 +149,8 @@ def decode(
         DataError: the file cannot be decoded in full; the message is the reason.
     """
     image = _open(data, limits)
-    if image.format in _JPEGS:
-        is_checked_only = image.mode not in ("L", "RGB")  # libjpeg leaves CMYK as it is stored, often inverted
-        factor = 8 if is_checked_only else _jpeg_reduction(image.size, shorter_side)
-        pixels = _jpeg_pixels(data, image, channels, factor)
-        if pixels is not None and not is_checked_only:
-            return _upright(pixels, _orientation(image))
-    return _decode_with_pillow(data, image, channels, white, limits)
+    pixels = _plain_jpeg(data, image, channels, shorter_side) if image.format in _JPEGS else None
+    return pixels if pixels is not None else _decode_with_pillow(data, image, channels, white, limits)
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
@@ -182,6 +199,19 @@ def _pillow_bytes(image: Image.Image) -> int:
     """Memory that Pillow takes to decode all pixels, the result included."""
     per_px = 3 + _STORED_BYTES_PER_PX.get(image.mode, 4) + _DECODER_BYTES_PER_PX.get(str(image.format), 0)
     return image.width * image.height * per_px + (largest_strip_bytes(image) if image.format == "TIFF" else 0)
+
+
+def _plain_jpeg(data: bytes, image: Image.Image, channels: int, shorter_side: int | None) -> np.ndarray | None:
+    """The pixels of a JPEG, upright; None where Pillow has to make them, the file being checked by then.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    if image.mode not in ("L", "RGB"):  # libjpeg leaves CMYK as it is stored, often inverted
+        _jpeg_pixels(data, image, 1, 8)
+        return None
+    pixels = _jpeg_pixels(data, image, channels, _jpeg_reduction(image.size, shorter_side))
+    return None if pixels is None else _upright(pixels, _orientation(image))
 
 
 def _jpeg_pixels(data: bytes, image: Image.Image, channels: int, factor: int) -> np.ndarray | None:

@@ -19,6 +19,7 @@ RAW = Path("data/raw")
 RAW_MANIFEST = RAW / "manifest.csv"
 QUARANTINE = RAW / "quarantine.json"
 CARD = RAW / "card.json"
+NEAR_COPIES = RAW / "near_copies.csv"
 
 PROCESSED = Path("data/processed")
 DATASET = PROCESSED / "dataset.json"
@@ -110,6 +111,25 @@ class Quarantined:
     image_id: str
     label: str
     reason: str
+
+
+@dataclass(frozen=True)
+class NearCopy:
+    """A row of data/raw/near_copies.csv: two images that are copies of each other, or nearly, but not to the byte.
+
+    Of files with the same bytes the first alone has rows. Of an image with many copies the nearest have rows, and
+    those that join, at every distance, what all pairs up to it would join: a unit is what rows join, not a row.
+
+    Attributes:
+        image_id, copy_id: as in the raw manifest, and in its order.
+        distance: in [0, 0.25]; 0 for the same picture, about 1 for two that have nothing in common.
+        turned_degrees: 0, 90, 180 or 270: by how much the image is turned counter-clockwise to be the copy.
+    """
+
+    image_id: str
+    copy_id: str
+    distance: float
+    turned_degrees: int
 
 
 @dataclass(frozen=True)
