@@ -21,7 +21,7 @@ USUAL_DISTANCE = 0.1
 
 _BANDS, _SIGNS = 32, 20
 _BAND_LEVELS = (8, 10, 12, ORDER)  # the lower a frequency, the steadier its sign; the higher, the more it tells
-_FOLLOWING = 32
+_FOLLOWING = 16
 _MOST_SIGNS_DIFFER = 0.3  # of a distance of 0.25, measured, at most a quarter
 _NEAREST = 8
 _AT_ONCE = 2**16
