@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from retinue.images.decoding import examine_pixels
-from retinue.images.fingerprints import IS_USED, LENGTH, ORDER, SHORTER_SIDE, fingerprint
+from retinue.images.decoding import inspect_image
+from retinue.images.fingerprints import IS_USED, LENGTH, LONGER_SIDE, ORDER, fingerprint
 from torture_images import saved
 
 TURNS = {
@@ -65,7 +65,7 @@ COPIES: dict[str, Callable[[Image.Image, np.random.Generator], bytes]] = {
 
 def fingerprint_of(data: bytes) -> np.ndarray:
     """The fingerprint of an encoded image, as acquire makes it."""
-    found, pixels = examine_pixels(data, shorter_side=SHORTER_SIDE)
+    found, pixels, _ = inspect_image(data, longer_side=LONGER_SIDE)
     return fingerprint(pixels, found.width, found.height)
 
 

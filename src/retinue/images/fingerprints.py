@@ -12,12 +12,13 @@ Hash Functions, 2010, section 3.2.1), with sizes beside the signs.
 import cv2
 import numpy as np
 
-SHORTER_SIDE = 64
-"""px that a fingerprint is made of; a JPEG may be decoded reduced as long as it has them."""
+LONGER_SIDE = 128
+"""px that a fingerprint is made of, at least; a JPEG may be decoded reduced as long as its longer side has them."""
 
 ORDER = 16
 """Frequencies of each axis, in half periods an image, from 0."""
 
+_SIDE = 64  # px of the square that the frequencies are of
 _CELLS = 4
 _VALUES = ORDER**2
 LENGTH = _VALUES + 2 * _CELLS**2
@@ -44,7 +45,7 @@ def _cosines(count: int, size: int) -> np.ndarray:
     return cosines
 
 
-_COSINES = _cosines(ORDER, SHORTER_SIDE)
+_COSINES = _cosines(ORDER, _SIDE)
 
 
 def fingerprint(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -61,10 +62,10 @@ def fingerprint(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     result = np.zeros(LENGTH, np.int8)
     if min(width, height) < _SMALLEST_SIDE:
         return result
-    method = cv2.INTER_AREA if min(pixels.shape[:2]) >= SHORTER_SIDE else cv2.INTER_LINEAR
-    small = cv2.cvtColor(cv2.resize(pixels, (SHORTER_SIDE,) * 2, interpolation=method), cv2.COLOR_RGB2YCrCb)
+    method = cv2.INTER_AREA if min(pixels.shape[:2]) >= _SIDE else cv2.INTER_LINEAR
+    small = cv2.cvtColor(cv2.resize(pixels, (_SIDE,) * 2, interpolation=method), cv2.COLOR_RGB2YCrCb)
     amplitudes = (_COSINES @ small[:, :, 0].astype(np.float64) @ _COSINES.T).ravel() * IS_USED
-    if np.sqrt(np.sum(amplitudes**2)) < _LEAST_STRUCTURE * SHORTER_SIDE:
+    if np.sqrt(np.sum(amplitudes**2)) < _LEAST_STRUCTURE * _SIDE:
         return result
     values = np.sign(amplitudes) * np.sqrt(_FREQUENCY * np.abs(amplitudes))
     result[:_VALUES] = np.rint(_LARGEST / np.abs(values).max() * values)

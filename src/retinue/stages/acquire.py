@@ -16,8 +16,8 @@ from retinue.engine.loading import Batches
 from retinue.engine.store import RowFile
 from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.engine.writing import JsonSink, ResultSink, take_documents, writing
-from retinue.images.decoding import examine_pixels
-from retinue.images.fingerprints import LENGTH, SHORTER_SIDE, fingerprint
+from retinue.images.decoding import inspect_image
+from retinue.images.fingerprints import LENGTH, LONGER_SIDE, fingerprint
 from retinue.images.near_copies import USUAL_DISTANCE, near_copies
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import NearCopy, Quarantined, RawImage
@@ -85,8 +85,8 @@ class RawFiles(Dataset[dict[str, Any]]):
         except MemoryError as error:
             raise DataError("cannot be read: it takes more memory than there is") from error
         source = self._source
-        found, pixels = examine_pixels(
-            data, source.formats, shorter_side=SHORTER_SIDE, white=source.white_value(), limits=source.limits()
+        found, pixels, _ = inspect_image(
+            data, source.formats, longer_side=LONGER_SIDE, white=source.white_value(), limits=source.limits()
         )
         image = RawImage(
             image_id=record.image_id,
@@ -134,10 +134,9 @@ def run(settings: Settings, tracker: Tracker) -> None:
             trainer.predict(Acquire(), batches, return_predictions=False)
         if not trainer.is_global_zero:
             return
-        findings = take_documents(folder)
-        images, quarantine = _sort_out(findings, records)
+        images, quarantine = _sort_out(take_documents(folder), records)
         _check_usable(source, images, quarantine, labels={record.label for record in records if record.label})
-        copies = _near_copies(np.load(fingerprints, mmap_mode="r"), findings, records)
+        copies = _near_copies(np.load(fingerprints, mmap_mode="r"), records, images)
         fingerprints.unlink()
         write_table(folder / artifacts.RAW_MANIFEST.name, RawImage, images)
         write_table(folder / artifacts.NEAR_COPIES.name, NearCopy, copies)
@@ -209,16 +208,12 @@ def _sort_out(
 
 
 def _near_copies(
-    fingerprints: np.ndarray, findings: Sequence[dict[str, Any] | str], records: Sequence[SourceRecord]
+    fingerprints: np.ndarray, records: Sequence[SourceRecord], images: Sequence[RawImage]
 ) -> list[NearCopy]:
     """The pairs of images that show the same; of files with the same bytes, the first stands for all."""
-    seen = set[str]()
-    is_first = np.zeros(len(findings), bool)
-    for number, found in enumerate(findings):
-        if not isinstance(found, str) and found["sha256"] not in seen:
-            seen.add(found["sha256"])
-            is_first[number] = True
-    pairs = near_copies(fingerprints, is_first)
+    firsts = {image.sha256: image.image_id for image in reversed(images)}
+    wanted = set(firsts.values())
+    pairs = near_copies(fingerprints, np.array([record.image_id in wanted for record in records]))
     return [
         NearCopy(records[first].image_id, records[second].image_id, distance, 90 * quarters)
         for first, second, distance, quarters in zip(*(column.tolist() for column in pairs), strict=True)
