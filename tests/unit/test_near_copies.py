@@ -119,6 +119,21 @@ def test_plain_surfaces_in_the_same_light_are_not_joined() -> None:
     assert not len(found_in(fingerprints).first)
 
 
+def in_a_round_field(seed: int) -> Image.Image:
+    """A scene of low contrast in the round, bright field of a microscope, which is the same in all images."""
+    y, x = np.mgrid[:160, :160] - 79.5
+    field = (np.hypot(x, y) < 72)[:, :, np.newaxis]
+    scene = 120 + 0.25 * (np.asarray(photograph(seed, 160, 160), np.float64) - 128)
+    return Image.fromarray((field * np.clip(scene, 0, 255)).astype(np.uint8))
+
+
+def test_what_shares_its_frame_alone_is_not_joined_but_copies_are() -> None:
+    pictures = [in_a_round_field(seed) for seed in range(40)]
+    copies = [saved(picture.transpose(TURNS[90]), "JPEG", quality=60) for picture in pictures[:10]]
+    found = found_in(fingerprints_of([*(saved(picture, "PNG") for picture in pictures), *copies]))
+    assert pairs_up_to(found, USUAL_DISTANCE) == {(i, 40 + i) for i in range(10)}
+
+
 def sign(colour: tuple[int, int, int], side: int = 96) -> np.ndarray:
     """A coloured disc with a bar on white, as a sign or a symbol."""
     image = np.full((side, side, 3), 255, np.uint8)
@@ -184,7 +199,7 @@ def families(draw: st.DrawFn) -> np.ndarray:
     return fingerprints[rng.permutation(len(fingerprints))]
 
 
-@hypothesis_settings(max_examples=30)
+@hypothesis_settings(max_examples=10)
 @given(fingerprints=families())
 def test_the_search_finds_what_comparing_all_pairs_finds(fingerprints: np.ndarray) -> None:
     expected = all_distances(fingerprints)
@@ -209,9 +224,9 @@ def test_of_many_copies_the_nearest_are_kept_and_all_stay_together() -> None:
 
 def test_many_times_the_same_is_one_unit_of_few_pairs() -> None:
     one = fingerprint_of(saved(photograph(0), "PNG"))
-    pairs = found_in(np.repeat(one[np.newaxis], 400, axis=0))
-    assert len(pairs.first) <= 9 * 400
-    assert len(set(units(400, pairs_up_to(pairs, 0)))) == 1
+    pairs = found_in(np.repeat(one[np.newaxis], 200, axis=0))
+    assert len(pairs.first) <= 9 * 200
+    assert len(set(units(200, pairs_up_to(pairs, 0)))) == 1
 
 
 def test_what_is_not_wanted_is_not_compared() -> None:

@@ -1,9 +1,10 @@
 """What an image is recognised by in another file: signs and sizes of its lower frequencies, and its colours.
 
 A copy shares the picture down to its fine detail; two photographs of bare surfaces share their light, their colour and,
-at most, the pitch of their texture. So the lowest frequencies, which hold the light, are left out, all others count
-alike (their usual decay with 1/f is undone), and square roots keep a few strong ones, which are all that a woven or
-striped texture has, from outvoting the rest.
+at most, the pitch of their texture. So light and shade are taken out, and the rest is divided by its own contrast
+there: a frame, or the round edge of a microscope's field, counts no more than what lies inside. Of the frequencies,
+all count alike (their usual decay with 1/f is undone), and square roots keep a few strong ones, which are all that a
+woven or striped texture has, from outvoting the rest.
 
 The descent is that of the perceptual hash of DCT signs (C. Zauner, Implementation and Benchmarking of Perceptual Image
 Hash Functions, 2010, section 3.2.1), with sizes beside the signs.
@@ -18,14 +19,16 @@ LONGER_SIDE = 128
 ORDER = 16
 """Frequencies of each axis, in half periods an image, from 0."""
 
-_SIDE = 64  # px of the square that the frequencies are of
+_SIDE = 32  # px of the square that the frequencies are of
 _CELLS = 4
 _VALUES = ORDER**2
 LENGTH = _VALUES + 2 * _CELLS**2
 """int8 of a fingerprint: its bandwidth, the values of its frequencies, and two colours of every cell."""
 
 _SMALLEST_SIDE = 16  # px; below, too few frequencies are left to tell a copy from what looks alike
-_LEAST_STRUCTURE = 1.0  # gray levels, the standard deviation of what is left without the light
+_BLUR = 2.0  # px of the square, the standard deviation of what is light and not detail
+_LEAST_STRUCTURE = 1.0  # gray levels, the root mean square of the detail
+_NOISE = 3.0  # gray levels: detail far below stays as faint as it is
 _LARGEST = 127
 _MOST_CONTRAST = 2.5  # of one copy, to the colours of the other
 _MOST_COLOUR = 40  # gray levels of Cb or Cr, by which the colours of a cell may differ
@@ -45,7 +48,14 @@ def _cosines(count: int, size: int) -> np.ndarray:
     return cosines
 
 
-_COSINES = _cosines(ORDER, _SIDE)
+def _means(size: int, spread: float) -> np.ndarray:
+    """Gaussian weights of `size` samples around each, normalised, float64 (size, size)."""
+    away = np.subtract.outer(np.arange(size), np.arange(size)) / spread
+    weights = np.exp(-(away**2) / 2)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+_COSINES, _MEANS = _cosines(ORDER, _SIDE), _means(_SIDE, _BLUR)
 
 
 def fingerprint(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -62,17 +72,28 @@ def fingerprint(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     result = np.zeros(LENGTH, np.int8)
     if min(width, height) < _SMALLEST_SIDE:
         return result
-    method = cv2.INTER_AREA if min(pixels.shape[:2]) >= _SIDE else cv2.INTER_LINEAR
-    small = cv2.cvtColor(cv2.resize(pixels, (_SIDE,) * 2, interpolation=method), cv2.COLOR_RGB2YCrCb)
-    amplitudes = (_COSINES @ small[:, :, 0].astype(np.float64) @ _COSINES.T).ravel() * IS_USED
-    if np.sqrt(np.sum(amplitudes**2)) < _LEAST_STRUCTURE * _SIDE:
+    small = cv2.cvtColor(_squared(pixels), cv2.COLOR_RGB2YCrCb)
+    luma = small[:, :, 0].astype(np.float64)
+    detail = luma - _MEANS @ luma @ _MEANS.T
+    power = _MEANS @ detail**2 @ _MEANS.T
+    if power.mean() < _LEAST_STRUCTURE**2:
         return result
+    amplitudes = (_COSINES @ (detail / (np.sqrt(power) + _NOISE)) @ _COSINES.T).ravel() * IS_USED
     values = np.sign(amplitudes) * np.sqrt(_FREQUENCY * np.abs(amplitudes))
     result[:_VALUES] = np.rint(_LARGEST / np.abs(values).max() * values)
     result[0] = min(ORDER, 2 * min(width, height) // 3)
     colours = cv2.resize(small[:, :, 1:], (_CELLS,) * 2, interpolation=cv2.INTER_AREA).astype(np.int16) - 128
     result[_VALUES:] = np.clip(colours, -_LARGEST, _LARGEST).ravel()
     return result
+
+
+def _squared(pixels: np.ndarray) -> np.ndarray:
+    """`pixels` uint8 (H, W, 3) as (32, 32, 3), each the mean of what it stands for."""
+    while min(pixels.shape[:2]) >= 4 * _SIDE:
+        # At one half, INTER_LINEAR averages all px in a tenth of INTER_AREA's time.
+        pixels = cv2.resize(pixels, (pixels.shape[1] // 2, pixels.shape[0] // 2), interpolation=cv2.INTER_LINEAR)
+    method = cv2.INTER_AREA if min(pixels.shape[:2]) >= _SIDE else cv2.INTER_LINEAR
+    return cv2.resize(pixels, (_SIDE, _SIDE), interpolation=method)
 
 
 def bandwidths(fingerprints: np.ndarray) -> np.ndarray:

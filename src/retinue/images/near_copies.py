@@ -1,8 +1,8 @@
 """Which images of many are copies of each other, re-encoded, resized, brighter or turned: without comparing all pairs.
 
-Two copies differ in few of the signs of their fingerprints. So images that agree in all of some 20 signs, for one of
-32 choices of them, are candidates (P. Indyk and R. Motwani, Approximate nearest neighbors, 1998); candidates that
-agree in most of all signs are compared by their values. Where many agree in the 20, each is compared with those alone
+Two copies differ in few of the signs of their fingerprints. So images that agree in all of some 18 signs, for one of
+64 choices of them, are candidates (P. Indyk and R. Motwani, Approximate nearest neighbors, 1998); candidates that
+agree in most of all signs are compared by their values. Where many agree in the 18, each is compared with those alone
 that follow it in the order of further signs, so that the work grows with the number of images, never with its square.
 """
 
@@ -19,8 +19,8 @@ LARGEST_DISTANCE = 0.25
 USUAL_DISTANCE = 0.1
 """What is at most this far apart is a copy, of photographs and of surfaces."""
 
-_BANDS, _SIGNS = 32, 20
-_BAND_LEVELS = (8, 10, 12, ORDER)  # the lower a frequency, the steadier its sign; the higher, the more it tells
+_BANDS, _SIGNS = 64, 18
+_BAND_LEVELS = (10, ORDER, ORDER, ORDER)  # the lower ones are all that images of few px have
 _FOLLOWING = 16
 _MOST_SIGNS_DIFFER = 0.3  # of a distance of 0.25, measured, at most a quarter
 _NEAREST = 8
@@ -89,7 +89,7 @@ def _places(band: int) -> np.ndarray:
 
 
 def _keys(signs: np.ndarray, band: int) -> np.ndarray:
-    """The signs of a band, uint64 (M,): in the upper half of 40 bits those that candidates share."""
+    """The signs of a band, uint64 (M,): in the upper half of 36 bits those that candidates share."""
     keys = np.zeros(len(signs), np.uint64)
     for place in _places(band):
         word, bit = divmod(int(place), 64)
