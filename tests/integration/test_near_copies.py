@@ -11,6 +11,7 @@ from PIL import Image
 
 from compositions import compose
 from planted_copies import COPIES, TURNS, photograph
+from project import Project
 from report_artifacts import BINARY, settings_values, write_artifacts
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import NearCopy, RawImage, Sample
@@ -85,6 +86,27 @@ def test_workers_change_no_pair(checkout: Path) -> None:
     alone = digests()
     run(num_workers=2)
     assert digests() == alone
+
+
+def test_a_camera_that_stands_still_is_warned_of(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scene = np.asarray(photograph(50, 120, 90))
+    for number in range(25):
+        image = scene.copy()
+        image[40:48, 4 * number : 4 * number + 8] = 255
+        put(checkout, f"a/still{number:02d}.png", saved(Image.fromarray(image), "PNG"))
+    run()
+    assert "near copies join 25 images into one unit, as those of a camera that stands still" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ranks_change_no_pair(project: Project, checkout: Path) -> None:
+    checkout.joinpath("photos").rename(project.path / "photos")
+    settings = ("source=image_folder", "source.path=photos", "source.max_bad_fraction=0.1", "tracking=off")
+    project.stage("acquire", *settings)
+    alone = (project.path / artifacts.NEAR_COPIES).read_bytes()
+    assert len(alone.splitlines()) == 5
+    project.stage("acquire", *settings, "trainer=ddp", "trainer.devices=3", "trainer.num_threads=1")
+    assert (project.path / artifacts.NEAR_COPIES).read_bytes() == alone
 
 
 def page_with(rows: list[NearCopy]) -> str:

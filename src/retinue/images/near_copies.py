@@ -70,6 +70,16 @@ def near_copies(fingerprints: np.ndarray, is_wanted: np.ndarray) -> NearCopies:
     return NearCopies(*(kept[name].copy() for name in NearCopies._fields))
 
 
+def largest_unit(pairs: NearCopies, images: int) -> int:
+    """How many of `images` the largest unit has that pairs up to the usual distance join; 1 where they join none."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    near = pairs.distance <= USUAL_DISTANCE
+    edges = coo_array((np.ones(near.sum()), (pairs.first[near], pairs.second[near])), shape=(images, images))
+    return int(np.bincount(connected_components(edges, directed=False)[1]).max(initial=1))
+
+
 _PAIR = np.dtype([(name, np.float64 if name == "distance" else np.int64) for name in NearCopies._fields])
 
 

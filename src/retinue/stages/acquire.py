@@ -18,7 +18,7 @@ from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.engine.writing import JsonSink, ResultSink, take_documents, writing
 from retinue.images.decoding import inspect_image
 from retinue.images.fingerprints import LENGTH, LONGER_SIDE, fingerprint
-from retinue.images.near_copies import USUAL_DISTANCE, near_copies
+from retinue.images.near_copies import USUAL_DISTANCE, largest_unit, near_copies
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import NearCopy, Quarantined, RawImage
 from retinue.pipeline.errors import DataError
@@ -46,6 +46,7 @@ SECTIONS = sections_of(AcquirePlan)
 _BATCH_SIZE = 32  # files per message from a worker; no result depends on it
 _SHOWN = 5  # files named in an error message
 _LONGEST_LABEL = 255  # characters: what a folder's name may have
+_LARGE_UNIT = 20  # images, and one in so many of all
 _FINGERPRINTS = "fingerprints.npy"  # int8 (files, LENGTH), deleted when the near copies are found
 
 
@@ -214,6 +215,14 @@ def _near_copies(
     firsts = {image.sha256: image.image_id for image in reversed(images)}
     wanted = set(firsts.values())
     pairs = near_copies(fingerprints, np.array([record.image_id in wanted for record in records]))
+    largest = largest_unit(pairs, len(records))
+    if largest > max(_LARGE_UNIT, len(images) / _LARGE_UNIT):
+        print(
+            f"warning: near copies join {figure(largest)} images into one unit, as those of a camera that stands still "
+            f"do. Look at {artifacts.NEAR_COPIES}: where they are different objects, lower preprocess.near_copies.",
+            file=sys.stderr,
+            flush=True,
+        )
     return [
         NearCopy(records[first].image_id, records[second].image_id, distance, 90 * quarters)
         for first, second, distance, quarters in zip(*(column.tolist() for column in pairs), strict=True)
