@@ -13,7 +13,7 @@ Hash Functions, 2010, section 3.2.1), with sizes beside the signs.
 import cv2
 import numpy as np
 
-LONGER_SIDE = 128
+LONGER_SIDE = 96
 """px that a fingerprint is made of, at least; a JPEG may be decoded reduced as long as its longer side has them."""
 
 ORDER = 16
