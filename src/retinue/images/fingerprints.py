@@ -13,7 +13,7 @@ Hash Functions, 2010, section 3.2.1), with sizes beside the signs.
 import cv2
 import numpy as np
 
-LONGER_SIDE = 96
+LONGER_SIDE = 128
 """px that a fingerprint is made of, at least; a JPEG may be decoded reduced as long as its longer side has them."""
 
 ORDER = 16
@@ -72,7 +72,10 @@ def fingerprint(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     result = np.zeros(LENGTH, np.int8)
     if min(width, height) < _SMALLEST_SIDE:
         return result
-    small = cv2.cvtColor(_squared(pixels), cv2.COLOR_RGB2YCrCb)
+    factor = -(-width // pixels.shape[1])
+    # The last row and column of a reduced JPEG may show less of the picture than its margin.
+    shown = pixels[: max(1, round(height / factor)), : max(1, round(width / factor))]
+    small = cv2.cvtColor(_squared(shown), cv2.COLOR_RGB2YCrCb)
     luma = small[:, :, 0].astype(np.float64)
     detail = luma - _MEANS @ luma @ _MEANS.T
     power = _MEANS @ detail**2 @ _MEANS.T
