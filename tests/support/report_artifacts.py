@@ -28,6 +28,7 @@ from retinue.pipeline.artifacts import (
     LayerEntry,
     Leaks,
     LedgerEpoch,
+    NearCopy,
     Quarantined,
     RawImage,
     Sample,
@@ -53,7 +54,7 @@ class Scene:
         per_class: images of each class in the test split.
         skill: how far the logit of the right class stands above the others, in standard deviations.
         epochs: of the training.
-        quarantine, duplicates: what acquire found.
+        quarantine, duplicates, near_copies: what acquire found.
         leaks: what preprocess found.
         applicable: whether the explainer has something to show.
         frozen_blocks: of the network, from the first one on; 0 is transfer=scratch.
@@ -72,6 +73,7 @@ class Scene:
     quarantine: Sequence[Quarantined] = ()
     duplicates: Sequence[Sequence[Mapping[str, str]]] = ()
     leaks: Leaks = field(default_factory=lambda: Leaks((), (), ()))
+    near_copies: Sequence[NearCopy] = ()
     applicable: bool = True
     frozen_blocks: int = 0
     reasons: Sequence[str] = ()
@@ -170,6 +172,7 @@ def _raw(scene: Scene, dataset: Dataset) -> None:
         RawImage(f"{scene.prefix}{i:04d}.png", c, "", "", digest, 500, 32, 32, "L", "PNG") for i, c in enumerate(totals)
     ]
     write_table(artifacts.RAW / "manifest.csv", RawImage, rows)
+    write_table(artifacts.NEAR_COPIES, NearCopy, scene.near_copies)
     write_json(artifacts.RAW / "quarantine.json", [asdict(entry) for entry in scene.quarantine])
     card = {
         "name": scene.name,

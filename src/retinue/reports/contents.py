@@ -6,7 +6,7 @@ from typing import Any
 
 from retinue.pipeline import artifacts
 from retinue.pipeline.numbers import figure
-from retinue.reports import data_tables, leaks, plots, tables
+from retinue.reports import data_tables, leaks, near_copies, plots, tables
 from retinue.reports.architecture import architecture
 from retinue.reports.embedding import picture
 from retinue.reports.gallery import explanations
@@ -40,6 +40,7 @@ def content(sections: Mapping[str, Any], fingerprint: str, inputs: ReportInputs)
         "transfer": transfer(inputs.transfer, sections["transfer"]["name"]),
         "data": _data(inputs),
         "leaks": leaks.section(inputs),
+        "near_copies": near_copies.section(inputs),
         "quarantine": data_tables.quarantined(inputs.quarantine) if inputs.quarantine else None,
         "augmentation": _augmentation(sections["augment"], inputs.policy),
         "settings": _settings(sections, inputs),

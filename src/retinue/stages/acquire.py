@@ -4,19 +4,23 @@ import hashlib
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as L
 from torch.utils.data import Dataset
 
 from retinue.engine.loading import Batches
+from retinue.engine.store import RowFile
 from retinue.engine.trainer import TrainerSettings, make_trainer
-from retinue.engine.writing import JsonSink, take_documents, writing
-from retinue.images.decoding import examine
+from retinue.engine.writing import JsonSink, ResultSink, take_documents, writing
+from retinue.images.decoding import inspect_image
+from retinue.images.fingerprints import LENGTH, LONGER_SIDE, fingerprint
+from retinue.images.near_copies import USUAL_DISTANCE, largest_unit, near_copies
 from retinue.pipeline import artifacts
-from retinue.pipeline.artifacts import Quarantined, RawImage
+from retinue.pipeline.artifacts import NearCopy, Quarantined, RawImage
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.files import replacing, write_json, write_table
 from retinue.pipeline.names import look_alikes, name_problem
@@ -42,13 +46,15 @@ SECTIONS = sections_of(AcquirePlan)
 _BATCH_SIZE = 32  # files per message from a worker; no result depends on it
 _SHOWN = 5  # files named in an error message
 _LONGEST_LABEL = 255  # characters: what a folder's name may have
+_LARGE_UNIT = 20  # images, and one in so many of all
+_FINGERPRINTS = "fingerprints.npy"  # int8 (files, LENGTH), deleted when the near copies are found
 
 
 class RawFiles(Dataset[dict[str, Any]]):
     """Reads and strictly decodes the files of a source.
 
-    A batch is a dict of `index` (N,) and `findings`, for each file the fields of its `RawImage`, or the reason why it
-    cannot be used.
+    A batch is a dict of `index` (N,); `findings`, for each file the fields of its `RawImage`, or the reason why it
+    cannot be used; and `fingerprints` int8 (N, LENGTH), zeros where it cannot.
     """
 
     def __init__(self, source: Source, records: Sequence[SourceRecord]):
@@ -59,15 +65,18 @@ class RawFiles(Dataset[dict[str, Any]]):
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> dict[str, Any]:
         index = [index for _, index in keys]
-        return {"index": index, "findings": [self._finding(self._records[i]) for i in index]}
+        findings: list[dict[str, Any] | str] = []
+        fingerprints = np.zeros((len(index), LENGTH), np.int8)
+        for i, print_of in zip(index, fingerprints, strict=True):
+            try:
+                image, print_of[:] = self._examine(self._records[i])
+                findings.append(asdict(image))
+            except DataError as error:
+                findings.append(str(error))
+        return {"index": index, "findings": findings, "fingerprints": fingerprints}
 
-    def _finding(self, record: SourceRecord) -> dict[str, Any] | str:
-        try:
-            return asdict(self._examine(record))
-        except DataError as error:
-            return str(error)
-
-    def _examine(self, record: SourceRecord) -> RawImage:
+    def _examine(self, record: SourceRecord) -> tuple[RawImage, np.ndarray]:
+        """The image and its fingerprint, of one decoding."""
         if record.problem:
             raise DataError(record.problem)
         try:
@@ -77,8 +86,10 @@ class RawFiles(Dataset[dict[str, Any]]):
         except MemoryError as error:
             raise DataError("cannot be read: it takes more memory than there is") from error
         source = self._source
-        found = examine(data, source.formats, white=source.white_value(), limits=source.limits())
-        return RawImage(
+        found, pixels, _ = inspect_image(
+            data, source.formats, longer_side=LONGER_SIDE, white=source.white_value(), limits=source.limits()
+        )
+        image = RawImage(
             image_id=record.image_id,
             label=record.label,
             group=record.group,
@@ -90,17 +101,18 @@ class RawFiles(Dataset[dict[str, Any]]):
             mode=found.mode,
             format=found.format,
         )
+        return image, fingerprint(pixels, found.width, found.height)
 
 
 class Acquire(L.LightningModule):
     """Goes through the files. All the work is reading and decoding, which the loader's workers have done."""
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        return {"findings": (batch["index"], batch["findings"])}
+        return {name: (batch["index"], batch[name]) for name in ("findings", "fingerprints")}
 
 
 def run(settings: Settings, tracker: Tracker) -> None:
-    """Writes data/raw/: manifest.csv (`RawImage`), quarantine.json (`Quarantined`) and card.json."""
+    """Writes data/raw/: manifest.csv (`RawImage`), near_copies.csv, quarantine.json (`Quarantined`) and card.json."""
     plan = load_plan(AcquirePlan, settings)
     source = plan.source
     records = source.records()
@@ -112,22 +124,33 @@ def run(settings: Settings, tracker: Tracker) -> None:
     if trainer.is_global_zero:
         _warn_of_look_alikes(source.name, {record.label for record in records})
     with replacing(artifacts.RAW, leader=trainer.is_global_zero) as folder:
-        with writing(trainer, {"findings": lambda: JsonSink(folder, trainer.global_rank)}):
+        fingerprints = folder / _FINGERPRINTS
+        if trainer.is_global_zero:
+            RowFile.create(fingerprints, (len(records), LENGTH), np.int8).close()
+        places: dict[str, Callable[[], ResultSink]] = {
+            "findings": lambda: JsonSink(folder, trainer.global_rank),
+            "fingerprints": lambda: RowFile(fingerprints, writable=True),
+        }
+        with writing(trainer, places):
             trainer.predict(Acquire(), batches, return_predictions=False)
         if not trainer.is_global_zero:
             return
         images, quarantine = _sort_out(take_documents(folder), records)
         _check_usable(source, images, quarantine, labels={record.label for record in records if record.label})
+        copies = _near_copies(np.load(fingerprints, mmap_mode="r"), records, images)
+        fingerprints.unlink()
         write_table(folder / artifacts.RAW_MANIFEST.name, RawImage, images)
+        write_table(folder / artifacts.NEAR_COPIES.name, NearCopy, copies)
         write_json(folder / artifacts.QUARANTINE.name, [asdict(entry) for entry in quarantine])
         write_json(folder / artifacts.CARD.name, card(source, images, quarantine))
     classes = len({image.label for image in images})
     tracker.summary({"images": len(images), "classes": classes, "quarantined": len(quarantine)})
     tracker.table("quarantine", ["image_id", "label", "reason"], [list(asdict(entry).values()) for entry in quarantine])
     tracker.artifact(artifacts.RAW, "dataset")
+    near = sum(copy.distance <= USUAL_DISTANCE for copy in copies)
     print(
-        f"{figure(len(images))} images of {figure(classes)} classes, {figure(len(quarantine))} quarantined "
-        f"-> {artifacts.RAW}"
+        f"{figure(len(images))} images of {figure(classes)} classes, {figure(len(quarantine))} quarantined"
+        f"{f', {figure(near)} pairs of near copies' if near else ''} -> {artifacts.RAW}"
     )
 
 
@@ -183,6 +206,27 @@ def _sort_out(
         else:
             images.append(RawImage(**found))
     return images, quarantine
+
+
+def _near_copies(
+    fingerprints: np.ndarray, records: Sequence[SourceRecord], images: Sequence[RawImage]
+) -> list[NearCopy]:
+    """The pairs of images that show the same; of files with the same bytes, the first stands for all."""
+    firsts = {image.sha256: image.image_id for image in reversed(images)}
+    wanted = set(firsts.values())
+    pairs = near_copies(fingerprints, np.array([record.image_id in wanted for record in records]))
+    largest = largest_unit(pairs, len(records))
+    if largest > max(_LARGE_UNIT, len(images) / _LARGE_UNIT):
+        print(
+            f"warning: near copies join {figure(largest)} images into one unit, as those of a camera that stands still "
+            f"do. Look at {artifacts.NEAR_COPIES}: where they are different objects, lower preprocess.near_copies.",
+            file=sys.stderr,
+            flush=True,
+        )
+    return [
+        NearCopy(records[first].image_id, records[second].image_id, distance, 90 * quarters)
+        for first, second, distance, quarters in zip(*(column.tolist() for column in pairs), strict=True)
+    ]
 
 
 def _check_usable(
