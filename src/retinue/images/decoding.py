@@ -49,6 +49,7 @@ _UNREADABLE = (  # what Pillow's readers raise on damaged files
     Warning,
 )
 _ORIENTATION_TAG = 0x0112
+_CAMERA_TAGS, _EXIF_BLOCK = (0x010F, 0x0110), 0x8769
 _REDUCTIONS = (8, 4, 2)
 _PIXELS_AT_ONCE = 2**20
 _MOST_RUN_LENGTH_PIXELS = 2**24  # of a BMP, which Pillow decodes in Python: a second and more for these
@@ -68,6 +69,22 @@ class Examined(NamedTuple):
     format: str
 
 
+class ExifTags(NamedTuple):
+    """What an EXIF block says: number of tags, maker and model of the camera ("" where none), orientation (1 to 8)."""
+
+    num_tags: int
+    camera: str
+    orientation: int
+
+
+class Inspected(NamedTuple):
+    """What a complete decoding found, the upright pixels uint8 (H, W, 3), of a JPEG reduced, and the EXIF tags."""
+
+    found: Examined
+    pixels: np.ndarray
+    exif: ExifTags
+
+
 def examine(
     data: bytes,
     formats: Sequence[str] = FORMATS,
@@ -75,11 +92,27 @@ def examine(
     white: float | None = None,
     limits: Limits = USUAL_LIMITS,
 ) -> Examined:
-    """Decodes every pixel of a file, strictly.
+    """Decodes every pixel of a file, strictly; arguments and errors are those of `inspect_image`."""
+    return inspect_image(data, formats, longer_side=1, white=white, limits=limits).found
+
+
+def inspect_image(
+    data: bytes,
+    formats: Sequence[str] = FORMATS,
+    *,
+    longer_side: int,
+    white: float | None = None,
+    limits: Limits = USUAL_LIMITS,
+) -> Inspected:
+    """Decodes every pixel of a file once, strictly, and gives what was decoded.
+
+    All codes of a JPEG are read, which is where damage shows; of its pixels as few are made as are asked for.
 
     Args:
         data: the encoded file.
         formats: Pillow's names of the accepted formats. JPEG includes MPO, a JPEG with further views appended.
+        longer_side: px the caller needs at least; the pixels of a JPEG are reduced by 2, 4 or 8 as long as their longer
+            side is not below.
         white: of images with more than 8 bits a sample, the value that is white; None: what the file declares.
         limits: what the file may cost.
 
@@ -91,12 +124,18 @@ def examine(
     if ("JPEG" if image.format == "MPO" else image.format) not in formats:
         raise DataError(f"a {image.format} file; accepted formats are {', '.join(formats)}")
     mode, name = image.mode, str(image.format)
-    # At an eighth: all codes are read, which is where damage shows, and few pixels are made of them.
-    if name in _JPEGS and _jpeg_pixels(data, image, 1, 8) is not None:
-        width, height = image.size
-        return Examined(*((height, width) if _orientation(image) >= 5 else (width, height)), mode, name)
-    height, width = _decode_with_pillow(data, image, 3, white, limits).shape[:2]
-    return Examined(width, height, mode, name)
+    if name in _JPEGS:
+        is_shown = mode in ("L", "RGB")  # libjpeg leaves CMYK as it is stored, often inverted
+        factor = next((f for f in _REDUCTIONS if max(image.size) // f >= longer_side), 1) if is_shown else 8
+        pixels = _jpeg_pixels(data, image, 3, factor)
+        if pixels is not None and is_shown:
+            exif = _exif(image)
+            width, height = image.size[::-1] if exif.orientation >= 5 else image.size
+            return Inspected(Examined(width, height, mode, name), _upright(pixels, exif.orientation), exif)
+    # A PNG may have its tags behind its pixels; a TIFF's are not all left when it is loaded.
+    early = _exif(image) if name != "PNG" else None
+    pixels = _decode_with_pillow(data, image, 3, white, limits)
+    return Inspected(Examined(pixels.shape[1], pixels.shape[0], mode, name), pixels, early or _exif(image))
 
 
 def decode(
@@ -284,6 +323,17 @@ def _gray(image: Image.Image, levels: Levels) -> np.ndarray:
 def _on_white(image: np.ndarray) -> np.ndarray:
     colour, alpha = image[:, :, :-1].astype(np.uint16), image[:, :, -1:].astype(np.uint16)
     return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def _exif(image: Image.Image) -> ExifTags:
+    """The EXIF tags; none where the block is damaged."""
+    orientation = _orientation(image)
+    try:
+        tags = image.getexif()
+        camera = " ".join(str(tags[tag]).strip("\0 ") for tag in _CAMERA_TAGS if tag in tags)
+        return ExifTags(len(tags) + len(tags.get_ifd(_EXIF_BLOCK)), camera, orientation)
+    except _UNREADABLE:
+        return ExifTags(0, "", orientation)
 
 
 def _orientation(image: Image.Image) -> int:

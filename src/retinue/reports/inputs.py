@@ -12,9 +12,11 @@ from retinue.pipeline.artifacts import (
     ConfusionCell,
     Dataset,
     Epoch,
+    Outliers,
     PrecisionRecallPoint,
     Quarantined,
     RocPoint,
+    ShortcutCheck,
 )
 from retinue.pipeline.documents import typed
 from retinue.pipeline.errors import DataError
@@ -36,6 +38,8 @@ class ReportInputs:
     Attributes:
         card: data/raw/card.json.
         quarantine: what could not be used.
+        outliers: data/raw/outliers.json.
+        shortcuts: data/raw/shortcuts.json.
         dataset: data/processed/dataset.json.
         policy: data/augmented/policy.json.
         bundle: models/bundle.json.
@@ -52,6 +56,8 @@ class ReportInputs:
 
     card: Mapping[str, Any]
     quarantine: Sequence[Quarantined]
+    outliers: Outliers
+    shortcuts: ShortcutCheck
     dataset: Dataset
     policy: Mapping[str, Any]
     bundle: Mapping[str, Any]
@@ -81,6 +87,8 @@ class ReportInputs:
         return cls(
             card=read_json(artifacts.CARD),
             quarantine=quarantine,
+            outliers=typed(Outliers, read_json(artifacts.OUTLIERS), str(artifacts.OUTLIERS)),
+            shortcuts=typed(ShortcutCheck, read_json(artifacts.SHORTCUTS), str(artifacts.SHORTCUTS)),
             dataset=dataset,
             policy=read_json(artifacts.POLICY),
             bundle=read_json(artifacts.BUNDLE),

@@ -7,6 +7,7 @@ import numpy as np
 
 from retinue.pipeline.numbers import figure, interval, percent
 from retinue.reports.inputs import ReportInputs
+from retinue.reports.shortcut_check import shortcut_points
 
 FEW_IMAGES = 30
 MISCALIBRATED = 0.05
@@ -60,6 +61,7 @@ def verdict_points(inputs: ReportInputs) -> list[str]:
     conflicting = sum(len({entry["label"] for entry in group}) > 1 for group in inputs.card["duplicates"])
     if conflicting:
         found.append(f"Equal files with different labels: {figure(conflicting)} times; see the data section.")
+    found += shortcut_points(inputs.shortcuts)
     if inputs.quarantine:
         count = len(inputs.quarantine)
         found.append(f"{figure(count)} {'file is' if count == 1 else 'files are'} quarantined.")

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as L
@@ -14,9 +15,12 @@ from torch.utils.data import Dataset
 from retinue.engine.loading import Batches
 from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.engine.writing import JsonSink, take_documents, writing
-from retinue.images.decoding import examine
+from retinue.images.decoding import inspect_image
+from retinue.images.measures import MEASURED_SIDE, measures_of
+from retinue.images.outliers import find_outliers
+from retinue.images.shortcuts import check_shortcuts
 from retinue.pipeline import artifacts
-from retinue.pipeline.artifacts import Quarantined, RawImage
+from retinue.pipeline.artifacts import ImageMeasures, Quarantined, RawImage
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.files import replacing, write_json, write_table
 from retinue.pipeline.names import look_alikes, name_problem
@@ -26,6 +30,7 @@ from retinue.pipeline.ranges import shown
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.stage import main
 from retinue.pipeline.tracker import Tracker
+from retinue.sources.originals import rows_to_show, write_originals
 from retinue.sources.source import Source, SourceRecord
 
 
@@ -47,8 +52,8 @@ _LONGEST_LABEL = 255  # characters: what a folder's name may have
 class RawFiles(Dataset[dict[str, Any]]):
     """Reads and strictly decodes the files of a source.
 
-    A batch is a dict of `index` (N,) and `findings`, for each file the fields of its `RawImage`, or the reason why it
-    cannot be used.
+    A batch is a dict of `index` (N,) and `findings`, for each file the fields of its `RawImage` and of its
+    `ImageMeasures`, or the reason why it cannot be used.
     """
 
     def __init__(self, source: Source, records: Sequence[SourceRecord]):
@@ -61,13 +66,13 @@ class RawFiles(Dataset[dict[str, Any]]):
         index = [index for _, index in keys]
         return {"index": index, "findings": [self._finding(self._records[i]) for i in index]}
 
-    def _finding(self, record: SourceRecord) -> dict[str, Any] | str:
+    def _finding(self, record: SourceRecord) -> list[dict[str, Any]] | str:
         try:
-            return asdict(self._examine(record))
+            return [asdict(found) for found in self._examine(record)]
         except DataError as error:
             return str(error)
 
-    def _examine(self, record: SourceRecord) -> RawImage:
+    def _examine(self, record: SourceRecord) -> tuple[RawImage, ImageMeasures]:
         if record.problem:
             raise DataError(record.problem)
         try:
@@ -77,8 +82,10 @@ class RawFiles(Dataset[dict[str, Any]]):
         except MemoryError as error:
             raise DataError("cannot be read: it takes more memory than there is") from error
         source = self._source
-        found = examine(data, source.formats, white=source.white_value(), limits=source.limits())
-        return RawImage(
+        found, pixels, exif = inspect_image(
+            data, source.formats, longer_side=MEASURED_SIDE, white=source.white_value(), limits=source.limits()
+        )
+        image = RawImage(
             image_id=record.image_id,
             label=record.label,
             group=record.group,
@@ -90,6 +97,7 @@ class RawFiles(Dataset[dict[str, Any]]):
             mode=found.mode,
             format=found.format,
         )
+        return image, measures_of(record.image_id, pixels, exif)
 
 
 class Acquire(L.LightningModule):
@@ -100,7 +108,7 @@ class Acquire(L.LightningModule):
 
 
 def run(settings: Settings, tracker: Tracker) -> None:
-    """Writes data/raw/: manifest.csv (`RawImage`), quarantine.json (`Quarantined`) and card.json."""
+    """Writes data/raw/: manifest.csv (`RawImage`), quarantine.json (`Quarantined`), card.json and `_write_checks`."""
     plan = load_plan(AcquirePlan, settings)
     source = plan.source
     records = source.records()
@@ -116,11 +124,12 @@ def run(settings: Settings, tracker: Tracker) -> None:
             trainer.predict(Acquire(), batches, return_predictions=False)
         if not trainer.is_global_zero:
             return
-        images, quarantine = _sort_out(take_documents(folder), records)
+        images, measures, quarantine = _sort_out(take_documents(folder), records)
         _check_usable(source, images, quarantine, labels={record.label for record in records if record.label})
         write_table(folder / artifacts.RAW_MANIFEST.name, RawImage, images)
         write_json(folder / artifacts.QUARANTINE.name, [asdict(entry) for entry in quarantine])
         write_json(folder / artifacts.CARD.name, card(source, images, quarantine))
+        _write_checks(folder, source, images, measures)
     classes = len({image.label for image in images})
     tracker.summary({"images": len(images), "classes": classes, "quarantined": len(quarantine)})
     tracker.table("quarantine", ["image_id", "label", "reason"], [list(asdict(entry).values()) for entry in quarantine])
@@ -173,16 +182,26 @@ def _warn_of_look_alikes(source: str, labels: Iterable[str]) -> None:
 
 
 def _sort_out(
-    findings: Sequence[dict[str, Any] | str], records: Sequence[SourceRecord]
-) -> tuple[list[RawImage], list[Quarantined]]:
-    """What can be used and what cannot, in the order of the source."""
-    images, quarantine = [], []
+    findings: Sequence[list[dict[str, Any]] | str], records: Sequence[SourceRecord]
+) -> tuple[list[RawImage], list[ImageMeasures], list[Quarantined]]:
+    """What can be used, with its measures, and what cannot, in the order of the source."""
+    images, measures, quarantine = [], [], []
     for record, found in zip(records, findings, strict=True):
         if isinstance(found, str):
             quarantine.append(Quarantined(record.image_id, record.label, found))
         else:
-            images.append(RawImage(**found))
-    return images, quarantine
+            images.append(RawImage(**found[0]))
+            measures.append(ImageMeasures(**found[1]))
+    return images, measures, quarantine
+
+
+def _write_checks(folder: Path, source: Source, images: Sequence[RawImage], measures: Sequence[ImageMeasures]) -> None:
+    """Writes the measures, what stands out in them, whether they tell the label, and pictures of what is shown."""
+    outliers = find_outliers(images, measures)
+    write_table(folder / artifacts.MEASURES.name, ImageMeasures, measures)
+    write_json(folder / artifacts.OUTLIERS.name, asdict(outliers))
+    write_json(folder / artifacts.SHORTCUTS.name, asdict(check_shortcuts(images, measures)))
+    write_originals(folder / artifacts.ORIGINALS.name, source, images, rows_to_show(images, outliers))
 
 
 def _check_usable(
