@@ -133,7 +133,7 @@ def test_the_area_is_scikit_learns_and_its_interval_the_one_of_a_sample() -> Non
 
 @pytest.mark.parametrize(("area", "variance"), [(0.5, 0.001), (0.9, 0.0004), (1.0, 0.0), (0.0, 0.0)])
 def test_the_interval_holds_the_area_and_never_collapses(area: float, variance: float) -> None:
-    low, high = shortcuts._interval(area, variance, worth=50.0)
+    low, high = shortcuts._area_interval(area, variance, worth=50.0)
     assert 0 <= low <= area <= high <= 1
     assert high - low > 0.05
     assert FAR_ABOVE > 0.5
@@ -141,5 +141,5 @@ def test_the_interval_holds_the_area_and_never_collapses(area: float, variance: 
 
 def test_an_area_of_one_on_few_images_is_far_all_the_same() -> None:
     """Wilson's lower end for n of n is n / (n + z²): 20 / (20 + 3.84) = 0.839."""
-    low, high = shortcuts._interval(1.0, 0.0, worth=20.0)
+    low, high = shortcuts._area_interval(1.0, 0.0, worth=20.0)
     assert (low, high) == (pytest.approx(20 / (20 + 1.959964**2)), 1.0)

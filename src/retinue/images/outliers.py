@@ -80,7 +80,7 @@ RULES = (
     OutlierRule("dark", _brightness, _as_it_is, 0.02, is_high=False, bound=0.15),
     OutlierRule("blown out", _white_fraction, _as_it_is, 0.05, is_high=True, bound=0.5),
     OutlierRule("empty", _contrast_of, _log, 0.1, is_high=False, bound=_EMPTY_CONTRAST),
-    OutlierRule("blurred", _detail, _log, 0.1, is_high=False, bound=0.02),
+    OutlierRule("blurred", _detail, _log, 0.1, is_high=False, bound=0.04),
     OutlierRule("odd aspect", _elongation, _log, 0.02, is_high=True, ratio=1.8),
 )
 

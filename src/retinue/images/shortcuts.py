@@ -164,7 +164,7 @@ def _checked_group(name: str, features: Sequence[Feature], task: _Task) -> Short
     areas, influence = _areas(_scores(columns.astype(np.float32), task), task)
     area = float(np.mean(list(areas.values())))
     sums = np.bincount(task.units, weights=influence)
-    low, high = _interval(area, float(sums @ sums) * len(sums) / (len(sums) - 1), _worth(task, areas))
+    low, high = _area_interval(area, float(sums @ sums) * len(sums) / (len(sums) - 1), _worth(task, areas))
     best = max(areas, key=lambda c: areas[c])
     told = "" if name == TOGETHER else _difference(features, task.labels == best)
     return ShortcutGroup(name, False, *(round(x, _DECIMALS) for x in (area, low, high)), task.classes[best], told)
@@ -236,7 +236,7 @@ def _worth(task: _Task, areas: dict[int, float]) -> float:
     return sum(4 * size * max(1, total - size) / total for size in sizes)
 
 
-def _interval(area: float, variance: float, worth: float) -> tuple[float, float]:
+def _area_interval(area: float, variance: float, worth: float) -> tuple[float, float]:
     """Wilson's interval of a fraction `area` of as many images as give it this variance, at most `worth`."""
     count = min(area * (1 - area) / variance, worth) if variance > 0 else worth
     z = NormalDist().inv_cdf((1 + CONFIDENCE_LEVEL) / 2)

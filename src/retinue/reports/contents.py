@@ -6,8 +6,9 @@ from typing import Any
 
 from retinue.pipeline import artifacts
 from retinue.pipeline.numbers import figure
-from retinue.reports import data_page, data_tables, plots, tables
+from retinue.reports import data_tables, plots, tables
 from retinue.reports.architecture import architecture
+from retinue.reports.data_page import data_page
 from retinue.reports.embedding import picture
 from retinue.reports.gallery import explanations
 from retinue.reports.inputs import ReportInputs
@@ -39,7 +40,7 @@ def content(sections: Mapping[str, Any], fingerprint: str, inputs: ReportInputs)
         "network": architecture(inputs.architecture, inputs.bundle["training"]["initial_weights"]),
         "transfer": transfer(inputs.transfer, sections["transfer"]["name"]),
         "data": _data(inputs),
-        "data_page": data_page.section(inputs),
+        "data_page": data_page(inputs),
         "quarantine": data_tables.quarantined(inputs.quarantine) if inputs.quarantine else None,
         "augmentation": _augmentation(sections["augment"], inputs.policy),
         "settings": _settings(sections, inputs),

@@ -103,7 +103,7 @@ class DataPictures:
         )
 
 
-def section(inputs: ReportInputs) -> dict[str, Any]:
+def data_page(inputs: ReportInputs) -> dict[str, Any]:
     """The variables of data_page.html.j2."""
     dataset, outliers = inputs.dataset, inputs.outliers
     shown = [found for kind in outliers.counts for found in _of_kind(outliers, kind)[:MAX_OF_A_KIND]]
@@ -118,7 +118,7 @@ def section(inputs: ReportInputs) -> dict[str, Any]:
         "examples": _examples(dataset, pictures),
         "balance": balance_sentences(dataset),
         "sizes": size_table(np.array(sides, np.int64), dataset),
-        "outliers": _outliers(outliers, [pictures.pair(o.image_id, o.label, _note(o)) for o in shown]),
+        "outliers": _outliers(outliers, [pictures.pair(o.image_id, o.label, _why_unusual(o)) for o in shown]),
         "shortcuts": shortcut_section(inputs.shortcuts),
     }
 
@@ -209,7 +209,7 @@ def _of_kind(outliers: Outliers, kind: str) -> Sequence[Outlier]:
     return [found for found in outliers.images if found.kind == kind]
 
 
-def _note(found: Outlier) -> str:
+def _why_unusual(found: Outlier) -> str:
     value, usual = (significant(number, 2) for number in (found.value, found.usual))
     return f"{found.kind}: {MEASURED[found.kind]} {value}, usual is {usual}"
 

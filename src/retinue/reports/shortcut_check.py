@@ -21,17 +21,17 @@ def shortcut_points(check: ShortcutCheck) -> list[str]:
     found = []
     if made:
         found.append(
-            f"The class can be told without the picture, from {_named(made)}: images of different classes were made in "
-            "different ways, and the network may have learnt the traces of that; see the shortcut check."
+            f"The class can be told without the picture, from {_with_areas(made)}: images of different classes were "
+            "made in different ways, and the network may have learnt the traces of that; see the shortcut check."
         )
     if seen:
         found.append(
-            f"The class can be told in part without looking for an object, from {_named(seen)}: whether that belongs "
-            "to the class or to how its images were taken, a person who knows them has to decide; see the shortcut "
-            "check."
+            f"The class can be told in part without looking for an object, from {_with_areas(seen)}: whether that "
+            "belongs to the class or to how its images were taken, a person who knows them has to decide; see the "
+            "shortcut check."
         )
     if far and not made and not seen:
-        found.append(f"The class can be told from {_named(far)}; see the shortcut check.")
+        found.append(f"The class can be told from {_with_areas(far)}; see the shortcut check.")
     return found
 
 
@@ -46,10 +46,10 @@ def shortcut_section(check: ShortcutCheck) -> dict[str, Any]:
         "folds that part no group and no equal files. An AUC of 0.5 is chance, 1 is certainty."
     )
     far = f"It is called far from chance where the lower end of its interval is above {figure(check.far_above, 1)}."
-    return {"sentences": [_answer(check), how, far, _advice(check)], "table": _table(check)}
+    return {"sentences": [_what_tells(check), how, far, _advice(check)], "table": _shortcut_table(check)}
 
 
-def _table(check: ShortcutCheck) -> Table:
+def _shortcut_table(check: ShortcutCheck) -> Table:
     rows = [
         [
             group.features,
@@ -83,11 +83,11 @@ def _finding(group: ShortcutGroup, check: ShortcutCheck) -> str:
     return "above chance" if group.low > CHANCE else "not told from chance"
 
 
-def _answer(check: ShortcutCheck) -> str:
+def _what_tells(check: ShortcutCheck) -> str:
     far = [group for group in check.groups if group.low > check.far_above]
     if not far:
         return "No: from what was looked at, the label is told no better than little above chance."
-    return f"Yes: from {_named(far)}."
+    return f"Yes: from {_with_areas(far)}."
 
 
 def _advice(check: ShortcutCheck) -> str:
@@ -110,6 +110,6 @@ def _says_how_it_was_made(group: ShortcutGroup) -> bool:
     return group.features not in FROM_THE_PICTURE and bool(group.told)
 
 
-def _named(groups: Sequence[ShortcutGroup]) -> str:
+def _with_areas(groups: Sequence[ShortcutGroup]) -> str:
     """The groups, with what was found."""
     return ", ".join(f"{group.features} (AUC {figure(group.auc_score, 2)}, {interval_text(group)})" for group in groups)

@@ -58,5 +58,6 @@ def write_originals(folder: Path, source: Source, images: Sequence[RawImage], ro
                 limits=source.limits(),
             )
         except (OSError, DataError) as error:
-            raise DataError(f"{image_id}: cannot be read a second time ({error}). Run `dvc repro` again.") from error
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"{image_id}: cannot be read a second time ({reason}). Run `dvc repro` again.") from error
         Image.fromarray(reduced(found.pixels, ORIGINAL_SIDE)).save(folder / artifacts.original_path(row).name)
