@@ -40,8 +40,9 @@ def test_the_difference_is_told_in_words() -> None:
     assert group.told_class == "c1"
     assert group.told.startswith("format WEBP in ")
     assert group.told.endswith(", others in 0 %")
-    # the class is told by a rule that errs on the JPEGs of class 1 alone: an AUC of (1 + share) / 2
-    assert group.auc_score == pytest.approx((1 + webp) / 2, abs=0.02)
+    # the class is told by a rule that errs on the JPEGs of class 1 alone: an AUC of (1 + share) / 2, here of four
+    # fifths of the images
+    assert group.auc_score == pytest.approx((1 + webp) / 2, abs=0.03)
 
 
 def test_a_clean_set_raises_no_alarm() -> None:
@@ -123,7 +124,7 @@ def test_the_area_is_scikit_learns_and_its_interval_the_one_of_a_sample() -> Non
     areas, variances = [], []
     for _ in range(400):
         scores = np.column_stack([np.zeros(180), np.round(rng.normal(labels * 0.8, 1.0), 1)])
-        task = shortcuts._Task(labels, np.arange(180), np.zeros(180, np.int64), ["a", "b"])
+        task = shortcuts._Task(labels, np.arange(180), np.ones(180, np.int64), ["a", "b"])
         found, influence = shortcuts._areas(scores, task)
         areas.append(found[1])
         variances.append(float(influence @ influence))
