@@ -18,7 +18,13 @@ def far(check: ShortcutCheck) -> set[str]:
     return {group.features for group in check.groups if group.low > check.far_above}
 
 
-@pytest.mark.parametrize("plant", PLANTS)
+@pytest.mark.parametrize(
+    "plant",
+    [
+        pytest.param(plant, marks=[pytest.mark.slow] * (plant in ("mode", "dimensions", "orientation", "light")))
+        for plant in PLANTS
+    ],
+)
 def test_what_is_planted_is_found_and_nothing_that_has_nothing_to_do_with_it(plant: str) -> None:
     check = check_shortcuts(*measured_set(3, 120, plant=plant))
     assert {PLANTS[plant], TOGETHER} <= far(check)

@@ -26,7 +26,7 @@ FAR_ABOVE = 0.6
 """An AUC is far from chance where the lower end of its interval is above: more than a fluke, and enough to be used."""
 TOGETHER = "everything together"
 
-_TREES, _LEAF = 30, 5
+_TREES, _LEAF = 10, 5
 _MOST_VALUES = 16  # of a category that are told apart
 _DECIMALS = 4
 
