@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from project import Project
 from retinue.engine.store import ImageStore
 from retinue.images.augmentation import Policy
 from retinue.images.image_digests import read_digests
+from retinue.images.measures import measures_of
 from retinue.images.preprocessing import Preprocessing
 from retinue.pipeline import artifacts
-from retinue.pipeline.artifacts import SPLITS, RawImage, Sample
+from retinue.pipeline.artifacts import SPLITS, ImageMeasures, Outliers, RawImage, Sample, ShortcutCheck
+from retinue.pipeline.documents import typed
 from retinue.pipeline.errors import DataError, SettingsError
 from retinue.pipeline.files import read_json, read_table
 from retinue.pipeline.settings import Settings
@@ -100,6 +103,45 @@ def test_acquire_lists_what_decodes_and_quarantines_the_rest(checkout: Path) -> 
     assert card["modes"] == {"RGB": PHOTOS}
     assert card["given_splits"] == {}
     assert card["duplicates"] == []
+
+
+def test_acquire_measures_each_image_once(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row i of the measures is row i of the manifest; only the few that are shown are decoded again."""
+    decoded = Counter[str]()
+    inspect = acquire.inspect_image
+
+    def counted(data: bytes, *args: Any, **options: Any) -> Any:
+        decoded[hashlib.sha256(data).hexdigest()] += 1
+        return inspect(data, *args, **options)
+
+    monkeypatch.setattr(acquire, "inspect_image", counted)
+    run(acquire, source=LOOSE)
+    assert len(decoded) == PHOTOS + 2
+    assert set(decoded.values()) == {1}
+    images = read_table(artifacts.RAW_MANIFEST, RawImage)
+    rows = read_table(artifacts.MEASURES, ImageMeasures)
+    assert [row.image_id for row in rows] == [image.image_id for image in images]
+    for image, row in zip(images, rows, strict=True):
+        found = inspect((checkout / "photos" / image.image_id).read_bytes(), longer_side=128)
+        assert row == measures_of(image.image_id, found.pixels, found.exif)
+    copies = sorted(artifacts.ORIGINALS.iterdir())
+    assert len(copies) == 2 * 8  # of each class eight
+    for path in copies:
+        image = images[int(path.stem)]
+        assert Image.open(path).size == (image.width, image.height)
+        if image.format == "PNG":
+            assert np.array_equal(Image.open(path), Image.open(checkout / "photos" / image.image_id))
+
+
+def test_an_image_unlike_the_others_is_listed_and_copied(checkout: Path) -> None:
+    Image.new("RGB", (50, 40), (3, 3, 3)).save(checkout / "photos/b/night.png")
+    run(acquire, source=LOOSE)
+    outliers = typed(Outliers, read_json(artifacts.OUTLIERS), "outliers")
+    assert {kind: n for kind, n in outliers.counts.items() if n} == {"dark": 1, "empty": 1}
+    assert {entry.image_id for entry in outliers.images} == {"b/night.png"}
+    assert artifacts.original_path(outliers.images[0].row).exists()
+    check = typed(ShortcutCheck, read_json(artifacts.SHORTCUTS), "shortcuts")
+    assert (check.images, check.classes) == (PHOTOS + 1, 2)
 
 
 def test_copies_of_a_file_are_told_and_stay_in_one_split(checkout: Path) -> None:
@@ -248,7 +290,9 @@ def test_workers_change_no_byte(checkout: Path) -> None:
     changes: dict[str, Any] = {"source": LOOSE, "augment": {"copies_per_image": 1}}
     run(*STAGES, **changes)
     alone = digests()
-    assert len(alone) == 18
+    copies = {name for name in alone if name.startswith("raw/originals/")}
+    assert {"raw/measures.csv", "raw/outliers.json", "raw/shortcuts.json"} <= {*alone}
+    assert (len(copies), len(alone) - len(copies)) == (2 * 8, 17)
     run(*STAGES, **changes, trainer={"num_workers": 2})
     assert digests() == alone
 

@@ -20,6 +20,11 @@ RAW_MANIFEST = RAW / "manifest.csv"
 QUARANTINE = RAW / "quarantine.json"
 CARD = RAW / "card.json"
 NEAR_COPIES = RAW / "near_copies.csv"
+MEASURES = RAW / "measures.csv"
+OUTLIERS = RAW / "outliers.json"
+SHORTCUTS = RAW / "shortcuts.json"
+ORIGINALS = RAW / "originals"
+"""Small copies of some images as they were before preprocessing, named by `original_path`."""
 
 PROCESSED = Path("data/processed")
 DATASET = PROCESSED / "dataset.json"
@@ -202,6 +207,120 @@ class Leaks:
         """The images of the test split that have a copy in another split still, by id."""
         gone = {image.image_id for image in self.dropped}
         return frozenset(p.image_id for p in self.pairs if p.split == "test" and p.copy_id not in gone)
+
+
+@dataclass(frozen=True)
+class ImageMeasures:
+    """A row of data/raw/measures.csv: what is seen of an image without knowing what it shows; row i as in the manifest.
+
+    They are taken of the upright image in 8 bits, reduced to a longer side of 128 px; smaller images are not enlarged.
+
+    Attributes:
+        image_id: as in the raw manifest.
+        brightness, contrast: mean and standard deviation of the luma (ITU-R BT.601), black 0, white 1.
+        black_fraction, white_fraction: of its px, with a luma below 8 and above 247 of 255.
+        sharpness: variance of the Laplacian of the luma (Pech-Pacheco et al. 2000), in levels of 255, squared.
+        red, green, blue: mean colour, in [0, 1].
+        border_red, border_green, border_blue: that of its frame, a sixteenth of the shorter side wide, at least 1 px.
+        exif_tags: number of EXIF tags; 0 where there are none or they cannot be read.
+        camera: stands for the camera's maker and model, which it does not tell; "" where the file names none.
+        orientation: that EXIF gives, 1 to 8; 1 where it gives none.
+    """
+
+    image_id: str
+    brightness: float
+    contrast: float
+    black_fraction: float
+    white_fraction: float
+    sharpness: float
+    red: float
+    green: float
+    blue: float
+    border_red: float
+    border_green: float
+    border_blue: float
+    exif_tags: int
+    camera: str
+    orientation: int
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """An entry of `images` in data/raw/outliers.json: an image unlike the others of its set.
+
+    Attributes:
+        row: of data/raw/manifest.csv.
+        image_id, label: as there.
+        kind: what is unusual.
+        value: of the measure of that kind.
+        usual: the median of the set.
+    """
+
+    row: int = field(metadata=allowed(ge=0))
+    image_id: str
+    label: str
+    kind: str = field(metadata=allowed(choices=("dark", "blown out", "empty", "blurred", "odd aspect")))
+    value: float
+    usual: float
+
+
+@dataclass(frozen=True)
+class Outliers:
+    """data/raw/outliers.json.
+
+    Attributes:
+        counts: kind -> number of images.
+        images: the most unusual ones of each kind, the most unusual first.
+    """
+
+    counts: dict[str, int] = field(metadata=allowed(ge=0))
+    images: list[Outlier]
+
+
+@dataclass(frozen=True)
+class ShortcutGroup:
+    """An entry of `groups` in data/raw/shortcuts.json: how well the label is told from some features alone.
+
+    Attributes:
+        features: what they are, in words; "everything together" for all.
+        is_constant: they are the same in all images, and tell nothing.
+        auc_score: of labels that were not learnt from, in [0, 1]; chance is 0.5.
+        low, high: its confidence interval.
+        told_class: the class that is told best.
+        told: how that class differs from the others in the features, in words.
+    """
+
+    features: str
+    is_constant: bool
+    auc_score: float = field(metadata=allowed(ge=0, le=1))
+    low: float = field(metadata=allowed(ge=0, le=1))
+    high: float = field(metadata=allowed(ge=0, le=1))
+    told_class: str
+    told: str
+
+
+@dataclass(frozen=True)
+class ShortcutCheck:
+    """data/raw/shortcuts.json: whether the label can be told from what is not the object.
+
+    Attributes:
+        images, units: that were looked at; a unit is what groups and equal bytes join.
+        classes: how many were told apart.
+        classes_left_out: how many were not, because they have too few units, or because there are very many classes.
+        confidence_level: of the intervals, in (0, 1).
+        far_above: an AUC is far from chance where the lower end of its interval is above this.
+        why_not: why nothing was checked; "" where it was.
+        groups: the checks, `everything together` last; empty where nothing was checked.
+    """
+
+    images: int = field(metadata=allowed(ge=0))
+    units: int = field(metadata=allowed(ge=0))
+    classes: int = field(metadata=allowed(ge=0))
+    classes_left_out: int = field(metadata=allowed(ge=0))
+    confidence_level: float = field(metadata=allowed(gt=0, lt=1))
+    far_above: float = field(metadata=allowed(ge=0, le=1))
+    why_not: str
+    groups: list[ShortcutGroup]
 
 
 @dataclass(frozen=True)
@@ -461,6 +580,7 @@ class Localisation:
 ROW_TYPES: dict[Path, type] = {
     RAW_MANIFEST: RawImage,
     NEAR_COPIES: NearCopy,
+    MEASURES: ImageMeasures,
     MANIFEST: Sample,
     HISTORY: Epoch,
     PREDICTED: Prediction,
@@ -476,6 +596,11 @@ ROW_TYPES: dict[Path, type] = {
 def path_of(row_type: type) -> Path:
     """The table whose rows are of a type."""
     return next(path for path, rows in ROW_TYPES.items() if rows is row_type)
+
+
+def original_path(row: int) -> Path:
+    """The small copy of the image in row `row` of data/raw/manifest.csv, a PNG; only some have one."""
+    return ORIGINALS / f"{row:08d}.png"
 
 
 def write_metrics(document: Mapping[str, Any], *, folder: Path = Path()) -> None:

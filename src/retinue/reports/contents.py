@@ -8,6 +8,7 @@ from retinue.pipeline import artifacts
 from retinue.pipeline.numbers import figure
 from retinue.reports import data_tables, leaks, near_copies, plots, tables
 from retinue.reports.architecture import architecture
+from retinue.reports.data_page import data_page
 from retinue.reports.embedding import picture
 from retinue.reports.gallery import explanations
 from retinue.reports.inputs import ReportInputs
@@ -41,6 +42,7 @@ def content(sections: Mapping[str, Any], fingerprint: str, inputs: ReportInputs)
         "data": _data(inputs),
         "leaks": leaks.section(inputs),
         "near_copies": near_copies.section(inputs),
+        "data_page": data_page(inputs),
         "quarantine": data_tables.quarantined(inputs.quarantine) if inputs.quarantine else None,
         "augmentation": _augmentation(sections["augment"], inputs.policy),
         "settings": _settings(sections, inputs),

@@ -13,9 +13,11 @@ from retinue.pipeline.artifacts import (
     Dataset,
     Epoch,
     Leaks,
+    Outliers,
     PrecisionRecallPoint,
     Quarantined,
     RocPoint,
+    ShortcutCheck,
 )
 from retinue.pipeline.documents import typed
 from retinue.pipeline.errors import DataError
@@ -37,6 +39,8 @@ class ReportInputs:
     Attributes:
         card: data/raw/card.json.
         quarantine: what could not be used.
+        outliers: data/raw/outliers.json.
+        shortcuts: data/raw/shortcuts.json.
         dataset: data/processed/dataset.json.
         leaks: data/processed/leaks.json.
         policy: data/augmented/policy.json.
@@ -54,6 +58,8 @@ class ReportInputs:
 
     card: Mapping[str, Any]
     quarantine: Sequence[Quarantined]
+    outliers: Outliers
+    shortcuts: ShortcutCheck
     dataset: Dataset
     leaks: Leaks
     policy: Mapping[str, Any]
@@ -84,6 +90,8 @@ class ReportInputs:
         return cls(
             card=read_json(artifacts.CARD),
             quarantine=quarantine,
+            outliers=typed(Outliers, read_json(artifacts.OUTLIERS), str(artifacts.OUTLIERS)),
+            shortcuts=typed(ShortcutCheck, read_json(artifacts.SHORTCUTS), str(artifacts.SHORTCUTS)),
             dataset=dataset,
             leaks=artifacts.read_leaks(),
             policy=read_json(artifacts.POLICY),

@@ -8,6 +8,7 @@ import numpy as np
 from retinue.pipeline.numbers import figure, interval, percent
 from retinue.reports import leaks
 from retinue.reports.inputs import ReportInputs
+from retinue.reports.shortcut_check import shortcut_points
 
 FEW_IMAGES = 30
 MISCALIBRATED = 0.05
@@ -61,6 +62,7 @@ def verdict_points(inputs: ReportInputs) -> list[str]:
     if inputs.leaks.conflicts:
         count = len(inputs.leaks.conflicts)
         found.append(f"Equal files with different labels: {figure(count)} times; see the data section.")
+    found += shortcut_points(inputs.shortcuts)
     if inputs.quarantine:
         count = len(inputs.quarantine)
         found.append(f"{figure(count)} {'file is' if count == 1 else 'files are'} quarantined.")

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,13 @@ from retinue.engine.store import RowFile
 from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.engine.writing import JsonSink, ResultSink, take_documents, writing
 from retinue.images.decoding import inspect_image
-from retinue.images.fingerprints import LENGTH, LONGER_SIDE, fingerprint
+from retinue.images.fingerprints import LENGTH, fingerprint
+from retinue.images.measures import MEASURED_SIDE, measures_of
 from retinue.images.near_copies import USUAL_DISTANCE, largest_unit, near_copies
+from retinue.images.outliers import find_outliers
+from retinue.images.shortcuts import check_shortcuts
 from retinue.pipeline import artifacts
-from retinue.pipeline.artifacts import NearCopy, Quarantined, RawImage
+from retinue.pipeline.artifacts import ImageMeasures, NearCopy, Quarantined, RawImage
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.files import replacing, write_json, write_table
 from retinue.pipeline.names import look_alikes, name_problem
@@ -30,6 +34,7 @@ from retinue.pipeline.ranges import shown
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.stage import main
 from retinue.pipeline.tracker import Tracker
+from retinue.sources.originals import rows_to_show, write_originals
 from retinue.sources.source import Source, SourceRecord
 
 
@@ -53,8 +58,8 @@ _FINGERPRINTS = "fingerprints.npy"  # int8 (files, LENGTH), deleted when the nea
 class RawFiles(Dataset[dict[str, Any]]):
     """Reads and strictly decodes the files of a source.
 
-    A batch is a dict of `index` (N,); `findings`, for each file the fields of its `RawImage`, or the reason why it
-    cannot be used; and `fingerprints` int8 (N, LENGTH), zeros where it cannot.
+    A batch is a dict of `index` (N,); `findings`, for each file the fields of its `RawImage` and of its
+    `ImageMeasures`, or the reason why it cannot be used; and `fingerprints` int8 (N, LENGTH), zeros where it cannot.
     """
 
     def __init__(self, source: Source, records: Sequence[SourceRecord]):
@@ -65,18 +70,18 @@ class RawFiles(Dataset[dict[str, Any]]):
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> dict[str, Any]:
         index = [index for _, index in keys]
-        findings: list[dict[str, Any] | str] = []
+        findings: list[list[dict[str, Any]] | str] = []
         fingerprints = np.zeros((len(index), LENGTH), np.int8)
         for i, print_of in zip(index, fingerprints, strict=True):
             try:
-                image, print_of[:] = self._examine(self._records[i])
-                findings.append(asdict(image))
+                image, measures, print_of[:] = self._examine(self._records[i])
+                findings.append([asdict(image), asdict(measures)])
             except DataError as error:
                 findings.append(str(error))
         return {"index": index, "findings": findings, "fingerprints": fingerprints}
 
-    def _examine(self, record: SourceRecord) -> tuple[RawImage, np.ndarray]:
-        """The image and its fingerprint, of one decoding."""
+    def _examine(self, record: SourceRecord) -> tuple[RawImage, ImageMeasures, np.ndarray]:
+        """The image, its measures and its fingerprint, of one decoding."""
         if record.problem:
             raise DataError(record.problem)
         try:
@@ -86,8 +91,8 @@ class RawFiles(Dataset[dict[str, Any]]):
         except MemoryError as error:
             raise DataError("cannot be read: it takes more memory than there is") from error
         source = self._source
-        found, pixels, _ = inspect_image(
-            data, source.formats, longer_side=LONGER_SIDE, white=source.white_value(), limits=source.limits()
+        found, pixels, exif = inspect_image(
+            data, source.formats, longer_side=MEASURED_SIDE, white=source.white_value(), limits=source.limits()
         )
         image = RawImage(
             image_id=record.image_id,
@@ -101,7 +106,8 @@ class RawFiles(Dataset[dict[str, Any]]):
             mode=found.mode,
             format=found.format,
         )
-        return image, fingerprint(pixels, found.width, found.height)
+        measures = measures_of(record.image_id, pixels, exif)
+        return image, measures, fingerprint(pixels, found.width, found.height)
 
 
 class Acquire(L.LightningModule):
@@ -112,7 +118,7 @@ class Acquire(L.LightningModule):
 
 
 def run(settings: Settings, tracker: Tracker) -> None:
-    """Writes data/raw/: manifest.csv (`RawImage`), near_copies.csv, quarantine.json (`Quarantined`) and card.json."""
+    """Writes data/raw/: manifest.csv (`RawImage`), near_copies.csv, quarantine.json, card.json and `_write_checks`."""
     plan = load_plan(AcquirePlan, settings)
     source = plan.source
     records = source.records()
@@ -135,7 +141,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
             trainer.predict(Acquire(), batches, return_predictions=False)
         if not trainer.is_global_zero:
             return
-        images, quarantine = _sort_out(take_documents(folder), records)
+        images, measures, quarantine = _sort_out(take_documents(folder), records)
         _check_usable(source, images, quarantine, labels={record.label for record in records if record.label})
         copies = _near_copies(np.load(fingerprints, mmap_mode="r"), records, images)
         fingerprints.unlink()
@@ -143,6 +149,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
         write_table(folder / artifacts.NEAR_COPIES.name, NearCopy, copies)
         write_json(folder / artifacts.QUARANTINE.name, [asdict(entry) for entry in quarantine])
         write_json(folder / artifacts.CARD.name, card(source, images, quarantine))
+        _write_checks(folder, source, images, measures)
     classes = len({image.label for image in images})
     tracker.summary({"images": len(images), "classes": classes, "quarantined": len(quarantine)})
     tracker.table("quarantine", ["image_id", "label", "reason"], [list(asdict(entry).values()) for entry in quarantine])
@@ -196,16 +203,26 @@ def _warn_of_look_alikes(source: str, labels: Iterable[str]) -> None:
 
 
 def _sort_out(
-    findings: Sequence[dict[str, Any] | str], records: Sequence[SourceRecord]
-) -> tuple[list[RawImage], list[Quarantined]]:
-    """What can be used and what cannot, in the order of the source."""
-    images, quarantine = [], []
+    findings: Sequence[list[dict[str, Any]] | str], records: Sequence[SourceRecord]
+) -> tuple[list[RawImage], list[ImageMeasures], list[Quarantined]]:
+    """What can be used, with its measures, and what cannot, in the order of the source."""
+    images, measures, quarantine = [], [], []
     for record, found in zip(records, findings, strict=True):
         if isinstance(found, str):
             quarantine.append(Quarantined(record.image_id, record.label, found))
         else:
-            images.append(RawImage(**found))
-    return images, quarantine
+            images.append(RawImage(**found[0]))
+            measures.append(ImageMeasures(**found[1]))
+    return images, measures, quarantine
+
+
+def _write_checks(folder: Path, source: Source, images: Sequence[RawImage], measures: Sequence[ImageMeasures]) -> None:
+    """Writes the measures, what stands out in them, whether they tell the label, and pictures of what is shown."""
+    outliers = find_outliers(images, measures)
+    write_table(folder / artifacts.MEASURES.name, ImageMeasures, measures)
+    write_json(folder / artifacts.OUTLIERS.name, asdict(outliers))
+    write_json(folder / artifacts.SHORTCUTS.name, asdict(check_shortcuts(images, measures)))
+    write_originals(folder / artifacts.ORIGINALS.name, source, images, rows_to_show(images, outliers))
 
 
 def _near_copies(
