@@ -30,6 +30,7 @@ from retinue.pipeline.artifacts import (
     Quarantined,
     RawImage,
     Sample,
+    Seen,
 )
 from retinue.pipeline.composition import load_params
 from retinue.pipeline.files import write_json, write_table
@@ -53,6 +54,7 @@ class Scene:
         skill: how far the logit of the right class stands above the others, in standard deviations.
         epochs: of the training.
         quarantine, duplicates: what acquire found.
+        seen: what preprocess left out; None: nothing.
         applicable: whether the explainer has something to show.
         frozen_blocks: of the network, from the first one on; 0 is transfer=scratch.
         reasons: for the scenario, as transfer=auto gives them.
@@ -69,6 +71,7 @@ class Scene:
     epochs: int = 18
     quarantine: Sequence[Quarantined] = ()
     duplicates: Sequence[Sequence[Mapping[str, str]]] = ()
+    seen: Seen | None = None
     applicable: bool = True
     frozen_blocks: int = 0
     reasons: Sequence[str] = ()
@@ -109,6 +112,9 @@ def write_artifacts(scene: Scene) -> None:
     logits = _logits(rng, labels, scene)
     dataset = _dataset(scene)
     artifacts.write_dataset(artifacts.PROCESSED / "dataset.json", dataset)
+    seen = scene.seen or Seen(sum(map(len, dataset.counts.values())), 0.0, 0.0, 0, 0, 0, ())
+    write_json(artifacts.PROCESSED / "seen/shares.json", asdict(seen))
+    _write_png(artifacts.PROCESSED / "seen/sheet.png", np.full((158, 372, 3), 200, np.uint8))
     for split in artifacts.SPLITS:
         count = len(labels) if split == "test" else sum(dataset.counts[split].values())
         held = labels if split == "test" else np.arange(count) % len(scene.classes)

@@ -104,6 +104,7 @@ def decode(
     *,
     channels: int,
     shorter_side: int | None = None,
+    longer_side: int = 1,
     white: float | None = None,
     limits: Limits = USUAL_LIMITS,
 ) -> np.ndarray:
@@ -115,8 +116,8 @@ def decode(
     Args:
         data: the encoded file.
         channels: 1 (gray) or 3 (RGB).
-        shorter_side: px the caller needs at least; a JPEG may come back reduced by 2, 4 or 8 as long as its shorter
-            side is not below. None: full size.
+        shorter_side, longer_side: px the caller needs at least; a JPEG may come back reduced by 2, 4 or 8 as long as
+            neither of its sides is below. None: full size.
         white: of images with more than 8 bits a sample, the value that is white; None: what the file declares.
         limits: what the file may cost.
 
@@ -129,7 +130,7 @@ def decode(
     image = _open(data, limits)
     if image.format in _JPEGS:
         is_checked_only = image.mode not in ("L", "RGB")  # libjpeg leaves CMYK as it is stored, often inverted
-        factor = 8 if is_checked_only else _jpeg_reduction(image.size, shorter_side)
+        factor = 8 if is_checked_only else _jpeg_reduction(image.size, shorter_side, longer_side)
         pixels = _jpeg_pixels(data, image, channels, factor)
         if pixels is not None and not is_checked_only:
             return _upright(pixels, _orientation(image))
@@ -208,10 +209,12 @@ def _jpeg_pixels(data: bytes, image: Image.Image, channels: int, factor: int) ->
         raise DataError("cannot be decoded: it takes more memory than there is") from error
 
 
-def _jpeg_reduction(size: tuple[int, int], shorter_side: int | None) -> int:
-    """The largest factor that leaves the shorter side of an image of `size` as long as it is needed."""
-    fitting = (factor for factor in _REDUCTIONS if shorter_side is not None and min(size) // factor >= shorter_side)
-    return next(fitting, 1)
+def _jpeg_reduction(size: tuple[int, int], shorter_side: int | None, longer_side: int) -> int:
+    """The largest factor that leaves the sides of an image of `size` as long as they are needed."""
+    if shorter_side is None:
+        return 1
+    needed = ((min(size), shorter_side), (max(size), longer_side))
+    return next((factor for factor in _REDUCTIONS if all(side // factor >= least for side, least in needed)), 1)
 
 
 def _decode_with_pillow(

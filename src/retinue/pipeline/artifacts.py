@@ -22,6 +22,9 @@ CARD = RAW / "card.json"
 
 PROCESSED = Path("data/processed")
 DATASET = PROCESSED / "dataset.json"
+SEEN = PROCESSED / "seen"
+SEEN_SHARES = SEEN / "shares.json"
+SEEN_SHEET = SEEN / "sheet.png"
 MANIFEST = Path("manifest.csv")
 """Of an image store, in its folder: those of the splits, and data/augmented where it holds extra images."""
 MASKS = Path("masks")
@@ -68,8 +71,14 @@ SPLITS = ("train", "val", "test")
 LARGEST_SIDE = 16_384
 """px of an image of a store at most; twice what networks take for whole slides and satellite tiles."""
 
+FITS = ("crop", "pad", "stretch")
+"""How an image of any shape becomes a square."""
+
+FILL = r"edge|mean|\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5]"
+"""Regular expression of what fills a padded square."""
+
 OUTS = (
-    *(RAW, DATASET, *(PROCESSED / split for split in SPLITS), AUGMENTED, MODEL),
+    *(RAW, DATASET, SEEN, *(PROCESSED / split for split in SPLITS), AUGMENTED, MODEL),
     *(PREDICTIONS, CURVES, METRICS, CLASS_METRICS, EXPLANATIONS, REPORT.parent),
 )
 """What the stages of dvc.yaml write."""
@@ -146,8 +155,10 @@ def _one_each_channel(channels: int, mean: tuple[float, ...], std: tuple[float, 
     return None
 
 
-def _crop_fits(image_size: int, resize: int) -> Fault | None:
-    return None if image_size <= resize else Fault("resize", shown(resize), f"at least image_size, {image_size} px")
+def _crop_fits(image_size: int, resize: int, fit: str) -> Fault | None:
+    if image_size <= resize or fit != "crop":
+        return None
+    return Fault("resize", shown(resize), f"at least image_size, {image_size} px")
 
 
 @dataclass(frozen=True)
@@ -159,9 +170,14 @@ class Dataset:
         classes: class names; a label is an index into them.
         counts: split -> class name -> number of images.
         image_size: side of the stored square images, px.
-        resize: the shorter side before the centre crop, px.
+        resize: of fit "crop" the shorter side before the centre crop, px.
         channels: 1 (gray) or 3 (RGB).
         mean, std: per channel, of pixel values scaled to [0, 1]; from the training split unless configured otherwise.
+        fit: how an image of any shape became a square: "crop", "pad" or "stretch".
+        fill: of "pad", what stands beside the image: "edge", "mean" or a value from 0 to 255.
+        steps: operations on the squares, in their order, by name and arguments.
+
+    Documents of versions that only cropped lack the fields with defaults, which say what those versions did.
     """
 
     RELATIONS: ClassVar = (_classes_differ, _counts_are_of_the_classes, _one_each_channel, _crop_fits)
@@ -175,6 +191,10 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...] = field(metadata=allowed(gt=0))
 
+    fit: str = field(default="crop", metadata=allowed(choices=FITS))
+    fill: str = field(default="0", metadata=allowed(pattern=FILL, expected="edge, mean or a value from 0 to 255"))
+    steps: tuple[dict[str, Any], ...] = ()
+
     @classmethod
     def from_document(cls, document: Any, where: str) -> "Dataset":
         """What JSON made of a `Dataset`, checked; `where` it was found begins the error.
@@ -183,6 +203,28 @@ class Dataset:
             DataError: the document is something else.
         """
         return typed(cls, document, where)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """data/processed/seen/shares.json: which parts of the images are in the stored squares.
+
+    Attributes:
+        images: number of them, of all splits.
+        cropped_mean, cropped_largest: share of an image's px that is cut off, in [0, 1]: on the average, and the most.
+        marked: images that are cropped and of which the source marks at least one px, as a defect.
+        lost: of those, the ones whose square shows no marked px.
+        mostly_lost: of those, the ones whose square shows some, but less than half.
+        lost_images: image ids of the first of both, the lost ones before the others.
+    """
+
+    images: int = field(metadata=allowed(ge=0))
+    cropped_mean: float = field(metadata=allowed(ge=0, le=1))
+    cropped_largest: float = field(metadata=allowed(ge=0, le=1))
+    marked: int = field(metadata=allowed(ge=0))
+    lost: int = field(metadata=allowed(ge=0))
+    mostly_lost: int = field(metadata=allowed(ge=0))
+    lost_images: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -440,6 +482,11 @@ def write_dataset(path: Path, dataset: Dataset) -> None:
 def read_dataset(path: Path = DATASET) -> Dataset:
     """Reads dataset.json."""
     return Dataset.from_document(read_json(path), str(path))
+
+
+def read_seen(path: Path = SEEN_SHARES) -> Seen:
+    """Reads data/processed/seen/shares.json."""
+    return typed(Seen, read_json(path), str(path))
 
 
 def explanations_in(gallery: Any, *, classes: int, where: str) -> list[Explanation]:

@@ -31,6 +31,7 @@ class Range:
         choices: the values there are; empty: any.
         pattern: regular expression that a text matches as a whole; empty: any.
         least: number of items of a list at least.
+        odd: an integer has to be odd.
         unit: of a number, such as px.
         expected: says what is expected where bounds and choices do not, as for a pattern.
         hint: what to do about another value, as a sentence.
@@ -45,6 +46,7 @@ class Range:
     choices: tuple[Any, ...] = ()
     pattern: str = ""
     least: int = 0
+    odd: bool = False
     unit: str = ""
     expected: str = ""
     hint: str = ""
@@ -62,6 +64,7 @@ class Range:
             and (self.le is None or value <= self.le)
             and (self.lt is None or value < self.lt)
             and (self.most is None or value <= self.most)
+            and (not self.odd or value % 2 == 1)
             and (not self.choices or value in self.choices)
             and (not self.pattern or re.fullmatch(self.pattern, value, re.DOTALL) is not None)
         )
@@ -94,7 +97,7 @@ class Range:
             return self.expected
         if self.choices:
             return f"one of {', '.join(map(str, self.choices))}"
-        return f"{_WORDS.get(kind, 'a value')} {self.bounds()}".strip()
+        return f"{'an odd integer' if self.odd else _WORDS.get(kind, 'a value')} {self.bounds()}".strip()
 
 
 def allowed(**constraints: Any) -> dict[str, Range]:

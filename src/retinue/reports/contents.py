@@ -11,6 +11,7 @@ from retinue.reports.architecture import architecture
 from retinue.reports.embedding import picture
 from retinue.reports.gallery import explanations
 from retinue.reports.inputs import ReportInputs
+from retinue.reports.seen import seen_section
 from retinue.reports.transfer import transfer
 from retinue.reports.verdict import verdict
 
@@ -39,6 +40,7 @@ def content(sections: Mapping[str, Any], fingerprint: str, inputs: ReportInputs)
         "network": architecture(inputs.architecture, inputs.bundle["training"]["initial_weights"]),
         "transfer": transfer(inputs.transfer, sections["transfer"]["name"]),
         "data": _data(inputs),
+        "seen": seen_section(inputs),
         "quarantine": data_tables.quarantined(inputs.quarantine) if inputs.quarantine else None,
         "augmentation": _augmentation(sections["augment"], inputs.policy),
         "settings": _settings(sections, inputs),
@@ -76,7 +78,7 @@ def _training(inputs: ReportInputs) -> dict[str, Any]:
 def _data(inputs: ReportInputs) -> dict[str, Any]:
     return {
         "description": inputs.card["description"],
-        "facts": data_tables.data_card(inputs.card, inputs.dataset),
+        "facts": data_tables.data_card(inputs.card, inputs.dataset, inputs.seen),
         "counts": data_tables.class_counts(inputs.dataset),
         "duplicates": data_tables.duplicates(inputs.card["duplicates"]) if inputs.card["duplicates"] else None,
     }

@@ -15,6 +15,7 @@ from retinue.pipeline.artifacts import (
     PrecisionRecallPoint,
     Quarantined,
     RocPoint,
+    Seen,
 )
 from retinue.pipeline.documents import typed
 from retinue.pipeline.errors import DataError
@@ -37,6 +38,7 @@ class ReportInputs:
         card: data/raw/card.json.
         quarantine: what could not be used.
         dataset: data/processed/dataset.json.
+        seen: data/processed/seen/shares.json.
         policy: data/augmented/policy.json.
         bundle: models/bundle.json.
         architecture: models/architecture.json.
@@ -53,6 +55,7 @@ class ReportInputs:
     card: Mapping[str, Any]
     quarantine: Sequence[Quarantined]
     dataset: Dataset
+    seen: Seen
     policy: Mapping[str, Any]
     bundle: Mapping[str, Any]
     architecture: Mapping[str, Any]
@@ -82,6 +85,7 @@ class ReportInputs:
             card=read_json(artifacts.CARD),
             quarantine=quarantine,
             dataset=dataset,
+            seen=artifacts.read_seen(),
             policy=read_json(artifacts.POLICY),
             bundle=read_json(artifacts.BUNDLE),
             architecture=read_json(artifacts.ARCHITECTURE),

@@ -1,0 +1,50 @@
+"""What the network sees of the images, and what the squares leave out."""
+
+from typing import Any
+
+from retinue.pipeline.artifacts import SEEN_SHEET, Dataset, Seen
+from retinue.pipeline.numbers import MISSING, figure, percent
+from retinue.reports.embedding import picture
+from retinue.reports.inputs import ReportInputs
+from retinue.reports.tables import Column, Table, flattened
+
+
+def seen_section(inputs: ReportInputs) -> dict[str, Any]:
+    """The part of the page that shows images on their way, operation by operation."""
+    steps = inputs.dataset.steps
+    rows = []
+    for step in steps:
+        arguments = {key: value for key, value in step.items() if key != "name"}
+        told = ", ".join(f"{key} = {value}" for key, value in flattened(arguments)) if arguments else MISSING
+        rows.append([step["name"], told])
+    table = Table("Operations, in their order", [Column("operation"), Column("arguments")], rows) if steps else None
+    return {"steps": table, "sheet": picture(SEEN_SHEET)}
+
+
+def stored_as(dataset: Dataset) -> str:
+    """Size and channels of the stored images, and how they became squares."""
+    side = dataset.image_size
+    by_fit = {
+        "crop": f"the centre of a shorter side of {dataset.resize} px",
+        "pad": f"the whole image, padded ({dataset.fill})",
+        "stretch": "the whole image, stretched",
+    }
+    return f"{side} × {side} px, {'gray' if dataset.channels == 1 else 'RGB'}, {by_fit[dataset.fit]}"
+
+
+def cropped_away(seen: Seen) -> str:
+    """The share of an image that is cut off, on the average and at most."""
+    if not seen.cropped_largest:
+        return "nothing"
+    return f"{percent(seen.cropped_mean)} of an image on the average, at most {percent(seen.cropped_largest)}"
+
+
+def lost_objects(seen: Seen) -> str:
+    """The point of the verdict where the crop cuts off what the source marks; empty where it does not."""
+    if not seen.lost and not seen.mostly_lost:
+        return ""
+    return (
+        f"The crop leaves nothing of what the source marks in {figure(seen.lost)} of {figure(seen.marked)} images, and "
+        f"less than half of it in {figure(seen.mostly_lost)} more; such images teach and test the wrong thing. "
+        "preprocess.fit=pad keeps all."
+    )
