@@ -29,6 +29,7 @@ from retinue.pipeline.artifacts import (
     LedgerEpoch,
     Quarantined,
     RawImage,
+    RawLevels,
     Sample,
     Seen,
 )
@@ -189,6 +190,7 @@ def _raw(scene: Scene, dataset: Dataset) -> None:
         "duplicates": scene.duplicates,
     }
     write_json(artifacts.RAW / "card.json", card)
+    write_json(artifacts.RAW / "levels.json", asdict(RawLevels(0, None, None, None, is_from_data=False)))
 
 
 def _augmented(rng: np.random.Generator, scene: Scene) -> None:

@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from retinue.images.foreign import what_it_is
 from retinue.images.jpeg_markers import has_zeroed_block
-from retinue.images.levels import Levels, check_declared_depth, levels_of, to_gray_levels
+from retinue.images.levels import Levels, check_declared_depth, largest_value, levels_of, to_gray_levels
 from retinue.images.limits import USUAL_LIMITS, Limits
 from retinue.images.native_messages import native_messages
 from retinue.images.strips import check_strips, largest_strip_bytes
@@ -60,12 +60,21 @@ _STORED_BYTES_PER_PX = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 
 
 
 class Examined(NamedTuple):
-    """What a complete decoding found: px after EXIF orientation, Pillow's pixel mode and format as stored."""
+    """What a complete decoding found.
+
+    Attributes:
+        width, height: px after EXIF orientation.
+        mode, format: Pillow's names of the pixel mode and the file format, as stored.
+        largest: of pixels of more than 8 bits a sample, the largest number; None for others.
+        white: of the same, the value that is white; None for others, and where it is to be told from the data.
+    """
 
     width: int
     height: int
     mode: str
     format: str
+    largest: float | None = None
+    white: float | None = None
 
 
 def examine(
@@ -73,6 +82,7 @@ def examine(
     formats: Sequence[str] = FORMATS,
     *,
     white: float | None = None,
+    is_white_known: bool = True,
     limits: Limits = USUAL_LIMITS,
 ) -> Examined:
     """Decodes every pixel of a file, strictly.
@@ -81,6 +91,7 @@ def examine(
         data: the encoded file.
         formats: Pillow's names of the accepted formats. JPEG includes MPO, a JPEG with further views appended.
         white: of images with more than 8 bits a sample, the value that is white; None: what the file declares.
+        is_white_known: False takes pixels that declare no white, too; it will be told from the largest of all images.
         limits: what the file may cost.
 
     Raises:
@@ -95,8 +106,13 @@ def examine(
     if name in _JPEGS and _jpeg_pixels(data, image, 1, 8) is not None:
         width, height = image.size
         return Examined(*((height, width) if _orientation(image) >= 5 else (width, height)), mode, name)
+    if not is_white_known:
+        white = 1.0  # any: what is made of the numbers is not looked at
     height, width = _decode_with_pillow(data, image, 3, white, limits).shape[:2]
-    return Examined(width, height, mode, name)
+    if image.mode[0] not in "IF":
+        return Examined(width, height, mode, name)
+    taken = float(levels_of(image, white).white) if is_white_known else None
+    return Examined(width, height, mode, name, largest_value(image), taken)
 
 
 def decode(

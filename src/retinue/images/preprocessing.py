@@ -29,6 +29,7 @@ class Preprocessing:
         mean, std: per channel, of pixel values scaled to [0, 1].
         fit, fill: how an image becomes a square, as in `Fitting`.
         steps: operations on the square, in their order: mappings of `name` and arguments, as in `Chain`.
+        white: of files with more than 8 bits a sample, the value that is white; None: what each file declares.
     """
 
     image_size: int
@@ -40,6 +41,7 @@ class Preprocessing:
     fit: str = "crop"
     fill: str = "0"
     steps: tuple[Mapping[str, Any], ...] = ()
+    white: float | None = None
 
     def __post_init__(self) -> None:
         Fitting(self.image_size, self.resize, self.fit, self.fill)  # which refuses what cannot be
@@ -67,6 +69,7 @@ class Preprocessing:
             dataset.fit,
             dataset.fill,
             dataset.steps,
+            dataset.white,
         )
 
     @cached_property
@@ -79,15 +82,12 @@ class Preprocessing:
         """What is done to the square."""
         return Chain(self.steps, self.channels)
 
-    def load(
-        self, source: bytes | Path | np.ndarray, *, white: float | None = None, limits: Limits = USUAL_LIMITS
-    ) -> np.ndarray:
+    def load(self, source: bytes | Path | np.ndarray, *, limits: Limits = USUAL_LIMITS) -> np.ndarray:
         """One image as the network's images are stored.
 
         Args:
             source: an encoded file, the path of one, or pixels: uint8 (H, W) gray, (H, W, 1) gray, (H, W, 3) RGB or
                 (H, W, 4) RGBA.
-            white: of a file with more than 8 bits a sample, the value that is white; None: what the file declares.
             limits: what a file may cost.
 
         Returns:
@@ -96,24 +96,27 @@ class Preprocessing:
         Raises:
             DataError: the file is missing or cannot be decoded, or the array is none of the above.
         """
-        return self.chain(self.squared(source, white=white, limits=limits))
+        return self.chain(self.squared(source, limits=limits))
 
-    def squared(
-        self, source: bytes | Path | np.ndarray, *, white: float | None = None, limits: Limits = USUAL_LIMITS
-    ) -> np.ndarray:
+    def squared(self, source: bytes | Path | np.ndarray, *, limits: Limits = USUAL_LIMITS) -> np.ndarray:
         """What `load` gives without the operations: uint8 (image_size, image_size, channels)."""
         if isinstance(source, np.ndarray):
             return self.fitting.apply(to_channels(_checked(source), self.channels))
         if isinstance(source, bytes):
             shorter, longer = self.fitting.needed
             decoded = decode(
-                source, channels=self.channels, shorter_side=shorter, longer_side=longer, white=white, limits=limits
+                source,
+                channels=self.channels,
+                shorter_side=shorter,
+                longer_side=longer,
+                white=self.white,
+                limits=limits,
             )
             return self.fitting.apply(decoded)
         path = Path(source)
         try:
             limits.check_file(path.stat().st_size)
-            return self.squared(path.read_bytes(), white=white, limits=limits)
+            return self.squared(path.read_bytes(), limits=limits)
         except (OSError, ValueError) as error:  # ValueError: NUL in the path
             reason = getattr(error, "strerror", error)
             raise DataError(f"{path}: cannot be read ({reason}). Expected an image file.") from error

@@ -19,14 +19,11 @@ _SIDE, _SPACE, _HEAD, _NAMES, _LETTERS = 128, 6, 24, 104, 13  # px
 _WHOLE = Fitting(_SIDE, _SIDE, "pad", "255")
 
 
-def way_of(
-    preprocessing: Preprocessing, encoded: bytes, *, white: float | None, limits: Limits
-) -> list[tuple[str, np.ndarray]]:
+def way_of(preprocessing: Preprocessing, encoded: bytes, limits: Limits) -> list[tuple[str, np.ndarray]]:
     """What an encoded image is on its way: titles and uint8 (H, W, 1 or 3), the original at the size of a sheet."""
-    original = decode(
-        encoded, channels=preprocessing.channels, shorter_side=1, longer_side=_SIDE, white=white, limits=limits
-    )
-    square = preprocessing.squared(encoded, white=white, limits=limits)
+    channels, white = preprocessing.channels, preprocessing.white
+    original = decode(encoded, channels=channels, shorter_side=1, longer_side=_SIDE, white=white, limits=limits)
+    square = preprocessing.squared(encoded, limits=limits)
     names = [step.operation.name for step in preprocessing.chain.steps]
     return [
         ("original", _WHOLE.apply(original)),

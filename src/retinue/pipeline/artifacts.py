@@ -19,6 +19,7 @@ RAW = Path("data/raw")
 RAW_MANIFEST = RAW / "manifest.csv"
 QUARANTINE = RAW / "quarantine.json"
 CARD = RAW / "card.json"
+LEVELS = RAW / "levels.json"
 
 PROCESSED = Path("data/processed")
 DATASET = PROCESSED / "dataset.json"
@@ -113,6 +114,31 @@ class RawImage:
 
 
 @dataclass(frozen=True)
+class RawLevels:
+    """data/raw/levels.json: what the numbers of the images with more than 8 bits a sample mean.
+
+    Attributes:
+        images: number of them.
+        largest: of all their pixels; None without such images.
+        white: the value that is white in all of them; None: in each what its file declares.
+        gray_levels: of 256, those that the largest value reaches, in the image that uses most of them; None without
+            such images.
+        is_from_data: whether `white` was told from `largest`.
+    """
+
+    images: int = field(metadata=allowed(ge=0))
+    largest: float | None
+    white: float | None = field(metadata=allowed(gt=0))
+    gray_levels: int | None = field(metadata=allowed(ge=1, le=256))
+    is_from_data: bool
+
+    @property
+    def is_mostly_unused(self) -> bool:
+        """Whether more than half of the gray levels are used by no image."""
+        return self.gray_levels is not None and self.gray_levels <= 128
+
+
+@dataclass(frozen=True)
 class Quarantined:
     """An entry of data/raw/quarantine.json: a file that cannot be used, and why."""
 
@@ -176,6 +202,7 @@ class Dataset:
         fit: how an image of any shape became a square: "crop", "pad" or "stretch".
         fill: of "pad", what stands beside the image: "edge", "mean" or a value from 0 to 255.
         steps: operations on the squares, in their order, by name and arguments.
+        white: of files with more than 8 bits a sample, the value that is white; None: what each declares.
 
     Documents of versions that only cropped lack the fields with defaults, which say what those versions did.
     """
@@ -194,6 +221,7 @@ class Dataset:
     fit: str = field(default="crop", metadata=allowed(choices=FITS))
     fill: str = field(default="0", metadata=allowed(pattern=FILL, expected="edge, mean or a value from 0 to 255"))
     steps: tuple[dict[str, Any], ...] = ()
+    white: float | None = field(default=None, metadata=allowed(gt=0))
 
     @classmethod
     def from_document(cls, document: Any, where: str) -> "Dataset":
@@ -487,6 +515,11 @@ def read_dataset(path: Path = DATASET) -> Dataset:
 def read_seen(path: Path = SEEN_SHARES) -> Seen:
     """Reads data/processed/seen/shares.json."""
     return typed(Seen, read_json(path), str(path))
+
+
+def read_levels(path: Path = LEVELS) -> RawLevels:
+    """Reads data/raw/levels.json."""
+    return typed(RawLevels, read_json(path), str(path))
 
 
 def explanations_in(gallery: Any, *, classes: int, where: str) -> list[Explanation]:

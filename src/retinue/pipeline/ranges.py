@@ -32,6 +32,7 @@ class Range:
         pattern: regular expression that a text matches as a whole; empty: any.
         least: number of items of a list at least.
         odd: an integer has to be odd.
+        texts: of a number, the words that may stand for one.
         unit: of a number, such as px.
         expected: says what is expected where bounds and choices do not, as for a pattern.
         hint: what to do about another value, as a sentence.
@@ -47,6 +48,7 @@ class Range:
     pattern: str = ""
     least: int = 0
     odd: bool = False
+    texts: tuple[str, ...] = ()
     unit: str = ""
     expected: str = ""
     hint: str = ""
@@ -56,6 +58,8 @@ class Range:
         """Whether `value`, of the right type, is one of those allowed; null always is."""
         if value is None:
             return True
+        if self.texts and isinstance(value, str):
+            return value in self.texts
         if isinstance(value, (list, tuple)):
             return len(value) >= self.least and all(self.holds(item) for item in value)
         return (
@@ -97,7 +101,8 @@ class Range:
             return self.expected
         if self.choices:
             return f"one of {', '.join(map(str, self.choices))}"
-        return f"{'an odd integer' if self.odd else _WORDS.get(kind, 'a value')} {self.bounds()}".strip()
+        number = f"{'an odd integer' if self.odd else _WORDS.get(kind, 'a value')} {self.bounds()}".strip()
+        return " or ".join([number, *self.texts])
 
 
 def allowed(**constraints: Any) -> dict[str, Range]:
@@ -239,7 +244,7 @@ def _converted(value: Any, annotation: Any) -> Any:
     kinds = _alternatives(annotation)
     if value is None or isinstance(value, bool):
         return value
-    if float in kinds:
+    if float in kinds and not isinstance(value, str):
         return float(value)
     if str in kinds and isinstance(value, (int, float)):
         return str(value)

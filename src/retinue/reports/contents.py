@@ -78,7 +78,7 @@ def _training(inputs: ReportInputs) -> dict[str, Any]:
 def _data(inputs: ReportInputs) -> dict[str, Any]:
     return {
         "description": inputs.card["description"],
-        "facts": data_tables.data_card(inputs.card, inputs.dataset, inputs.seen),
+        "facts": data_tables.data_card(inputs.card, inputs.levels, inputs.dataset, inputs.seen),
         "counts": data_tables.class_counts(inputs.dataset),
         "duplicates": data_tables.duplicates(inputs.card["duplicates"]) if inputs.card["duplicates"] else None,
     }

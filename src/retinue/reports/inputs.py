@@ -14,6 +14,7 @@ from retinue.pipeline.artifacts import (
     Epoch,
     PrecisionRecallPoint,
     Quarantined,
+    RawLevels,
     RocPoint,
     Seen,
 )
@@ -37,6 +38,7 @@ class ReportInputs:
     Attributes:
         card: data/raw/card.json.
         quarantine: what could not be used.
+        levels: data/raw/levels.json.
         dataset: data/processed/dataset.json.
         seen: data/processed/seen/shares.json.
         policy: data/augmented/policy.json.
@@ -54,6 +56,7 @@ class ReportInputs:
 
     card: Mapping[str, Any]
     quarantine: Sequence[Quarantined]
+    levels: RawLevels
     dataset: Dataset
     seen: Seen
     policy: Mapping[str, Any]
@@ -84,6 +87,7 @@ class ReportInputs:
         return cls(
             card=read_json(artifacts.CARD),
             quarantine=quarantine,
+            levels=artifacts.read_levels(),
             dataset=dataset,
             seen=artifacts.read_seen(),
             policy=read_json(artifacts.POLICY),

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from retinue.pipeline.artifacts import SEEN_SHEET, Dataset, Seen
-from retinue.pipeline.numbers import MISSING, figure, percent
+from retinue.pipeline.artifacts import SEEN_SHEET, Dataset, RawLevels, Seen
+from retinue.pipeline.numbers import MISSING, figure, percent, significant
 from retinue.reports.embedding import picture
 from retinue.reports.inputs import ReportInputs
 from retinue.reports.tables import Column, Table, flattened
@@ -37,6 +37,29 @@ def cropped_away(seen: Seen) -> str:
     if not seen.cropped_largest:
         return "nothing"
     return f"{percent(seen.cropped_mean)} of an image on the average, at most {percent(seen.cropped_largest)}"
+
+
+def white_taken(levels: RawLevels) -> str:
+    """What is white in images of more than 8 bits a sample, and how much of that range they use."""
+    if levels.gray_levels is None:
+        return MISSING
+    white = "what each file declares" if levels.white is None else significant(levels.white)
+    told = ", told from the data" if levels.is_from_data else ""
+    return (
+        f"{white}{told}; the largest value of {figure(levels.images)} images is {significant(levels.largest)}, "
+        f"{figure(levels.gray_levels)} of 256 gray levels"
+    )
+
+
+def unused_range(levels: RawLevels) -> str:
+    """The point of the verdict where most gray levels are used by no image; empty where they are."""
+    if not levels.is_mostly_unused:
+        return ""
+    return (
+        f"Images of more than 8 bits a sample reach {figure(levels.gray_levels)} of 256 gray levels, the largest value "
+        f"being {significant(levels.largest)}: the network sees little of what they hold. source.white=auto takes the bit depth "
+        "that holds their range."
+    )
 
 
 def lost_objects(seen: Seen) -> str:

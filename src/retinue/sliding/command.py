@@ -103,10 +103,14 @@ class SlidingScorer:
     def _load(self, path: Path) -> np.ndarray:
         """The image, uint8 (H, W, C), with its shorter side resized as preprocessing resizes, after its operations."""
         preprocessing = self.bundle.preprocessing
-        channels = preprocessing.channels
         try:
             USUAL_LIMITS.check_file(path.stat().st_size)
-            image = decode(path.read_bytes(), channels=channels, shorter_side=self.shorter_side)
+            image = decode(
+                path.read_bytes(),
+                channels=preprocessing.channels,
+                shorter_side=self.shorter_side,
+                white=preprocessing.white,
+            )
         except OSError as error:
             raise DataError(f"cannot be read ({error.strerror}). Expected an image file.") from error
         except DataError as error:

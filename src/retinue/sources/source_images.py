@@ -80,8 +80,7 @@ class SourceImages(Dataset[dict[str, Any]]):
         if hashlib.sha256(encoded).hexdigest() != self._hashes[index]:
             raise DataError(f"{image_id}: its bytes are not those of {artifacts.RAW_MANIFEST}. {_CHANGED}")
         try:
-            source = self._source
-            return self._preprocessing.load(encoded, white=source.white_value(), limits=source.limits())
+            return self._preprocessing.load(encoded, limits=self._source.limits())
         except DataError as error:
             raise DataError(f"{image_id}: {error}.") from error
 

@@ -15,12 +15,13 @@ from retinue.engine.loading import Batches
 from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.engine.writing import JsonSink, take_documents, writing
 from retinue.images.decoding import examine
+from retinue.images.levels import white_of_range
 from retinue.pipeline import artifacts
-from retinue.pipeline.artifacts import Quarantined, RawImage
+from retinue.pipeline.artifacts import Quarantined, RawImage, RawLevels
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.files import replacing, write_json, write_table
 from retinue.pipeline.names import look_alikes, name_problem
-from retinue.pipeline.numbers import figure, percent
+from retinue.pipeline.numbers import figure, percent, significant
 from retinue.pipeline.plan import UNDECLARED, load_plan, sections_of
 from retinue.pipeline.ranges import shown
 from retinue.pipeline.settings import Settings
@@ -41,14 +42,15 @@ SECTIONS = sections_of(AcquirePlan)
 
 _BATCH_SIZE = 32  # files per message from a worker; no result depends on it
 _SHOWN = 5  # files named in an error message
+_LEVELS = "levels"  # of a finding: its largest and its white value
 _LONGEST_LABEL = 255  # characters: what a folder's name may have
 
 
 class RawFiles(Dataset[dict[str, Any]]):
     """Reads and strictly decodes the files of a source.
 
-    A batch is a dict of `index` (N,) and `findings`, for each file the fields of its `RawImage`, or the reason why it
-    cannot be used.
+    A batch is a dict of `index` (N,) and `findings`, for each file the fields of its `RawImage` and its `levels`, or
+    the reason why it cannot be used.
     """
 
     def __init__(self, source: Source, records: Sequence[SourceRecord]):
@@ -63,11 +65,13 @@ class RawFiles(Dataset[dict[str, Any]]):
 
     def _finding(self, record: SourceRecord) -> dict[str, Any] | str:
         try:
-            return asdict(self._examine(record))
+            image, levels = self._examine(record)
+            return {**asdict(image), _LEVELS: levels}
         except DataError as error:
             return str(error)
 
-    def _examine(self, record: SourceRecord) -> RawImage:
+    def _examine(self, record: SourceRecord) -> tuple[RawImage, tuple[float | None, float | None]]:
+        """The row of the manifest, and the largest and the white value, as `Examined` has them."""
         if record.problem:
             raise DataError(record.problem)
         try:
@@ -77,8 +81,14 @@ class RawFiles(Dataset[dict[str, Any]]):
         except MemoryError as error:
             raise DataError("cannot be read: it takes more memory than there is") from error
         source = self._source
-        found = examine(data, source.formats, white=source.white_value(), limits=source.limits())
-        return RawImage(
+        found = examine(
+            data,
+            source.formats,
+            white=source.white_value(),
+            is_white_known=source.is_white_known(),
+            limits=source.limits(),
+        )
+        image = RawImage(
             image_id=record.image_id,
             label=record.label,
             group=record.group,
@@ -90,6 +100,7 @@ class RawFiles(Dataset[dict[str, Any]]):
             mode=found.mode,
             format=found.format,
         )
+        return image, (found.largest, found.white)
 
 
 class Acquire(L.LightningModule):
@@ -100,7 +111,7 @@ class Acquire(L.LightningModule):
 
 
 def run(settings: Settings, tracker: Tracker) -> None:
-    """Writes data/raw/: manifest.csv (`RawImage`), quarantine.json (`Quarantined`) and card.json."""
+    """Writes data/raw/: manifest.csv (`RawImage`), quarantine.json (`Quarantined`), levels.json and card.json."""
     plan = load_plan(AcquirePlan, settings)
     source = plan.source
     records = source.records()
@@ -116,11 +127,15 @@ def run(settings: Settings, tracker: Tracker) -> None:
             trainer.predict(Acquire(), batches, return_predictions=False)
         if not trainer.is_global_zero:
             return
-        images, quarantine = _sort_out(take_documents(folder), records)
+        findings = take_documents(folder)
+        levels = raw_levels(source, [found.pop(_LEVELS) for found in findings if isinstance(found, dict)])
+        images, quarantine = _sort_out(findings, records)
         _check_usable(source, images, quarantine, labels={record.label for record in records if record.label})
         write_table(folder / artifacts.RAW_MANIFEST.name, RawImage, images)
         write_json(folder / artifacts.QUARANTINE.name, [asdict(entry) for entry in quarantine])
         write_json(folder / artifacts.CARD.name, card(source, images, quarantine))
+        write_json(folder / artifacts.LEVELS.name, asdict(levels))
+    _warn_of_unused_range(source.name, levels)
     classes = len({image.label for image in images})
     tracker.summary({"images": len(images), "classes": classes, "quarantined": len(quarantine)})
     tracker.table("quarantine", ["image_id", "label", "reason"], [list(asdict(entry).values()) for entry in quarantine])
@@ -170,6 +185,35 @@ def _warn_of_look_alikes(source: str, labels: Iterable[str]) -> None:
             file=sys.stderr,
             flush=True,
         )
+
+
+def raw_levels(source: Source, found: Sequence[Sequence[float | None]]) -> RawLevels:
+    """What the numbers of all images with more than 8 bits a sample mean.
+
+    Args:
+        source: says what is white, or leaves it to the files or the data.
+        found: of each image the largest and the white value, as `Examined` has them.
+    """
+    numbers = [(largest, white) for largest, white in found if largest is not None]
+    largest = max((value for value, _ in numbers), default=None)
+    if largest is None:
+        return RawLevels(0, None, source.white_value(), None, is_from_data=False)
+    from_data = None if source.is_white_known() else white_of_range(largest)
+    used = max(value / (white or from_data or 1.0) for value, white in numbers)
+    levels = 1 + round(255 * min(used, 1.0))
+    return RawLevels(len(numbers), largest, from_data or source.white_value(), levels, from_data is not None)
+
+
+def _warn_of_unused_range(source: str, levels: RawLevels) -> None:
+    if not levels.is_mostly_unused:
+        return
+    print(
+        f"warning: source {source}: {figure(levels.images)} images of more than 8 bits a sample have no value above "
+        f"{significant(levels.largest)}, which leaves {figure(levels.gray_levels)} of 256 gray levels. Where that is "
+        "their range, source.white=auto takes the bit depth that holds it.",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _sort_out(

@@ -99,10 +99,15 @@ class PreprocessSettings(Checked, section="preprocess"):
     fill: str = field(metadata=allowed(pattern=FILL, expected="edge, mean or a value from 0 to 255"))
     steps: list[Any]
 
-    def preprocessing(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Preprocessing:
-        """What these settings make of an image; `mean` and `std` of each channel are measured afterwards."""
-        steps = Chain(self.steps, self.channels).entries()
-        return Preprocessing(self.image_size, self.resize, self.channels, mean, std, self.fit, self.fill, steps)
+    def preprocessing(self, white: float | None) -> Preprocessing:
+        """What these settings make of an image, before mean and standard deviation are measured.
+
+        Args:
+            white: of images with more than 8 bits a sample; None: what each file declares.
+        """
+        zeros, ones = (0.0,) * self.channels, (1.0,) * self.channels
+        how = self.fit, self.fill, Chain(self.steps, self.channels).entries(), white
+        return Preprocessing(self.image_size, self.resize, self.channels, zeros, ones, *how)
 
 
 class SplitPlan:
@@ -168,7 +173,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     splits = SplitPlan(images, preprocess, plan.seed)
     trainer = make_trainer(plan.trainer, seed=plan.seed, logger=tracker.lightning_logger())
     side, channels = preprocess.image_size, preprocess.channels
-    unscaled = preprocess.preprocessing((0.0,) * channels, (1.0,) * channels)
+    unscaled = preprocess.preprocessing(artifacts.read_levels().white)
     cropped = cropped_shares(unscaled.fitting, images)
     is_train, is_test = (splits.split_of == SPLITS.index(name) for name in ("train", "test"))
     has_masks = from_source(source.mask, splits.samples["test"][0].image_id) is not None
@@ -192,7 +197,8 @@ def run(settings: Settings, tracker: Tracker) -> None:
             return
         for name, samples in splits.samples.items():
             write_table(folder / name / artifacts.MANIFEST, Sample, samples)
-        dataset = _describe(source.name, preprocess, splits, _summed_histograms(folder / _HISTOGRAMS))
+        histograms = _summed_histograms(folder / _HISTOGRAMS)
+        dataset = _describe(source.name, preprocess, splits, histograms, unscaled)
         artifacts.write_dataset(folder / artifacts.DATASET.name, dataset)
         seen = _told_of_squares(folder, images, cropped)
         _show_way(folder, source, splits, unscaled)
@@ -257,8 +263,7 @@ def _show_way(folder: Path, source: Source, splits: SplitPlan, preprocessing: Pr
     rows = []
     for label, image_id in sorted(firsts.items())[:MOST_SHOWN]:
         encoded = from_source(source.read, image_id)
-        way = way_of(preprocessing, encoded, white=source.white_value(), limits=source.limits())
-        rows.append((splits.classes[label], way))
+        rows.append((splits.classes[label], way_of(preprocessing, encoded, source.limits())))
     seen_sheet(rows).save(folder / artifacts.SEEN.name / artifacts.SEEN_SHEET.name)
 
 
@@ -276,7 +281,13 @@ def _drawn_together(image: RawImage) -> str:
     return image.group or (image.sha256 if drawn else "")
 
 
-def _describe(name: str, preprocess: PreprocessSettings, splits: SplitPlan, histograms: list[list[int]]) -> Dataset:
+def _describe(
+    name: str,
+    preprocess: PreprocessSettings,
+    splits: SplitPlan,
+    histograms: list[list[int]],
+    preprocessing: Preprocessing,
+) -> Dataset:
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if preprocess.statistics == "imagenet" else mean_and_std(histograms)
     return Dataset(
         name=name,
@@ -292,7 +303,8 @@ def _describe(name: str, preprocess: PreprocessSettings, splits: SplitPlan, hist
         std=std,
         fit=preprocess.fit,
         fill=preprocess.fill,
-        steps=Chain(preprocess.steps, preprocess.channels).entries(),
+        steps=tuple(map(dict, preprocessing.steps)),
+        white=preprocessing.white,
     )
 
 
