@@ -57,8 +57,8 @@ def unused_range(levels: RawLevels) -> str:
         return ""
     return (
         f"Images of more than 8 bits a sample reach {figure(levels.gray_levels)} of 256 gray levels, the largest value "
-        f"being {significant(levels.largest)}: the network sees little of what they hold. source.white=auto takes the bit depth "
-        "that holds their range."
+        f"being {significant(levels.largest)}: the network sees little of what they hold. source.white=auto takes the "
+        "bit depth that holds their range."
     )
 
 
