@@ -171,6 +171,7 @@ def test_the_page_has_no_other_operation() -> None:
         ([{"name": "os.system", "command": "true"}], "steps[0].name: got 'os.system'"),
         ([{"name": "blur", "kernel_size": 10**6}], "steps[0].kernel_size: got 1000000, expected an odd integer"),
         ([{"name": "otsu"}], "an operation of rgb images"),
+        ([{"name": "negative"}] * 65, "steps: got 65 operations, expected at most 64"),
         (["blur"], "bundle.dataset.steps[0]: got 'blur', expected a mapping"),
         ({"name": "blur"}, "bundle.dataset.steps: got {'name': 'blur'}, expected a list"),
     ],

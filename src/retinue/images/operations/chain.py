@@ -14,6 +14,9 @@ from retinue.pipeline.ranges import shown
 FILES = (bitwise, colour, edges, kernels, morphology, pages, pixels, smoothing, thresholds)
 """The modules of the operations, in the order of the alphabet."""
 
+MOST_STEPS = 64
+"""Operations of a chain, which may be in a bundle of anybody's making."""
+
 _HINTS = {
     (RGB, GRAY): "Put {name: gray} before it.",
     (GRAY, RGB): "Set preprocess.channels=3, and leave out what makes the image gray before it.",
@@ -86,6 +89,8 @@ def chain_faults(entries: Sequence[Any], channels: int) -> list[Fault]:
 
 
 def _steps_of(entries: Sequence[Any], channels: int) -> tuple[tuple[ChainStep, ...], list[Fault]]:
+    if len(entries) > MOST_STEPS:
+        return (), [Fault("steps", f"{len(entries)} operations", f"at most {MOST_STEPS}")]
     steps, faults = list[ChainStep](), list[Fault]()
     space = GRAY if channels == 1 else RGB
     for index, entry in enumerate(entries):
