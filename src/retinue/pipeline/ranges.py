@@ -193,7 +193,8 @@ def fault_of(key: str, value: Any, annotation: Any, limits: Range) -> Fault | No
 
 def fits(value: Any, annotation: Any) -> bool:
     """Whether `value`, as YAML gives it, is of the type `annotation`."""
-    for kind in _alternatives(annotation):
+    kinds = _alternatives(annotation)
+    for kind in kinds:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if kind is Any or (kind is NoneType and value is None) or (kind is bool and isinstance(value, bool)):
             return True
@@ -201,7 +202,7 @@ def fits(value: Any, annotation: Any) -> bool:
             return True
         if kind is float and number and abs(value) <= sys.float_info.max:  # false for NaN
             return True
-        if kind is str and (isinstance(value, str) or number):
+        if kind is str and (isinstance(value, str) or (number and not {int, float} & {*kinds})):
             return True
         if get_origin(kind) is dict and isinstance(value, Mapping):
             return True
