@@ -292,7 +292,7 @@ def test_workers_change_no_byte(checkout: Path) -> None:
     alone = digests()
     copies = {name for name in alone if name.startswith("raw/originals/")}
     assert {"raw/measures.csv", "raw/outliers.json", "raw/shortcuts.json"} <= {*alone}
-    assert (len(copies), len(alone) - len(copies)) == (2 * 8, 17)
+    assert (len(copies), len(alone) - len(copies)) == (2 * 8, 20)
     run(*STAGES, **changes, trainer={"num_workers": 2})
     assert digests() == alone
 

@@ -151,7 +151,7 @@ def loaded(source: Painted, shapes: dict[str, tuple[int, int]], image_size: int,
         images.append(RawImage(name, "a", "", "", digest, len(data), width, height, "RGB", "PNG"))
     everything, nothing = np.ones(len(images), bool), np.zeros(len(images), bool)
     preprocessing = Preprocessing(image_size, resize, 3, (0.5,) * 3, (0.5,) * 3)
-    dataset = preprocess.SourceImages(source, images, nothing, everything, preprocessing)
+    dataset = preprocess.SourceImages(source, images, nothing, everything, nothing, preprocessing)
     return dataset.__getitems__([(0, i) for i in range(len(images))])
 
 

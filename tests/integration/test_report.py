@@ -162,9 +162,10 @@ def test_every_section_and_every_image_is_there(tmp_path, monkeypatch):
     assert _rows(page, "1 quarantined file") == [["a/b.gif", "3", "not an image"]]
     gallery = read_json(artifacts.EXPLANATIONS / "gallery.json")["images"]
     alts = [values["alt"] for values, _ in page.all("img")]
-    # and the augmentation sheet; of the data, an outlier in both forms, and 3 training images of each of 10 classes, of
+    # and the sheets of preprocessing and augmentation; of the data, an outlier in both forms, and 3 training images of
+    # each of 10 classes, of
     # which one has a copy of the original
-    assert len(alts) == 2 * len(gallery) + 1 + 2 + (3 * 10 + 1)
+    assert len(alts) == 2 * len(gallery) + 2 + 2 + (3 * 10 + 1)
     assert {entry["outcome"] for entry in gallery} == {"right", "wrong", "confident_error"}
     for entry in gallery:
         assert any(entry["image_id"] in alt for alt in alts)
@@ -186,7 +187,8 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch):
     assert "No augmentation" in page.text()
     assert "gradcam does not apply here: the network has no convolution" in page.text()
     assert "No image of the test split is misclassified." in page.text()
-    assert all(values["alt"].endswith(("as it is", "as the network sees it")) for values, _ in page.all("img"))
+    ends = ("as it is", "as the network sees it", "after each operation")
+    assert all(values["alt"].endswith(ends) for values, _ in page.all("img"))
 
 
 def test_hostile_names_stay_text(tmp_path, monkeypatch):
@@ -324,7 +326,7 @@ def test_many_classes_and_files_do_not_make_a_large_page(tmp_path, monkeypatch):
     assert max(metrics[c]["f1_score"] for c in shown) <= min(metrics[c]["f1_score"] for c in hidden)
     gallery = read_json(artifacts.EXPLANATIONS / "gallery.json")["images"]
     assert sum(entry["outcome"] == "right" for entry in gallery) > 40
-    assert len([values for values, _ in page.all("img")]) <= 2 * (40 + 40 + 8) + 1 + 2 * (32 + 1)
+    assert len([values for values, _ in page.all("img")]) <= 2 * (40 + 40 + 8) + 2 + 2 * (32 + 1)
 
 
 def test_a_crowded_gallery_keeps_every_class():

@@ -33,7 +33,9 @@ from retinue.pipeline.artifacts import (
     Outliers,
     Quarantined,
     RawImage,
+    RawLevels,
     Sample,
+    Seen,
     ShortcutCheck,
     ShortcutGroup,
 )
@@ -60,6 +62,7 @@ class Scene:
         epochs: of the training.
         quarantine, duplicates, near_copies: what acquire found.
         leaks: what preprocess found.
+        seen: what preprocess left out; None: nothing.
         applicable: whether the explainer has something to show.
         frozen_blocks: of the network, from the first one on; 0 is transfer=scratch.
         reasons: for the scenario, as transfer=auto gives them.
@@ -80,6 +83,7 @@ class Scene:
     duplicates: Sequence[Sequence[Mapping[str, str]]] = ()
     leaks: Leaks = field(default_factory=lambda: Leaks((), (), ()))
     near_copies: Sequence[NearCopy] = ()
+    seen: Seen | None = None
     applicable: bool = True
     frozen_blocks: int = 0
     reasons: Sequence[str] = ()
@@ -123,6 +127,9 @@ def write_artifacts(scene: Scene) -> None:
     dataset = _dataset(scene)
     artifacts.write_dataset(artifacts.PROCESSED / "dataset.json", dataset)
     artifacts.write_leaks(artifacts.LEAKS, scene.leaks)
+    seen = scene.seen or Seen(sum(map(len, dataset.counts.values())), 0.0, 0.0, 0, 0, 0, ())
+    write_json(artifacts.PROCESSED / "seen/shares.json", asdict(seen))
+    _write_png(artifacts.PROCESSED / "seen/sheet.png", np.full((158, 372, 3), 200, np.uint8))
     for split in artifacts.SPLITS:
         count = len(labels) if split == "test" else sum(dataset.counts[split].values())
         held = labels if split == "test" else np.arange(count) % len(scene.classes)
@@ -233,6 +240,7 @@ def _raw(scene: Scene, dataset: Dataset) -> None:
         "duplicates": scene.duplicates,
     }
     write_json(artifacts.RAW / "card.json", card)
+    write_json(artifacts.RAW / "levels.json", asdict(RawLevels(0, None, None, None, is_from_data=False)))
 
 
 def _augmented(rng: np.random.Generator, scene: Scene) -> None:

@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from retinue.images.foreign import what_it_is
 from retinue.images.jpeg_markers import has_zeroed_block
-from retinue.images.levels import Levels, check_declared_depth, levels_of, to_gray_levels
+from retinue.images.levels import Levels, check_declared_depth, largest_value, levels_of, to_gray_levels, white_of_range
 from retinue.images.limits import USUAL_LIMITS, Limits
 from retinue.images.native_messages import native_messages
 from retinue.images.strips import check_strips, largest_strip_bytes
@@ -61,12 +61,21 @@ _STORED_BYTES_PER_PX = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 
 
 
 class Examined(NamedTuple):
-    """What a complete decoding found: px after EXIF orientation, Pillow's pixel mode and format as stored."""
+    """What a complete decoding found.
+
+    Attributes:
+        width, height: px after EXIF orientation.
+        mode, format: Pillow's names of the pixel mode and the file format, as stored.
+        largest: of pixels of more than 8 bits a sample, the largest number; None for others.
+        white: of the same, the value that is white; None for others, and where it is to be told from the data.
+    """
 
     width: int
     height: int
     mode: str
     format: str
+    largest: float | None = None
+    white: float | None = None
 
 
 class ExifTags(NamedTuple):
@@ -90,10 +99,12 @@ def examine(
     formats: Sequence[str] = FORMATS,
     *,
     white: float | None = None,
+    is_white_known: bool = True,
     limits: Limits = USUAL_LIMITS,
 ) -> Examined:
     """Decodes every pixel of a file, strictly; arguments and errors are those of `inspect_image`."""
-    return inspect_image(data, formats, longer_side=1, white=white, limits=limits).found
+    known = is_white_known
+    return inspect_image(data, formats, longer_side=1, white=white, is_white_known=known, limits=limits).found
 
 
 def inspect_image(
@@ -102,6 +113,7 @@ def inspect_image(
     *,
     longer_side: int,
     white: float | None = None,
+    is_white_known: bool = True,
     limits: Limits = USUAL_LIMITS,
 ) -> Inspected:
     """Decodes every pixel of a file once, strictly, and gives what was decoded.
@@ -114,6 +126,7 @@ def inspect_image(
         longer_side: px the caller needs at least; the pixels of a JPEG are reduced by 2, 4 or 8 as long as their longer
             side is not below.
         white: of images with more than 8 bits a sample, the value that is white; None: what the file declares.
+        is_white_known: False takes pixels that declare no white, too; it will be told from the largest of all images.
         limits: what the file may cost.
 
     Raises:
@@ -134,8 +147,15 @@ def inspect_image(
             return Inspected(Examined(width, height, mode, name), _upright(pixels, exif.orientation), exif)
     # A PNG may have its tags behind its pixels; a TIFF's are not all left when it is loaded.
     early = _exif(image) if name != "PNG" else None
-    pixels = _decode_with_pillow(data, image, 3, white, limits)
-    return Inspected(Examined(pixels.shape[1], pixels.shape[0], mode, name), pixels, early or _exif(image))
+    pixels = _decode_with_pillow(data, image, 3, white if is_white_known else 1.0, limits)
+    largest, taken = None, None
+    if image.mode[0] in "IF":
+        largest = largest_value(image)
+        taken = float(levels_of(image, white).white) if is_white_known else None
+        if not is_white_known:
+            pixels = _upright(_displayed(image, 3, white_of_range(largest)), _orientation(image))
+    found = Examined(pixels.shape[1], pixels.shape[0], mode, name, largest, taken)
+    return Inspected(found, pixels, early or _exif(image))
 
 
 def decode(
@@ -143,6 +163,7 @@ def decode(
     *,
     channels: int,
     shorter_side: int | None = None,
+    longer_side: int = 1,
     white: float | None = None,
     limits: Limits = USUAL_LIMITS,
 ) -> np.ndarray:
@@ -154,8 +175,8 @@ def decode(
     Args:
         data: the encoded file.
         channels: 1 (gray) or 3 (RGB).
-        shorter_side: px the caller needs at least; a JPEG may come back reduced by 2, 4 or 8 as long as its shorter
-            side is not below. None: full size.
+        shorter_side, longer_side: px the caller needs at least; a JPEG may come back reduced by 2, 4 or 8 as long as
+            neither of its sides is below. None: full size.
         white: of images with more than 8 bits a sample, the value that is white; None: what the file declares.
         limits: what the file may cost.
 
@@ -168,7 +189,7 @@ def decode(
     image = _open(data, limits)
     if image.format in _JPEGS:
         is_checked_only = image.mode not in ("L", "RGB")  # libjpeg leaves CMYK as it is stored, often inverted
-        factor = 8 if is_checked_only else _jpeg_reduction(image.size, shorter_side)
+        factor = 8 if is_checked_only else _jpeg_reduction(image.size, shorter_side, longer_side)
         pixels = _jpeg_pixels(data, image, channels, factor)
         if pixels is not None and not is_checked_only:
             return _upright(pixels, _orientation(image))
@@ -247,10 +268,12 @@ def _jpeg_pixels(data: bytes, image: Image.Image, channels: int, factor: int) ->
         raise DataError("cannot be decoded: it takes more memory than there is") from error
 
 
-def _jpeg_reduction(size: tuple[int, int], shorter_side: int | None) -> int:
-    """The largest factor that leaves the shorter side of an image of `size` as long as it is needed."""
-    fitting = (factor for factor in _REDUCTIONS if shorter_side is not None and min(size) // factor >= shorter_side)
-    return next(fitting, 1)
+def _jpeg_reduction(size: tuple[int, int], shorter_side: int | None, longer_side: int) -> int:
+    """The largest factor that leaves the sides of an image of `size` as long as they are needed."""
+    if shorter_side is None:
+        return 1
+    needed = ((min(size), shorter_side), (max(size), longer_side))
+    return next((factor for factor in _REDUCTIONS if all(side // factor >= least for side, least in needed)), 1)
 
 
 def _decode_with_pillow(

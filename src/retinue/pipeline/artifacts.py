@@ -25,6 +25,7 @@ OUTLIERS = RAW / "outliers.json"
 SHORTCUTS = RAW / "shortcuts.json"
 ORIGINALS = RAW / "originals"
 """Small copies of some images as they were before preprocessing, named by `original_path`."""
+LEVELS = RAW / "levels.json"
 
 PROCESSED = Path("data/processed")
 DATASET = PROCESSED / "dataset.json"
@@ -33,6 +34,9 @@ HELD_OUT = PROCESSED / "held_out.npy"
 """Digests of the images of the test split (`images/image_digests.py`), which show nothing of them."""
 DIGESTS = Path("digests.npy")
 """Of the images of train and of val, in the folder of its store; as HELD_OUT."""
+SEEN = PROCESSED / "seen"
+SEEN_SHARES = SEEN / "shares.json"
+SEEN_SHEET = SEEN / "sheet.png"
 MANIFEST = Path("manifest.csv")
 """Of an image store, in its folder: those of the splits, and data/augmented where it holds extra images."""
 MASKS = Path("masks")
@@ -81,8 +85,14 @@ SPLITS = ("train", "val", "test")
 LARGEST_SIDE = 16_384
 """px of an image of a store at most; twice what networks take for whole slides and satellite tiles."""
 
+FITS = ("crop", "pad", "stretch")
+"""How an image of any shape becomes a square."""
+
+FILL = r"edge|mean|\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5]"
+"""Regular expression of what fills a padded square."""
+
 OUTS = (
-    *(RAW, DATASET, LEAKS, HELD_OUT, *(PROCESSED / split for split in SPLITS), AUGMENTED, MODEL),
+    *(RAW, DATASET, LEAKS, HELD_OUT, SEEN, *(PROCESSED / split for split in SPLITS), AUGMENTED, MODEL),
     *(PREDICTIONS, CURVES, METRICS, CLASS_METRICS, EXPLANATIONS, REPORT.parent),
 )
 """What the stages of dvc.yaml write."""
@@ -114,6 +124,31 @@ class RawImage:
     height: int
     mode: str
     format: str
+
+
+@dataclass(frozen=True)
+class RawLevels:
+    """data/raw/levels.json: what the numbers of the images with more than 8 bits a sample mean.
+
+    Attributes:
+        images: number of them.
+        largest: of all their pixels; None without such images.
+        white: the value that is white in all of them; None: in each what its file declares.
+        gray_levels: of 256, those that the largest value reaches, in the image that uses most of them; None without
+            such images.
+        is_from_data: whether `white` was told from `largest`.
+    """
+
+    images: int = field(metadata=allowed(ge=0))
+    largest: float | None
+    white: float | None = field(metadata=allowed(gt=0))
+    gray_levels: int | None = field(metadata=allowed(ge=1, le=256))
+    is_from_data: bool
+
+    @property
+    def is_mostly_unused(self) -> bool:
+        """Whether more than half of the gray levels are used by no image."""
+        return self.gray_levels is not None and self.gray_levels <= 128
 
 
 @dataclass(frozen=True)
@@ -357,8 +392,10 @@ def _one_each_channel(channels: int, mean: tuple[float, ...], std: tuple[float, 
     return None
 
 
-def _crop_fits(image_size: int, resize: int) -> Fault | None:
-    return None if image_size <= resize else Fault("resize", shown(resize), f"at least image_size, {image_size} px")
+def _crop_fits(image_size: int, resize: int, fit: str) -> Fault | None:
+    if image_size <= resize or fit != "crop":
+        return None
+    return Fault("resize", shown(resize), f"at least image_size, {image_size} px")
 
 
 @dataclass(frozen=True)
@@ -370,9 +407,15 @@ class Dataset:
         classes: class names; a label is an index into them.
         counts: split -> class name -> number of images.
         image_size: side of the stored square images, px.
-        resize: the shorter side before the centre crop, px.
+        resize: of fit "crop" the shorter side before the centre crop, px.
         channels: 1 (gray) or 3 (RGB).
         mean, std: per channel, of pixel values scaled to [0, 1]; from the training split unless configured otherwise.
+        fit: how an image of any shape became a square: "crop", "pad" or "stretch".
+        fill: of "pad", what stands beside the image: "edge", "mean" or a value from 0 to 255.
+        steps: operations on the squares, in their order, by name and arguments.
+        white: of files with more than 8 bits a sample, the value that is white; None: what each declares.
+
+    Documents of versions that only cropped lack the fields with defaults, which say what those versions did.
     """
 
     RELATIONS: ClassVar = (_classes_differ, _counts_are_of_the_classes, _one_each_channel, _crop_fits)
@@ -386,6 +429,11 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...] = field(metadata=allowed(gt=0))
 
+    fit: str = field(default="crop", metadata=allowed(choices=FITS))
+    fill: str = field(default="0", metadata=allowed(pattern=FILL, expected="edge, mean or a value from 0 to 255"))
+    steps: tuple[dict[str, Any], ...] = ()
+    white: float | None = field(default=None, metadata=allowed(gt=0))
+
     @classmethod
     def from_document(cls, document: Any, where: str) -> "Dataset":
         """What JSON made of a `Dataset`, checked; `where` it was found begins the error.
@@ -394,6 +442,28 @@ class Dataset:
             DataError: the document is something else.
         """
         return typed(cls, document, where)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """data/processed/seen/shares.json: which parts of the images are in the stored squares.
+
+    Attributes:
+        images: number of them, of all splits.
+        cropped_mean, cropped_largest: share of an image's px that is cut off, in [0, 1]: on the average, and the most.
+        marked: images that are cropped and of which the source marks at least one px, as a defect.
+        lost: of those, the ones whose square shows no marked px.
+        mostly_lost: of those, the ones whose square shows some, but less than half.
+        lost_images: image ids of the first of both, the lost ones before the others.
+    """
+
+    images: int = field(metadata=allowed(ge=0))
+    cropped_mean: float = field(metadata=allowed(ge=0, le=1))
+    cropped_largest: float = field(metadata=allowed(ge=0, le=1))
+    marked: int = field(metadata=allowed(ge=0))
+    lost: int = field(metadata=allowed(ge=0))
+    mostly_lost: int = field(metadata=allowed(ge=0))
+    lost_images: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -672,6 +742,16 @@ def read_leaks(path: Path = LEAKS) -> Leaks:
         DataError: it is missing, or something else.
     """
     return typed(Leaks, read_json(path), str(path))
+
+
+def read_seen(path: Path = SEEN_SHARES) -> Seen:
+    """Reads data/processed/seen/shares.json."""
+    return typed(Seen, read_json(path), str(path))
+
+
+def read_levels(path: Path = LEVELS) -> RawLevels:
+    """Reads data/raw/levels.json."""
+    return typed(RawLevels, read_json(path), str(path))
 
 
 def explanations_in(gallery: Any, *, classes: int, where: str) -> list[Explanation]:

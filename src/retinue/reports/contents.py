@@ -12,6 +12,7 @@ from retinue.reports.data_page import data_page
 from retinue.reports.embedding import picture
 from retinue.reports.gallery import explanations
 from retinue.reports.inputs import ReportInputs
+from retinue.reports.seen import seen_section
 from retinue.reports.transfer import transfer
 from retinue.reports.verdict import verdict
 
@@ -43,6 +44,7 @@ def content(sections: Mapping[str, Any], fingerprint: str, inputs: ReportInputs)
         "leaks": leaks.section(inputs),
         "near_copies": near_copies.section(inputs),
         "data_page": data_page(inputs),
+        "seen": seen_section(inputs),
         "quarantine": data_tables.quarantined(inputs.quarantine) if inputs.quarantine else None,
         "augmentation": _augmentation(sections["augment"], inputs.policy),
         "settings": _settings(sections, inputs),
@@ -80,7 +82,7 @@ def _training(inputs: ReportInputs) -> dict[str, Any]:
 def _data(inputs: ReportInputs) -> dict[str, Any]:
     return {
         "description": inputs.card["description"],
-        "facts": data_tables.data_card(inputs.card, inputs.dataset),
+        "facts": data_tables.data_card(inputs.card, inputs.levels, inputs.dataset, inputs.seen),
         "counts": data_tables.class_counts(inputs.dataset),
         "duplicates": data_tables.duplicates(inputs.card["duplicates"]) if inputs.card["duplicates"] else None,
     }

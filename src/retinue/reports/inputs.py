@@ -16,7 +16,9 @@ from retinue.pipeline.artifacts import (
     Outliers,
     PrecisionRecallPoint,
     Quarantined,
+    RawLevels,
     RocPoint,
+    Seen,
     ShortcutCheck,
 )
 from retinue.pipeline.documents import typed
@@ -43,6 +45,8 @@ class ReportInputs:
         shortcuts: data/raw/shortcuts.json.
         dataset: data/processed/dataset.json.
         leaks: data/processed/leaks.json.
+        levels: data/raw/levels.json.
+        seen: data/processed/seen/shares.json.
         policy: data/augmented/policy.json.
         bundle: models/bundle.json.
         architecture: models/architecture.json.
@@ -62,6 +66,8 @@ class ReportInputs:
     shortcuts: ShortcutCheck
     dataset: Dataset
     leaks: Leaks
+    levels: RawLevels
+    seen: Seen
     policy: Mapping[str, Any]
     bundle: Mapping[str, Any]
     architecture: Mapping[str, Any]
@@ -94,6 +100,8 @@ class ReportInputs:
             shortcuts=typed(ShortcutCheck, read_json(artifacts.SHORTCUTS), str(artifacts.SHORTCUTS)),
             dataset=dataset,
             leaks=artifacts.read_leaks(),
+            levels=artifacts.read_levels(),
+            seen=artifacts.read_seen(),
             policy=read_json(artifacts.POLICY),
             bundle=read_json(artifacts.BUNDLE),
             architecture=read_json(artifacts.ARCHITECTURE),

@@ -67,7 +67,8 @@ class ImageFolder(Limits, Source):
         labels_csv: path below `path` of a CSV with the columns image, label and, if wanted, group and split; then
             the folders mean nothing and only the files it lists are read. None: the folders are the classes.
         white: of images with more than 8 bits a sample, the value that is white, black being 0; None: what each file
-            declares, as 65535 for 16 bits. Floating-point and 32-bit pixels declare none and need it.
+            declares, as 65535 for 16 bits. Floating-point and 32-bit pixels declare none and need it. "auto" takes that
+            of the smallest bit depth which holds the largest value of all images, as 4095 for 2900.
         description, licence, origin: for the dataset card.
     """
 
@@ -78,7 +79,7 @@ class ImageFolder(Limits, Source):
     val_folder: str | None
     test_folder: str | None
     labels_csv: str | None
-    white: float | None = field(metadata=allowed(gt=0))
+    white: float | str | None = field(metadata=allowed(gt=0, texts=("auto",)))
     description: str
     licence: str
     origin: str
@@ -125,8 +126,12 @@ class ImageFolder(Limits, Source):
             return file.read()
 
     def white_value(self) -> float | None:
-        """The setting `white`."""
-        return self.white
+        """The setting `white`, where it is a number."""
+        return None if isinstance(self.white, str) else self.white
+
+    def is_white_known(self) -> bool:
+        """Whether the setting `white` is not "auto"."""
+        return not isinstance(self.white, str)
 
     def limits(self) -> Limits:
         """The settings of `Limits`, which are settings of this source."""

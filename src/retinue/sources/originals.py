@@ -40,8 +40,17 @@ def rows_to_show(images: Sequence[RawImage], outliers: Outliers) -> list[int]:
     return sorted(set(rows))
 
 
-def write_originals(folder: Path, source: Source, images: Sequence[RawImage], rows: Sequence[int]) -> None:
+def write_originals(
+    folder: Path, source: Source, images: Sequence[RawImage], rows: Sequence[int], *, white: float | None
+) -> None:
     """Writes a small copy of each image in `rows` into `folder`, named as `artifacts.original_path` says.
+
+    Args:
+        folder: for them.
+        source: of the images.
+        images: of the raw manifest.
+        rows: of it.
+        white: of images with more than 8 bits a sample; None: what each file declares.
 
     Raises:
         DataError: one of them cannot be decoded any more, because the source is changing.
@@ -54,7 +63,7 @@ def write_originals(folder: Path, source: Source, images: Sequence[RawImage], ro
                 source.read(image_id),
                 source.formats,
                 longer_side=ORIGINAL_SIDE,
-                white=source.white_value(),
+                white=white,
                 limits=source.limits(),
             )
         except (OSError, DataError) as error:

@@ -77,6 +77,10 @@ class Source(Checked, ABC, section="source"):
         """The value that is white in images of more than 8 bits a sample; None: what each file declares."""
         return None
 
+    def is_white_known(self) -> bool:
+        """Whether `white_value` or the files say what is white; if not, it is told from the largest value of all."""
+        return True
+
     def limits(self) -> Limits:
         """What one file may cost; a file beyond is quarantined."""
         return USUAL_LIMITS

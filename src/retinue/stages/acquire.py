@@ -19,16 +19,17 @@ from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.engine.writing import JsonSink, ResultSink, take_documents, writing
 from retinue.images.decoding import inspect_image
 from retinue.images.fingerprints import LENGTH, fingerprint
+from retinue.images.levels import white_of_range
 from retinue.images.measures import MEASURED_SIDE, measures_of
 from retinue.images.near_copies import USUAL_DISTANCE, largest_unit, near_copies
 from retinue.images.outliers import find_outliers
 from retinue.images.shortcuts import check_shortcuts
 from retinue.pipeline import artifacts
-from retinue.pipeline.artifacts import ImageMeasures, NearCopy, Quarantined, RawImage
+from retinue.pipeline.artifacts import ImageMeasures, NearCopy, Quarantined, RawImage, RawLevels
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.files import replacing, write_json, write_table
 from retinue.pipeline.names import look_alikes, name_problem
-from retinue.pipeline.numbers import figure, percent
+from retinue.pipeline.numbers import figure, percent, significant
 from retinue.pipeline.plan import UNDECLARED, load_plan, sections_of
 from retinue.pipeline.ranges import shown
 from retinue.pipeline.settings import Settings
@@ -59,7 +60,8 @@ class RawFiles(Dataset[dict[str, Any]]):
     """Reads and strictly decodes the files of a source.
 
     A batch is a dict of `index` (N,); `findings`, for each file the fields of its `RawImage` and of its
-    `ImageMeasures`, or the reason why it cannot be used; and `fingerprints` int8 (N, LENGTH), zeros where it cannot.
+    `ImageMeasures` and its largest and its white value, or the reason why it cannot be used; and `fingerprints` int8
+    (N, LENGTH), zeros where it cannot.
     """
 
     def __init__(self, source: Source, records: Sequence[SourceRecord]):
@@ -70,18 +72,18 @@ class RawFiles(Dataset[dict[str, Any]]):
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> dict[str, Any]:
         index = [index for _, index in keys]
-        findings: list[list[dict[str, Any]] | str] = []
+        findings: list[list[Any] | str] = []
         fingerprints = np.zeros((len(index), LENGTH), np.int8)
         for i, print_of in zip(index, fingerprints, strict=True):
             try:
-                image, measures, print_of[:] = self._examine(self._records[i])
-                findings.append([asdict(image), asdict(measures)])
+                finding, print_of[:] = self._examine(self._records[i])
+                findings.append(finding)
             except DataError as error:
                 findings.append(str(error))
         return {"index": index, "findings": findings, "fingerprints": fingerprints}
 
-    def _examine(self, record: SourceRecord) -> tuple[RawImage, ImageMeasures, np.ndarray]:
-        """The image, its measures and its fingerprint, of one decoding."""
+    def _examine(self, record: SourceRecord) -> tuple[list[Any], np.ndarray]:
+        """The finding and the fingerprint, of one decoding."""
         if record.problem:
             raise DataError(record.problem)
         try:
@@ -92,7 +94,12 @@ class RawFiles(Dataset[dict[str, Any]]):
             raise DataError("cannot be read: it takes more memory than there is") from error
         source = self._source
         found, pixels, exif = inspect_image(
-            data, source.formats, longer_side=MEASURED_SIDE, white=source.white_value(), limits=source.limits()
+            data,
+            source.formats,
+            longer_side=MEASURED_SIDE,
+            white=source.white_value(),
+            is_white_known=source.is_white_known(),
+            limits=source.limits(),
         )
         image = RawImage(
             image_id=record.image_id,
@@ -107,7 +114,8 @@ class RawFiles(Dataset[dict[str, Any]]):
             format=found.format,
         )
         measures = measures_of(record.image_id, pixels, exif)
-        return image, measures, fingerprint(pixels, found.width, found.height)
+        finding = [asdict(image), asdict(measures), (found.largest, found.white)]
+        return finding, fingerprint(pixels, found.width, found.height)
 
 
 class Acquire(L.LightningModule):
@@ -118,7 +126,8 @@ class Acquire(L.LightningModule):
 
 
 def run(settings: Settings, tracker: Tracker) -> None:
-    """Writes data/raw/: manifest.csv (`RawImage`), near_copies.csv, quarantine.json, card.json and `_write_checks`."""
+    """Writes data/raw/: manifest.csv (`RawImage`), near_copies.csv, quarantine.json, levels.json, card.json and
+    `_write_checks`."""
     plan = load_plan(AcquirePlan, settings)
     source = plan.source
     records = source.records()
@@ -141,7 +150,9 @@ def run(settings: Settings, tracker: Tracker) -> None:
             trainer.predict(Acquire(), batches, return_predictions=False)
         if not trainer.is_global_zero:
             return
-        images, measures, quarantine = _sort_out(take_documents(folder), records)
+        findings = take_documents(folder)
+        levels = raw_levels(source, [found[2] for found in findings if isinstance(found, list)])
+        images, measures, quarantine = _sort_out(findings, records)
         _check_usable(source, images, quarantine, labels={record.label for record in records if record.label})
         copies = _near_copies(np.load(fingerprints, mmap_mode="r"), records, images)
         fingerprints.unlink()
@@ -149,7 +160,9 @@ def run(settings: Settings, tracker: Tracker) -> None:
         write_table(folder / artifacts.NEAR_COPIES.name, NearCopy, copies)
         write_json(folder / artifacts.QUARANTINE.name, [asdict(entry) for entry in quarantine])
         write_json(folder / artifacts.CARD.name, card(source, images, quarantine))
-        _write_checks(folder, source, images, measures)
+        write_json(folder / artifacts.LEVELS.name, asdict(levels))
+        _write_checks(folder, source, images, measures, white=levels.white)
+    _warn_of_unused_range(source.name, levels)
     classes = len({image.label for image in images})
     tracker.summary({"images": len(images), "classes": classes, "quarantined": len(quarantine)})
     tracker.table("quarantine", ["image_id", "label", "reason"], [list(asdict(entry).values()) for entry in quarantine])
@@ -202,8 +215,37 @@ def _warn_of_look_alikes(source: str, labels: Iterable[str]) -> None:
         )
 
 
+def raw_levels(source: Source, found: Sequence[Sequence[float | None]]) -> RawLevels:
+    """What the numbers of all images with more than 8 bits a sample mean.
+
+    Args:
+        source: says what is white, or leaves it to the files or the data.
+        found: of each image the largest and the white value, as `Examined` has them.
+    """
+    numbers = [(largest, white) for largest, white in found if largest is not None]
+    largest = max((value for value, _ in numbers), default=None)
+    if largest is None:
+        return RawLevels(0, None, source.white_value(), None, is_from_data=False)
+    from_data = None if source.is_white_known() else white_of_range(largest)
+    used = max(value / (white or from_data or 1.0) for value, white in numbers)
+    levels = 1 + round(255 * min(used, 1.0))
+    return RawLevels(len(numbers), largest, from_data or source.white_value(), levels, from_data is not None)
+
+
+def _warn_of_unused_range(source: str, levels: RawLevels) -> None:
+    if not levels.is_mostly_unused:
+        return
+    print(
+        f"warning: source {source}: {figure(levels.images)} images of more than 8 bits a sample have no value above "
+        f"{significant(levels.largest)}, which leaves {figure(levels.gray_levels)} of 256 gray levels. Where that is "
+        "their range, source.white=auto takes the bit depth that holds it.",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
 def _sort_out(
-    findings: Sequence[list[dict[str, Any]] | str], records: Sequence[SourceRecord]
+    findings: Sequence[list[Any] | str], records: Sequence[SourceRecord]
 ) -> tuple[list[RawImage], list[ImageMeasures], list[Quarantined]]:
     """What can be used, with its measures, and what cannot, in the order of the source."""
     images, measures, quarantine = [], [], []
@@ -216,13 +258,20 @@ def _sort_out(
     return images, measures, quarantine
 
 
-def _write_checks(folder: Path, source: Source, images: Sequence[RawImage], measures: Sequence[ImageMeasures]) -> None:
+def _write_checks(
+    folder: Path,
+    source: Source,
+    images: Sequence[RawImage],
+    measures: Sequence[ImageMeasures],
+    *,
+    white: float | None,
+) -> None:
     """Writes the measures, what stands out in them, whether they tell the label, and pictures of what is shown."""
     outliers = find_outliers(images, measures)
     write_table(folder / artifacts.MEASURES.name, ImageMeasures, measures)
     write_json(folder / artifacts.OUTLIERS.name, asdict(outliers))
     write_json(folder / artifacts.SHORTCUTS.name, asdict(check_shortcuts(images, measures)))
-    write_originals(folder / artifacts.ORIGINALS.name, source, images, rows_to_show(images, outliers))
+    write_originals(folder / artifacts.ORIGINALS.name, source, images, rows_to_show(images, outliers), white=white)
 
 
 def _near_copies(
