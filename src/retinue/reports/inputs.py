@@ -12,6 +12,7 @@ from retinue.pipeline.artifacts import (
     ConfusionCell,
     Dataset,
     Epoch,
+    PolicyAudit,
     PrecisionRecallPoint,
     Quarantined,
     RocPoint,
@@ -38,6 +39,7 @@ class ReportInputs:
         quarantine: what could not be used.
         dataset: data/processed/dataset.json.
         policy: data/augmented/policy.json.
+        audit: data/augmented/audit.json.
         bundle: models/bundle.json.
         architecture: models/architecture.json.
         transfer: models/transfer.json.
@@ -54,6 +56,7 @@ class ReportInputs:
     quarantine: Sequence[Quarantined]
     dataset: Dataset
     policy: Mapping[str, Any]
+    audit: PolicyAudit
     bundle: Mapping[str, Any]
     architecture: Mapping[str, Any]
     transfer: Mapping[str, Any]
@@ -83,6 +86,7 @@ class ReportInputs:
             quarantine=quarantine,
             dataset=dataset,
             policy=read_json(artifacts.POLICY),
+            audit=typed(PolicyAudit, read_json(artifacts.AUDIT), str(artifacts.AUDIT)),
             bundle=read_json(artifacts.BUNDLE),
             architecture=read_json(artifacts.ARCHITECTURE),
             transfer=read_json(artifacts.TRANSFER),
