@@ -143,7 +143,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     splits = SplitPlan(images, preprocess, plan.seed)
     trainer = make_trainer(plan.trainer, seed=plan.seed, logger=tracker.lightning_logger())
     side, channels = preprocess.image_size, preprocess.channels
-    resizing = Preprocessing(side, preprocess.resize, channels, (0.0,) * channels, (1.0,) * channels)
+    resizing = without_statistics(preprocess)
     is_train, is_test = (splits.split_of == SPLITS.index(name) for name in ("train", "test"))
     has_masks = from_source(source.mask, splits.samples["test"][0].image_id) is not None
     loaded = SourceImages(source, images, is_train, is_test & has_masks, resizing)
@@ -173,6 +173,12 @@ def run(settings: Settings, tracker: Tracker) -> None:
     print(
         f"{listed}; {preprocess.image_size} x {preprocess.image_size} x {preprocess.channels} -> {artifacts.PROCESSED}"
     )
+
+
+def without_statistics(settings: PreprocessSettings) -> Preprocessing:
+    """The preprocessing up to what is stored, which is what the statistics are measured on."""
+    channels = settings.channels
+    return Preprocessing(settings.image_size, settings.resize, channels, (0.0,) * channels, (1.0,) * channels)
 
 
 def _make_room(folder: Path, splits: SplitPlan, preprocess: PreprocessSettings, has_masks: bool) -> None:
