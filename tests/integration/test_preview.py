@@ -16,9 +16,11 @@ from project import ROOT
 from retinue.cli import main
 from retinue.dashboard import preview as page
 from retinue.dashboard.preview_images import in_turns
+from retinue.images import augmentation
 from retinue.images.augmentation import AppliedTransform, Policy
 from retinue.images.distortions import OPERATIONS
 from retinue.images.preprocessing import Preprocessing
+from retinue.pipeline.errors import SettingsError
 from retinue.sources.source import SourceRecord
 
 SMALL = (
@@ -85,12 +87,17 @@ def test_the_pixels_are_those_of_preprocess_and_the_policy(checkout: Path, tmp_p
             words = ", ".join(map(str, policy.last_applied()[0].parameters["drawn"]))
             assert alt == f"{name[0]}, {name}, epoch {1 + epoch}: RandAugment: {words}"
     alone = shown[24:]
-    assert len(alone) == 5 * 15
     for row, (name, single) in enumerate(zip(OPERATIONS, policy.alone()[1:], strict=True), start=1):
-        image = seen[row % 3]
-        for epoch, (alt, drawn) in enumerate(alone[5 * row + 1 : 5 * row + 5]):
-            assert np.array_equal(drawn, single(image, epoch, row % 3))
-            assert f": RandAugment: {name}" in alt
+        image, drawn = seen[row % 3], dict[str, np.ndarray]()
+        for epoch in range(4):
+            once = single(image, epoch, row % 3)
+            if not any(np.array_equal(once, each) for each in drawn.values()):
+                words = str(single.last_applied()[0].parameters["drawn"][0])
+                drawn[f"epoch {1 + epoch}: RandAugment: {words}"] = once
+        shown_alone = {alt.split(", ")[-1]: px for alt, px in alone if re.search(rf": RandAugment: {name}\b", alt)}
+        for alt, px in drawn.items():
+            assert np.array_equal(shown_alone[alt], px)
+        assert len(drawn) <= (2 if OPERATIONS[name].centre is not None else 1)
 
 
 def test_no_stage_has_to_have_run_and_nothing_else_is_written(checkout: Path, tmp_path: Path) -> None:
@@ -166,7 +173,7 @@ def test_a_page_of_much_noise_stays_small(checkout: Path, tmp_path: Path) -> Non
     arguments = ("source=image_folder", "source.path=noise", "preprocess=rgb224", "augment=randaugment")
     text = written(tmp_path, *arguments, "--images", "24")
     assert len(text.encode()) < 5_000_000
-    assert len(pictures(text)) == 24 * (2 + 6) + 15 * 5
+    assert len(pictures(text)) >= 24 * (2 + 6) + 15 * 2
 
 
 def test_classes_take_turns_and_many_are_taken_from_all_over() -> None:
@@ -177,8 +184,24 @@ def test_classes_take_turns_and_many_are_taken_from_all_over() -> None:
 
 
 def test_what_was_drawn_is_told_in_words() -> None:
-    drawn = {"shape": (32, 32, 3), "angle": -7.3123, "scale": {"x": 1.25}, "matrix": np.eye(3), "order": (1, 2)}
+    drawn = {"shape": (32, 32, 3), "angle": -7.3123, "scale": {"x": 1.25}, "map": np.eye(4), "order": (1, 2)}
     assert page._words(AppliedTransform("Turn", drawn)) == (
-        "Turn: angle −7.31, scale.x 1.25, matrix 3 × 3 numbers, order 1, 2"
+        "Turn: angle −7.31, scale.x 1.25, map 4 × 4 numbers, order [1, 2]"
     )
     assert page._words(AppliedTransform("HorizontalFlip", {"shape": (32, 32, 3)})) == "HorizontalFlip"
+
+
+def test_every_transform_there_is_can_be_told_in_words() -> None:
+    image, told = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8), set[str]()
+    for name in augmentation._available():
+        try:
+            policy = Policy([{"name": name, "p": 1.0}], 0)
+            policy(image, 0, 0)
+        except SettingsError:
+            continue  # needs an argument, or changes the size
+        (applied,) = policy.last_applied()
+        words = page._words(applied)
+        assert words.startswith(name)
+        assert len(words) < 400
+        told.add(name)
+    assert len(told) > 60

@@ -37,8 +37,16 @@ LARGEST_PAGE = 4_500_000
 TILES = (224, 160, 112, 72)
 """Longest sides of its pictures, px, in the order in which they are tried."""
 
-_NOT_DRAWN = {"shape", "rows", "cols", "interpolation", "mask_interpolation", "fill", "fill_mask", "border_mode"}
-"""Parameters that Albumentations passes on from the arguments and the image."""
+_NOT_DRAWN = {
+    *("shape", "rows", "cols", "interpolation", "mask_interpolation", "fill", "fill_mask", "border_mode"),
+    *("output_shape", "bbox_matrix"),
+}
+"""Parameters that Albumentations takes from the arguments and the image, or has for boxes."""
+
+_SCALARS = (int, float, np.number)
+_LONGEST_WORD = 40  # characters of a drawn parameter that is no number
+_MOST_NUMBERS = 9
+"""Numbers of a drawn parameter that are written out; of more, how many there are."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +162,7 @@ def _epochs(policy: Policy, index: int, image: PreviewImage, side: int) -> Previ
 
 
 def _alone(policy: Policy, number: int, images: Sequence[PreviewImage], side: int) -> PreviewRow:
-    """One transform of the policy on one of the images."""
+    """One transform of the policy on one of the images; draws that are the same are shown once, the first of them."""
     (transform,) = policy.transforms
     index = number % len(images)
     name, operations = transform["name"], transform.get("operations", [])
@@ -162,7 +170,8 @@ def _alone(policy: Policy, number: int, images: Sequence[PreviewImage], side: in
     arguments = {key: value for key, value in transform.items() if key not in ("name", "p")}
     note = ", ".join(f"{key} {value}" for key, value in flattened(arguments)) if arguments else "no arguments"
     tiles = [_tile_of_draw(policy, index, images[index], epoch, side) for epoch in range(DRAWS_ALONE)]
-    return PreviewRow(heading, note, [_undrawn(images[index], side), *tiles])
+    different = list({tile.picture: tile for tile in reversed(tiles)}.values())[::-1]
+    return PreviewRow(heading, note, [_undrawn(images[index], side), *different])
 
 
 def _undrawn(image: PreviewImage, side: int) -> Tile:
@@ -189,16 +198,18 @@ def _parameter(key: str, value: Any) -> str:
         return ", ".join(map(str, value)) if isinstance(value, list) else str(value or "nothing fits")
     if isinstance(value, Mapping):
         return ", ".join(_parameter(f"{key}.{inner}", each) for inner, each in value.items())
-    if isinstance(value, np.ndarray) and value.size > 4:
+    if isinstance(value, np.ndarray) and value.size > _MOST_NUMBERS:
         return f"{key} {' × '.join(map(str, value.shape))} numbers"
     if isinstance(value, np.ndarray | list | tuple):
-        return f"{key} {', '.join(_number(each) for each in np.ravel(np.asarray(value, dtype=object))[:4])}"
+        numbers = value.ravel().tolist() if isinstance(value, np.ndarray) else value
+        is_short = len(numbers) <= _MOST_NUMBERS and all(isinstance(each, _SCALARS) for each in numbers)
+        return f"{key} [{', '.join(map(_number, numbers))}]" if is_short else f"{key} {len(numbers)} values"
     return f"{key} {_number(value)}"
 
 
 def _number(value: Any) -> str:
-    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    return significant(float(value), 3) if is_number else str(value)[:40]
+    is_number = isinstance(value, _SCALARS) and not isinstance(value, bool)
+    return significant(float(value), 3) if is_number else str(value)[:_LONGEST_WORD]
 
 
 def _small(image: np.ndarray, side: int) -> Picture:
