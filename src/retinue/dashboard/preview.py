@@ -21,7 +21,7 @@ from retinue.reports.embedding import Picture, picture
 from retinue.reports.tables import flattened, policy_audit
 from retinue.sources.source import Source
 from retinue.stages.augment import AugmentSettings
-from retinue.stages.preprocess import PreprocessSettings, without_statistics
+from retinue.stages.preprocess import PreprocessSettings
 
 FOLDER = Path(__file__).parent
 
@@ -97,7 +97,7 @@ def run(composition: Mapping[str, Any], *, images: int, output: Path) -> None:
     """
     plan = load_plan(PreviewPlan, Settings(composition))
     policy = Policy(plan.augment.transforms, plan.seed)
-    found = preview_images(plan.source, without_statistics(plan.preprocess), images)
+    found = preview_images(plan.source, plan.preprocess.preprocessing(), images)
     policy.check(found.images[0].seen)
     text = _bounded_page(plan, policy, found)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -146,12 +146,14 @@ def render_preview(plan: PreviewPlan, policy: Policy, found: PreviewImages, side
 
 def _before_and_after(image: PreviewImage, side: int) -> PreviewRow:
     file, name = image.file, f"{image.label}, {image.image_id}"
-    size = f"{figure(file.width)} × {figure(file.height)} px"
+    size = f"{figure(file.width)} × {figure(file.height)} px, {file.mode}"
     height, width, channels = image.seen.shape
     seen = f"{figure(width)} × {figure(height)} px, {'gray' if channels == 1 else 'RGB'}"
     tiles = [
-        Tile(_small(image.original, side), f"{name}: as it is in the source", "source", [f"{size}, {file.mode}"]),
-        Tile(_small(image.seen, side), f"{name}: as the network sees it", "network", [seen]),
+        Tile(
+            _small_picture(image.original, side), f"{name}: as it is in the source", "source", [f"{size}, {file.mode}"]
+        ),
+        Tile(_small_picture(image.seen, side), f"{name}: as the network sees it", "network", [seen]),
     ]
     return PreviewRow(image.label, image.image_id, tiles)
 
@@ -175,7 +177,7 @@ def _alone(policy: Policy, number: int, images: Sequence[PreviewImage], side: in
 
 
 def _undrawn(image: PreviewImage, side: int) -> Tile:
-    return Tile(_small(image.seen, side), f"{image.label}, {image.image_id}: before", "before", [])
+    return Tile(_small_picture(image.seen, side), f"{image.label}, {image.image_id}: before", "before", [])
 
 
 def _tile_of_draw(policy: Policy, index: int, image: PreviewImage, epoch: int, side: int) -> Tile:
@@ -183,7 +185,7 @@ def _tile_of_draw(policy: Policy, index: int, image: PreviewImage, epoch: int, s
     applied = policy.last_applied()
     lines = [_words(each) for each in applied] or ["as it is: chance left everything out"]
     alt = f"{image.label}, {image.image_id}, epoch {1 + epoch}: {'; '.join(lines)}"
-    return Tile(_small(drawn, side), alt, f"epoch {1 + epoch}", lines)
+    return Tile(_small_picture(drawn, side), alt, f"epoch {1 + epoch}", lines)
 
 
 def _words(applied: AppliedTransform) -> str:
@@ -203,16 +205,16 @@ def _parameter(key: str, value: Any) -> str:
     if isinstance(value, np.ndarray | list | tuple):
         numbers = value.ravel().tolist() if isinstance(value, np.ndarray) else value
         is_short = len(numbers) <= _MOST_NUMBERS and all(isinstance(each, _SCALARS) for each in numbers)
-        return f"{key} [{', '.join(map(_number, numbers))}]" if is_short else f"{key} {len(numbers)} values"
-    return f"{key} {_number(value)}"
+        return f"{key} [{', '.join(map(_scalar_text, numbers))}]" if is_short else f"{key} {len(numbers)} values"
+    return f"{key} {_scalar_text(value)}"
 
 
-def _number(value: Any) -> str:
+def _scalar_text(value: Any) -> str:
     is_number = isinstance(value, _SCALARS) and not isinstance(value, bool)
     return significant(float(value), 3) if is_number else str(value)[:_LONGEST_WORD]
 
 
-def _small(image: np.ndarray, side: int) -> Picture:
+def _small_picture(image: np.ndarray, side: int) -> Picture:
     """The image for the page, its longer side at most `side` px."""
     height, width, channels = image.shape
     scale = side / max(height, width)

@@ -49,7 +49,7 @@ class PreviewImages(NamedTuple):
 
 
 def preview_images(source: Source, preprocessing: Preprocessing, count: int) -> PreviewImages:
-    """At most `count` images of the source, evenly over its classes; none that the source keeps for the test.
+    """Reads at most `count` images of the source, evenly over its classes; none that the source keeps for the test.
 
     Args:
         source: gives the files.
@@ -65,7 +65,7 @@ def preview_images(source: Source, preprocessing: Preprocessing, count: int) -> 
         if len(found.images) == count or len(found.unusable) == _MOST_UNUSABLE:
             break
         try:
-            found.images.append(_loaded(source, record, preprocessing))
+            found.images.append(_read_image(source, record, preprocessing))
         except DataError as error:
             found.unusable.append((record.image_id, str(error)))
     if not found.images:
@@ -88,7 +88,7 @@ def in_turns(records: Sequence[SourceRecord], count: int) -> Iterator[SourceReco
                 yield classes[name][turn]
 
 
-def _loaded(source: Source, record: SourceRecord, preprocessing: Preprocessing) -> PreviewImage:
+def _read_image(source: Source, record: SourceRecord, preprocessing: Preprocessing) -> PreviewImage:
     if record.problem:
         raise DataError(record.problem)
     data, white, limits = from_source(source.read, record.image_id), source.white_value(), source.limits()

@@ -40,7 +40,7 @@ def audit(images: Mapping[int, np.ndarray], draw: Draw, epochs: int) -> PolicyAu
     rows = [_measured(image, [draw(image, epoch, index) for epoch in range(epochs)]) for index, image in images.items()]
     changed, difference, identical, lost, repeated = (round(float(mean), _DECIMALS) for mean in np.mean(rows, axis=0))
     found = PolicyAudit(len(images), epochs, changed, difference, identical, lost, repeated, [])
-    return replace(found, findings=list(_findings(found)))
+    return replace(found, findings=list(_audit_findings(found)))
 
 
 def check_workers(images: ImageStore, draw: Draw, keys: Sequence[tuple[int, int]]) -> None:
@@ -91,7 +91,7 @@ def _shows_nothing(image: np.ndarray) -> bool:
     return bool(image.std(axis=(0, 1)).max() < NEARLY_CONSTANT)
 
 
-def _findings(found: PolicyAudit) -> Iterator[str]:
+def _audit_findings(found: PolicyAudit) -> Iterator[str]:
     """What is wrong with the policy, a sentence each, with the figures it rests on."""
     sample = f"of {found.images} images in {found.epochs} epochs"
     if found.identical_share >= IDLE_SHARE:

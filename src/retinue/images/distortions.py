@@ -91,16 +91,16 @@ class AugmentOperation(NamedTuple):
     wording: str = ""
 
 
-def _moved(image: Image.Image, matrix: tuple[float, ...], fill: int) -> Image.Image:
+def _affinely_moved(image: Image.Image, matrix: tuple[float, ...], fill: int) -> Image.Image:
     """The image whose px (x, y) is that of `image` at (a x + b y + c, d x + e y + f)."""
-    return image.transform(image.size, Image.Transform.AFFINE, matrix, _NEAREST, fillcolor=_colour(image, fill))
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, _NEAREST, fillcolor=_fill_value(image, fill))
 
 
-def _turned(image: Image.Image, degrees: float, fill: int) -> Image.Image:
-    return image.rotate(degrees, _NEAREST, fillcolor=_colour(image, fill))
+def _rotated(image: Image.Image, degrees: float, fill: int) -> Image.Image:
+    return image.rotate(degrees, _NEAREST, fillcolor=_fill_value(image, fill))
 
 
-def _colour(image: Image.Image, fill: int) -> int | tuple[int, ...]:
+def _fill_value(image: Image.Image, fill: int) -> int | tuple[int, ...]:
     return fill if image.mode == "L" else (fill,) * 3
 
 
@@ -112,13 +112,16 @@ def _enhancing(kind: type) -> AugmentOperation:
 
 def _shearing(matrix: Callable[[float], tuple[float, ...]]) -> AugmentOperation:
     return AugmentOperation(
-        lambda image, slope, fill: _moved(image, matrix(slope), fill), lambda t, share, size: t.shear * share, 0.0, "{}"
+        lambda image, slope, fill: _affinely_moved(image, matrix(slope), fill),
+        lambda t, share, size: t.shear * share,
+        0.0,
+        "{}",
     )
 
 
 def _shifting(matrix: Callable[[float], tuple[float, ...]], axis: int) -> AugmentOperation:
     return AugmentOperation(
-        lambda image, px, fill: _moved(image, matrix(px), fill),
+        lambda image, px, fill: _affinely_moved(image, matrix(px), fill),
         lambda t, share, size: int((t.translate_px + t.translate_share * size[axis]) * share),
         0.0,
         "{} px",
@@ -129,7 +132,7 @@ OPERATIONS: Mapping[str, AugmentOperation] = {
     "Identity": AugmentOperation(lambda image, strength, fill: image),
     "AutoContrast": AugmentOperation(lambda image, strength, fill: ImageOps.autocontrast(image)),
     "Equalize": AugmentOperation(lambda image, strength, fill: ImageOps.equalize(image)),
-    "Rotate": AugmentOperation(_turned, lambda t, share, size: t.rotate * share, 0.0, "{}°"),
+    "Rotate": AugmentOperation(_rotated, lambda t, share, size: t.rotate * share, 0.0, "{}°"),
     "Solarize": AugmentOperation(
         lambda image, threshold, fill: ImageOps.solarize(image, int(threshold)),
         lambda t, share, size: 256 - int(t.solarize * share),

@@ -80,6 +80,11 @@ class PreprocessSettings(Checked, section="preprocess"):
     val_fraction: float = field(metadata=allowed(gt=0, lt=1))
     test_fraction: float = field(metadata=allowed(gt=0, lt=1))
 
+    def preprocessing(self) -> Preprocessing:
+        """What these settings make of an image, before mean and standard deviation are measured."""
+        zeros, ones = (0.0,) * self.channels, (1.0,) * self.channels
+        return Preprocessing(self.image_size, self.resize, self.channels, zeros, ones)
+
 
 class SplitPlan:
     """Where each image of the raw manifest goes.
@@ -143,7 +148,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     splits = SplitPlan(images, preprocess, plan.seed)
     trainer = make_trainer(plan.trainer, seed=plan.seed, logger=tracker.lightning_logger())
     side, channels = preprocess.image_size, preprocess.channels
-    resizing = without_statistics(preprocess)
+    resizing = preprocess.preprocessing()
     is_train, is_test = (splits.split_of == SPLITS.index(name) for name in ("train", "test"))
     has_masks = from_source(source.mask, splits.samples["test"][0].image_id) is not None
     loaded = SourceImages(source, images, is_train, is_test & has_masks, resizing)
@@ -173,12 +178,6 @@ def run(settings: Settings, tracker: Tracker) -> None:
     print(
         f"{listed}; {preprocess.image_size} x {preprocess.image_size} x {preprocess.channels} -> {artifacts.PROCESSED}"
     )
-
-
-def without_statistics(settings: PreprocessSettings) -> Preprocessing:
-    """The preprocessing up to what is stored, which is what the statistics are measured on."""
-    channels = settings.channels
-    return Preprocessing(settings.image_size, settings.resize, channels, (0.0,) * channels, (1.0,) * channels)
 
 
 def _make_room(folder: Path, splits: SplitPlan, preprocess: PreprocessSettings, has_masks: bool) -> None:
