@@ -158,6 +158,33 @@ def describe(
 
 @main.command()
 @click.argument("overrides", nargs=-1)
+@click.option(
+    "--images", type=click.IntRange(1, 24), default=6, show_default=True, help="Images, spread over the classes."
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default="preview.html",
+    show_default=True,
+    help="The page.",
+)
+def preview(overrides: tuple[str, ...], images: int, output: Path) -> None:
+    """Write one offline page that shows what preprocess and augment make of images (docs/augmentation.md).
+
+    OVERRIDES are Hydra's, as for compose: augment=randaugment preprocess.image_size=128. The images are read from the
+    source itself, so that no stage has to have run.
+    """
+    with explained("preview"):
+        composition = compose_settings(overrides)
+        from retinue.dashboard.preview import run
+
+        target = output.absolute()
+        with chdir(project_root()):
+            run(composition, images=images, output=target)
+
+
+@main.command()
+@click.argument("overrides", nargs=-1)
 @click.option("--from", "low", type=float, default=1e-6, show_default=True, help="First optimizer.lr.")
 @click.option("--to", "high", type=float, default=1.0, show_default=True, help="Last optimizer.lr.")
 @click.option("--steps", type=int, default=100, show_default=True, help="Optimizer steps from the one to the other.")

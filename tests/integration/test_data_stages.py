@@ -19,7 +19,7 @@ from retinue.images.image_digests import read_digests
 from retinue.images.measures import measures_of
 from retinue.images.preprocessing import Preprocessing
 from retinue.pipeline import artifacts
-from retinue.pipeline.artifacts import SPLITS, ImageMeasures, Outliers, RawImage, Sample, ShortcutCheck
+from retinue.pipeline.artifacts import SPLITS, ImageMeasures, Outliers, PolicyAudit, RawImage, Sample, ShortcutCheck
 from retinue.pipeline.documents import typed
 from retinue.pipeline.errors import DataError, SettingsError
 from retinue.pipeline.files import read_json, read_table
@@ -279,9 +279,26 @@ def test_augment_writes_the_policy_a_preview_and_copies(checkout: Path) -> None:
     assert not (artifacts.AUGMENTED / "preview").exists()
 
 
+def test_augment_measures_what_the_policy_does(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(*STAGES, source=LOOSE)
+    found = typed(PolicyAudit, read_json(artifacts.AUDIT), "audit.json")
+    train = ImageStore(artifacts.PROCESSED / "train")
+    policy = Policy(BASE["augment"]["transforms"], BASE["seed"])
+    drawn = [[policy(train[index], epoch, index) for epoch in range(4)] for index in range(16)]
+    changed = [(each != train[index]).any(axis=-1).mean() for index, row in enumerate(drawn) for each in row]
+    assert (found.images, found.epochs, found.findings) == (16, 4, [])
+    assert found.changed_share == pytest.approx(np.mean(changed), abs=1e-6)
+    assert found.repeated_share == 0
+    assert "warning: augment" not in capsys.readouterr().err
+    run(augment, augment={"name": "idle", "transforms": [{"name": "HorizontalFlip", "p": 0.0}]})
+    (finding,) = typed(PolicyAudit, read_json(artifacts.AUDIT), "audit.json").findings
+    assert finding.startswith("The policy changes next to nothing: 100 %")
+    assert f"warning: augment: {finding}" in capsys.readouterr().err
+
+
 def test_without_copies_there_is_no_extra_store(checkout: Path) -> None:
     run(*STAGES, source=LOOSE, augment={"name": "none", "transforms": []})
-    assert {path.name for path in artifacts.AUGMENTED.iterdir()} == {"policy.json", "preview.png"}
+    assert {path.name for path in artifacts.AUGMENTED.iterdir()} == {"policy.json", "preview.png", "audit.json"}
     assert Policy.load(artifacts.AUGMENTED / "policy.json").is_empty
 
 
@@ -292,7 +309,7 @@ def test_workers_change_no_byte(checkout: Path) -> None:
     alone = digests()
     copies = {name for name in alone if name.startswith("raw/originals/")}
     assert {"raw/measures.csv", "raw/outliers.json", "raw/shortcuts.json"} <= {*alone}
-    assert (len(copies), len(alone) - len(copies)) == (2 * 8, 20)
+    assert (len(copies), len(alone) - len(copies)) == (2 * 8, 21)
     run(*STAGES, **changes, trainer={"num_workers": 2})
     assert digests() == alone
 
@@ -418,7 +435,7 @@ def test_a_transform_that_does_not_suit_the_images_fails_at_once(checkout: Path)
     ],
 )
 def test_the_preview_is_spread_over_the_classes(labels: list[int], num_classes: int, expected: list[int]) -> None:
-    assert augment.preview_indices(labels, num_classes) == expected
+    assert augment.spread_indices(labels, num_classes, augment.PREVIEW_IMAGES) == expected
 
 
 def test_the_digits_run_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ from retinue.pipeline.artifacts import (
     NearCopy,
     Outlier,
     Outliers,
+    PolicyAudit,
     Quarantined,
     RawImage,
     RawLevels,
@@ -246,6 +247,7 @@ def _raw(scene: Scene, dataset: Dataset) -> None:
 def _augmented(rng: np.random.Generator, scene: Scene) -> None:
     transforms = settings_values(scene)["augment"]["transforms"]
     write_json(artifacts.AUGMENTED / "policy.json", {"transforms": transforms})
+    write_json(artifacts.AUDIT, asdict(PolicyAudit(32, 4, 0.9, 21.5, 0.1, 0.0, 0.0, [])))
     tiles = [[_pattern(rng, label, scene) for _ in range(8)] for label in range(min(4, len(scene.classes)))]
     sheet = np.concatenate([np.concatenate(row, axis=1) for row in tiles]).repeat(2, 0).repeat(2, 1)
     _write_png(artifacts.AUGMENTED / "preview.png", sheet)

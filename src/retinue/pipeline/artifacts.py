@@ -45,6 +45,7 @@ MASKS = Path("masks")
 AUGMENTED = Path("data/augmented")
 POLICY = AUGMENTED / "policy.json"
 PREVIEW = AUGMENTED / "preview.png"
+AUDIT = AUGMENTED / "audit.json"
 
 MODEL = Path("models")
 BUNDLE = MODEL / "bundle.json"
@@ -464,6 +465,31 @@ class Seen:
     lost: int = field(metadata=allowed(ge=0))
     mostly_lost: int = field(metadata=allowed(ge=0))
     lost_images: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PolicyAudit:
+    """data/augmented/audit.json: what the augmentation policy does to a sample of the training images.
+
+    Attributes:
+        images: of the sample.
+        epochs: in which each was drawn; at least 2.
+        changed_share: of the px of a draw, those that are not as in the image; mean over the draws.
+        mean_difference: between px of a draw and of the image, gray levels of 255; mean over the draws.
+        identical_share: of the draws, those that are the image itself.
+        constant_share: of the draws, those that are nearly of one colour, of images that are not.
+        repeated_share: of the images, those that are drawn the same in every epoch.
+        findings: what is wrong with the policy, a sentence each.
+    """
+
+    images: int
+    epochs: int
+    changed_share: float
+    mean_difference: float
+    identical_share: float
+    constant_share: float
+    repeated_share: float
+    findings: list[str]
 
 
 @dataclass(frozen=True)

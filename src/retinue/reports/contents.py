@@ -46,7 +46,7 @@ def content(sections: Mapping[str, Any], fingerprint: str, inputs: ReportInputs)
         "data_page": data_page(inputs),
         "seen": seen_section(inputs),
         "quarantine": data_tables.quarantined(inputs.quarantine) if inputs.quarantine else None,
-        "augmentation": _augmentation(sections["augment"], inputs.policy),
+        "augmentation": _augmentation(sections["augment"], inputs),
         "settings": _settings(sections, inputs),
     }
 
@@ -88,7 +88,7 @@ def _data(inputs: ReportInputs) -> dict[str, Any]:
     }
 
 
-def _augmentation(augment: Mapping[str, Any], policy: Any) -> dict[str, Any]:
+def _augmentation(augment: Mapping[str, Any], inputs: ReportInputs) -> dict[str, Any]:
     transforms, copies = augment["transforms"], augment["copies_per_image"]
     if not transforms:
         return {"sentence": "No augmentation: the training images are used as they are.", "transforms": None}
@@ -97,7 +97,9 @@ def _augmentation(augment: Mapping[str, Any], policy: Any) -> dict[str, Any]:
         "sentence": f"Policy {augment['name']}: every epoch draws every training image anew, by seed, epoch and image "
         f"alone.{extra} Validation and test images are never augmented.",
         "transforms": tables.policy_table(transforms),
-        "frozen": tables.shortened(json.dumps(policy, indent=2, ensure_ascii=False)),
+        "audit": tables.policy_audit(inputs.audit),
+        "findings": inputs.audit.findings,
+        "frozen": tables.shortened(json.dumps(inputs.policy, indent=2, ensure_ascii=False)),
         "sheet": picture(artifacts.PREVIEW),
     }
 

@@ -14,6 +14,7 @@ from retinue.pipeline.artifacts import (
     Epoch,
     Leaks,
     Outliers,
+    PolicyAudit,
     PrecisionRecallPoint,
     Quarantined,
     RawLevels,
@@ -48,6 +49,7 @@ class ReportInputs:
         levels: data/raw/levels.json.
         seen: data/processed/seen/shares.json.
         policy: data/augmented/policy.json.
+        audit: data/augmented/audit.json.
         bundle: models/bundle.json.
         architecture: models/architecture.json.
         transfer: models/transfer.json.
@@ -69,6 +71,7 @@ class ReportInputs:
     levels: RawLevels
     seen: Seen
     policy: Mapping[str, Any]
+    audit: PolicyAudit
     bundle: Mapping[str, Any]
     architecture: Mapping[str, Any]
     transfer: Mapping[str, Any]
@@ -103,6 +106,7 @@ class ReportInputs:
             levels=artifacts.read_levels(),
             seen=artifacts.read_seen(),
             policy=read_json(artifacts.POLICY),
+            audit=typed(PolicyAudit, read_json(artifacts.AUDIT), str(artifacts.AUDIT)),
             bundle=read_json(artifacts.BUNDLE),
             architecture=read_json(artifacts.ARCHITECTURE),
             transfer=read_json(artifacts.TRANSFER),

@@ -67,6 +67,7 @@ def verdict_points(inputs: ReportInputs) -> list[str]:
     if inputs.quarantine:
         count = len(inputs.quarantine)
         found.append(f"{figure(count)} {'file is' if count == 1 else 'files are'} quarantined.")
+    found += inputs.audit.findings
     return [sentence for sentence in found if sentence]
 
 
