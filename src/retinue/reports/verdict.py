@@ -41,7 +41,7 @@ def verdict(inputs: ReportInputs, level: float) -> dict[str, Any]:
 def verdict_points(inputs: ReportInputs) -> list[str]:
     """What calls for a second look; every sentence states the figures it rests on."""
     classes, counts = inputs.dataset.classes, inputs.confusion
-    found = [*leaks.verdict_points(inputs), _never_predicted(inputs), _baseline(classes, counts)]
+    found = [*leaks.leak_points(inputs), _never_predicted(inputs), _baseline(classes, counts)]
     found += [_weakest(classes, counts), _commonest_confusion(classes, counts)]
     support = counts.sum(axis=1)
     least = int(support.argmin())
