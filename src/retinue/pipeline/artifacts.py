@@ -140,6 +140,21 @@ class NearCopy:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """A row of the manifest of an image store; row i describes image i of the store.
+
+    Attributes:
+        image_id: as in the raw manifest.
+        label: index into the class names of data/processed/dataset.json.
+        group: as in the raw manifest.
+    """
+
+    image_id: str
+    label: int
+    group: str
+
+
+@dataclass(frozen=True)
 class LeakedPair:
     """An entry of `pairs` in data/processed/leaks.json: what belongs together lies in two given splits.
 
@@ -202,21 +217,6 @@ class Leaks:
         """The images of the test split that have a copy in another split still, by id."""
         gone = {image.image_id for image in self.dropped}
         return frozenset(p.image_id for p in self.pairs if p.split == "test" and p.copy_id not in gone)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A row of the manifest of an image store; row i describes image i of the store.
-
-    Attributes:
-        image_id: as in the raw manifest.
-        label: index into the class names of data/processed/dataset.json.
-        group: as in the raw manifest.
-    """
-
-    image_id: str
-    label: int
-    group: str
 
 
 def _classes_differ(classes: tuple[str, ...]) -> Fault | None:
