@@ -181,6 +181,21 @@ class NearCopy:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """A row of the manifest of an image store; row i describes image i of the store.
+
+    Attributes:
+        image_id: as in the raw manifest.
+        label: index into the class names of data/processed/dataset.json.
+        group: as in the raw manifest.
+    """
+
+    image_id: str
+    label: int
+    group: str
+
+
+@dataclass(frozen=True)
 class LeakedPair:
     """An entry of `pairs` in data/processed/leaks.json: what belongs together lies in two given splits.
 
@@ -357,21 +372,6 @@ class ShortcutCheck:
     far_above: float = field(metadata=allowed(ge=0, le=1))
     why_not: str
     groups: list[ShortcutGroup]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A row of the manifest of an image store; row i describes image i of the store.
-
-    Attributes:
-        image_id: as in the raw manifest.
-        label: index into the class names of data/processed/dataset.json.
-        group: as in the raw manifest.
-    """
-
-    image_id: str
-    label: int
-    group: str
 
 
 def _classes_differ(classes: tuple[str, ...]) -> Fault | None:

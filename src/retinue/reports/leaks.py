@@ -52,7 +52,7 @@ def section(inputs: ReportInputs) -> dict[str, Any]:
     }
 
 
-def verdict_points(inputs: ReportInputs) -> list[str]:
+def leak_points(inputs: ReportInputs) -> list[str]:
     """What a reviewer has to know of it first."""
     counts = {reason: sum(image.reason == reason for image in inputs.leaks.dropped) for reason in ("copy", "conflict")}
     return [

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from retinue.pipeline.numbers import figure, interval, percent
+from retinue.reports import leaks
 from retinue.reports.inputs import ReportInputs
 from retinue.reports.seen import lost_objects, unused_range
 from retinue.reports.shortcut_check import shortcut_points
@@ -42,7 +43,7 @@ def verdict(inputs: ReportInputs, level: float) -> dict[str, Any]:
 def verdict_points(inputs: ReportInputs) -> list[str]:
     """What calls for a second look; every sentence states the figures it rests on."""
     classes, counts = inputs.dataset.classes, inputs.confusion
-    found = [lost_objects(inputs.seen), unused_range(inputs.levels)]
+    found = [lost_objects(inputs.seen), unused_range(inputs.levels), *leaks.leak_points(inputs)]
     found += [_never_predicted(inputs), _baseline(classes, counts)]
     found += [_weakest(classes, counts), _commonest_confusion(classes, counts)]
     support = counts.sum(axis=1)

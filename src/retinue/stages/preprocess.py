@@ -79,7 +79,7 @@ def _fold_is_one_of_them(folds: int | None, fold: int | None) -> Fault | None:
 def _fold_leaves_training_images(val_fraction: float, folds: int | None) -> Fault | None:
     if folds is None or val_fraction + 1 / folds < 1:
         return None
-    expected = f"less than {1 - 1 / folds:g}: the test split is one of preprocess.folds ({folds}) parts"
+    expected = f"less than {figure(1 - 1 / folds)}: the test split is one of preprocess.folds ({folds}) parts"
     return Fault("val_fraction", shown(val_fraction), expected, "Nothing is left to train on.")
 
 
