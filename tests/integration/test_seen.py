@@ -78,7 +78,7 @@ def test_objects_that_the_crop_cuts_off_are_counted_and_pad_keeps_them(capsys: p
         assert np.array_equal(stored[row][..., 0] > 0, masks[sample.image_id])
 
 
-@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("fit", ["pad", *(pytest.param(fit, marks=pytest.mark.slow) for fit in ("crop", "stretch"))])
 def test_every_split_and_the_bundles_preprocessing_take_the_operations(fit: str) -> None:
     run(image_size=24, resize=28, fit=fit, fill="edge", steps=STEPS)
     dataset = artifacts.read_dataset()
