@@ -89,10 +89,21 @@ def test_a_shortcut_is_a_point_of_the_verdict(tmp_path, monkeypatch, features, w
 def test_without_a_shortcut_the_verdict_is_silent() -> None:
     weak = check(("EXIF", 0.48, 0.56), ("mean brightness", 0.55, 0.66), ("everything together", 0.52, 0.6))
     assert shortcut_points(weak) == []
-    assert shortcut_section(weak)["sentences"][0].startswith("No:")
+    first, *_, advice = shortcut_section(weak)["sentences"]
+    assert first.startswith("No:")
+    assert advice == ""
     rows = shortcut_section(weak)["table"].rows
     assert [row[3] for row in rows] == ["not told from chance", "above chance", "above chance"]
     assert [row[4] for row in rows] == ["", "“b”: mean brightness differs", ""]
+
+
+@pytest.mark.parametrize(
+    ("features", "is_made", "is_seen"),
+    [("EXIF", True, False), ("border colour", False, True), ("everything together", False, False)],
+)
+def test_the_advice_is_on_what_was_found(features: str, is_made: bool, is_seen: bool) -> None:
+    advice = shortcut_section(check((features, 0.65, 0.7)))["sentences"][-1]
+    assert ("different cameras" in advice, "follow from the picture" in advice) == (is_made, is_seen)
 
 
 def test_features_that_tell_only_together_are_a_point_of_their_own() -> None:
@@ -112,6 +123,11 @@ def test_balance_of_equal_classes() -> None:
     assert "has an accuracy of 0.5000 on the test split" in sentences[1]
     assert sentences[2].startswith("The classes are balanced")
     assert len(sentences) == 3
+
+
+def test_classes_of_one_size_are_named_together() -> None:
+    sentences = balance_sentences(dataset({"a": 10, "b": 10}, {"a": 5, "b": 5}))
+    assert sentences[0] == "Every class has 16 of 32 images (50 %)."
 
 
 def test_what_misleads_where_classes_are_not_equal() -> None:
@@ -148,4 +164,4 @@ def test_many_outliers_are_counted_and_few_are_shown(tmp_path, monkeypatch):
     html = page(tmp_path, monkeypatch, Scene(outliers=250))
     assert "are 250 dark." in html
     assert "50 more rows are not shown." in html
-    assert len(re.findall(r"<figure>", html)) <= 32 + 6
+    assert len(re.findall(r"<figure>", html)) <= 40 + 6

@@ -60,7 +60,7 @@ def test_a_clean_set_raises_no_alarm() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("count", "classes"), [(60, 2), (200, 4)])
+@pytest.mark.parametrize(("count", "classes"), [(60, 2), (120, 3)])
 def test_clean_sets_raise_alarms_no_more_often_than_is_said(count: int, classes: int) -> None:
     """The lower end is above chance in 2.5 % of the checks, and far above, which the verdict needs, in none."""
     checks = [check_shortcuts(*measured_set(seed, count, classes=classes)) for seed in range(20)]

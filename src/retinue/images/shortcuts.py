@@ -171,7 +171,8 @@ def _checked_group(name: str, features: Sequence[Feature], task: _Task) -> Short
     low, high = _area_interval(area, float(sums @ sums) * len(sums) / (len(sums) - 1), _worth(task, areas))
     best = max(areas, key=lambda c: areas[c])
     told = "" if name == TOGETHER else _difference(features, task.labels == best)
-    return ShortcutGroup(name, False, *(round(x, _DECIMALS) for x in (area, low, high)), task.classes[best], told)
+    area, low, high = (round(value, _DECIMALS) for value in (area, low, high))
+    return ShortcutGroup(name, False, area, low, high, task.classes[best], told)
 
 
 def _columns(feature: Feature) -> list[np.ndarray]:

@@ -1,6 +1,6 @@
 """What the data look like: examples, balance, sizes, images unlike the others, and the shortcut check."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from retinue.reports.inputs import ReportInputs
 from retinue.reports.shortcut_check import shortcut_section
 from retinue.reports.tables import Column, Table
 
-MAX_EXAMPLES, MAX_OF_A_CLASS = 32, 4
+MAX_EXAMPLES, MAX_OF_A_CLASS = 40, 4
 MAX_OF_A_KIND = 6
 SHOWN_SIDE = 128
 """px of the longer side of a picture of this section."""
@@ -115,7 +115,7 @@ def data_page(inputs: ReportInputs) -> dict[str, Any]:
             raw[row] = image
     pictures = DataPictures(dataset, raw)
     return {
-        "examples": _examples(dataset, pictures),
+        "examples": _examples(dataset, pictures, unusual={found.image_id for found in outliers.images}),
         "balance": balance_sentences(dataset),
         "sizes": size_table(np.array(sides, np.int64), dataset),
         "outliers": _outliers(outliers, [pictures.pair(o.image_id, o.label, _why_unusual(o)) for o in shown]),
@@ -123,14 +123,15 @@ def data_page(inputs: ReportInputs) -> dict[str, Any]:
     }
 
 
-def _examples(dataset: Dataset, pictures: DataPictures) -> dict[str, Any]:
+def _examples(dataset: Dataset, pictures: DataPictures, unusual: Collection[str]) -> dict[str, Any]:
     train = dataset.counts["train"]
     order = sorted(range(len(dataset.classes)), key=lambda c: -train.get(dataset.classes[c], 0))
     each = max(1, min(MAX_OF_A_CLASS, MAX_EXAMPLES // len(order)))
     shown = sorted(order[: MAX_EXAMPLES // each])
     cards = []
     for label in shown:
-        known = sorted(pictures.of_class.get(label, []), key=lambda image_id: image_id not in pictures.copies)
+        known = pictures.of_class.get(label, [])
+        known = sorted(known, key=lambda image_id: (image_id in unusual, image_id not in pictures.copies))
         cards += [pictures.pair(image_id, dataset.classes[label], "") for image_id in known[:each]]
     return {"cards": cards, "left_out": len(order) - len(shown)}
 
@@ -142,9 +143,12 @@ def balance_sentences(dataset: Dataset) -> list[str]:
     ratio, images = totals[largest] / max(1, totals[smallest]), sum(totals.values())
     test = dataset.counts["test"]
     usual = max(test, key=lambda n: test[n])
-    found = [
+    extremes = (
         f"“{largest}” has {_share(totals[largest], images)}, “{smallest}” {_share(totals[smallest], images)}: "
-        f"{significant(ratio, 3)} to 1.",
+        f"{significant(ratio, 3)} to 1."
+    )
+    found = [
+        extremes if ratio > 1 else f"Every class has {_share(totals[largest], images)}.",
         f"Whoever always answers “{usual}” has an accuracy of {figure(test[usual] / sum(test.values()))} on the test "
         "split: that, not 0, is what accuracy_score is to be compared with.",
     ]
@@ -202,7 +206,7 @@ def size_table(sides: np.ndarray, dataset: Dataset) -> Table:
         if count
     ]
     columns = [Column("shorter side"), Column("images", kind="number"), Column("share", kind="number")]
-    return Table(f"Sizes, against the {figure(side)} px that preprocessing makes of the shorter side", columns, rows)
+    return Table(f"Shorter side of the images, of which preprocessing makes {figure(side)} px", columns, rows)
 
 
 def _of_kind(outliers: Outliers, kind: str) -> Sequence[Outlier]:
@@ -210,8 +214,12 @@ def _of_kind(outliers: Outliers, kind: str) -> Sequence[Outlier]:
 
 
 def _why_unusual(found: Outlier) -> str:
-    value, usual = (significant(number, 2) for number in (found.value, found.usual))
+    value, usual = (_measured(found, number) for number in (found.value, found.usual))
     return f"{found.kind}: {MEASURED[found.kind]} {value}, usual is {usual}"
+
+
+def _measured(found: Outlier, value: float) -> str:
+    return percent(round(value, 4)) if found.kind == "blown out" else significant(value, 2)
 
 
 def _outliers(outliers: Outliers, cards: Sequence[ImagePair]) -> dict[str, Any]:
@@ -229,7 +237,7 @@ def _outliers(outliers: Outliers, cards: Sequence[ImagePair]) -> dict[str, Any]:
 
 def _outlier_table(found: Iterable[Outlier], total: int) -> Table:
     rows = [
-        [o.image_id, o.label, o.kind, f"{MEASURED[o.kind]} {significant(o.value, 2)}", significant(o.usual, 2)]
+        [o.image_id, o.label, o.kind, f"{MEASURED[o.kind]} {_measured(o, o.value)}", _measured(o, o.usual)]
         for o in list(found)[:MAX_FILES]
     ]
     columns = [Column("image"), Column("class"), Column("is"), Column("because"), Column("usual", kind="number")]

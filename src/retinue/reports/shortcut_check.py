@@ -87,14 +87,12 @@ def _finding(group: ShortcutGroup, check: ShortcutCheck) -> str:
 def _what_tells(check: ShortcutCheck) -> str:
     far = [group for group in check.groups if group.low > check.far_above]
     if not far:
-        return "No: from what was looked at, the label is told no better than little above chance."
+        return "No: nothing that was looked at tells the label far better than chance."
     return f"Yes: from {_with_areas(far)}."
 
 
 def _advice(check: ShortcutCheck) -> str:
-    far = {group.features for group in check.groups if group.low > check.far_above}
-    if not far:
-        return ""
+    far = [group for group in check.groups if group.low > check.far_above]
     made = (
         "File format, pixel format, dimensions and EXIF say how a file was made: where they tell the class, classes "
         "come from different cameras, scans or downloads, and that leaves traces in the px. A score on a test split "
@@ -104,7 +102,8 @@ def _advice(check: ShortcutCheck) -> str:
         "Brightness, border and file size follow from the picture: a dark class is darker, a detailed one takes more "
         "bytes. They are a shortcut where light, background or compression differ between classes by chance or habit."
     )
-    return " ".join([*([made] if far - {*FROM_THE_PICTURE} else []), *([seen] if far & {*FROM_THE_PICTURE} else [])])
+    is_seen = any(group.features in FROM_THE_PICTURE for group in far)
+    return " ".join([made] * any(map(_says_how_it_was_made, far)) + [seen] * is_seen)
 
 
 def _says_how_it_was_made(group: ShortcutGroup) -> bool:
