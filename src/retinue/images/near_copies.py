@@ -48,7 +48,7 @@ def near_copies(fingerprints: np.ndarray, is_wanted: np.ndarray) -> NearCopies:
     """The pairs of images that are copies of each other, or nearly.
 
     Of an image with many copies, the nearest 8 are kept, and what keeps together, at every distance, what all pairs up
-    to it would join: their minimum spanning forest. So there are never more than 9 pairs an image.
+    to it would join: their minimum spanning forest. So there are at most 9 times as many pairs as images.
 
     Args:
         fingerprints: int8 (N, LENGTH), may be a memory map.
