@@ -388,6 +388,7 @@ class Localisation:
 
 ROW_TYPES: dict[Path, type] = {
     RAW_MANIFEST: RawImage,
+    NEAR_COPIES: NearCopy,
     MANIFEST: Sample,
     HISTORY: Epoch,
     PREDICTED: Prediction,

@@ -17,7 +17,7 @@ from retinue.engine.store import RowFile
 from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.engine.writing import JsonSink, ResultSink, take_documents, writing
 from retinue.images.decoding import inspect_image
-from retinue.images.fingerprints import LENGTH, LONGER_SIDE, fingerprint
+from retinue.images.fingerprints import LENGTH, LONGER_SIDE, image_fingerprint
 from retinue.images.near_copies import USUAL_DISTANCE, largest_unit, near_copies
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import NearCopy, Quarantined, RawImage
@@ -101,7 +101,7 @@ class RawFiles(Dataset[dict[str, Any]]):
             mode=found.mode,
             format=found.format,
         )
-        return image, fingerprint(pixels, found.width, found.height)
+        return image, image_fingerprint(pixels, found.width, found.height)
 
 
 class Acquire(L.LightningModule):
