@@ -189,7 +189,7 @@ def test_workers_change_no_byte(checkout: Path) -> None:
     changes: dict[str, Any] = {"source": LOOSE, "augment": {"copies_per_image": 1}}
     run(*STAGES, **changes)
     alone = digests()
-    assert len(alone) == 14
+    assert len(alone) == 15
     run(*STAGES, **changes, trainer={"num_workers": 2})
     assert digests() == alone
 
