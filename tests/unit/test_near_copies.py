@@ -15,7 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from planted_copies import COPIES, TURNS, all_distances, fingerprint_of, fingerprints_of, photograph
-from retinue.images.fingerprints import LENGTH, ORDER, bandwidths, distances, fingerprint, turned
+from retinue.images.fingerprints import LENGTH, ORDER, bandwidths, distances, image_fingerprint, turned
 from retinue.images.near_copies import LARGEST_DISTANCE, USUAL_DISTANCE, NearCopies, near_copies
 from retinue.sources.surfaces import GOOD, Surfaces
 from torture_images import saved
@@ -144,7 +144,7 @@ def sign(colour: tuple[int, int, int], side: int = 96) -> np.ndarray:
 
 def test_the_same_shape_in_a_contrary_colour_is_no_copy() -> None:
     red, green, dark_red = (
-        fingerprint(sign(colour), 96, 96) for colour in ((220, 40, 40), (30, 140, 40), (150, 25, 25))
+        image_fingerprint(sign(colour), 96, 96) for colour in ((220, 40, 40), (30, 140, 40), (150, 25, 25))
     )
     assert distances(red[None], green[None])[0] == 2
     assert distances(red[None], dark_red[None])[0] < USUAL_DISTANCE
@@ -155,8 +155,8 @@ def test_images_of_few_pixels_are_not_compared() -> None:
     """Of 8 x 8 px too little is left to tell a copy from another image of a digit; of 16 it is enough."""
     rng = np.random.default_rng(0)
     few, enough = (rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for side in (15, 16))
-    assert not fingerprint(few, 15, 15).any()
-    assert fingerprint(enough, 16, 16)[0] == 10
+    assert not image_fingerprint(few, 15, 15).any()
+    assert image_fingerprint(enough, 16, 16)[0] == 10
 
 
 def test_an_image_and_its_copy_of_few_pixels_are_compared_by_what_both_have() -> None:
@@ -178,8 +178,8 @@ def test_the_turn_is_told_counter_clockwise(degrees: int) -> None:
 def test_a_turned_fingerprint_is_that_of_the_turned_image(seed: int, quarters: int, height: int, width: int) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (64 * height, 64 * width, 3), dtype=np.uint8)
     other = np.ascontiguousarray(np.rot90(image, quarters))
-    found = fingerprint(other, other.shape[1], other.shape[0])
-    expected = turned(fingerprint(image, image.shape[1], image.shape[0])[np.newaxis], quarters)[0]
+    found = image_fingerprint(other, other.shape[1], other.shape[0])
+    expected = turned(image_fingerprint(image, image.shape[1], image.shape[0])[np.newaxis], quarters)[0]
     assert np.abs(found.astype(int) - expected).max() <= 1, "the sums have another order"
 
 

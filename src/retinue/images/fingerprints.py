@@ -58,7 +58,7 @@ def _means(size: int, spread: float) -> np.ndarray:
 _COSINES, _MEANS = _cosines(ORDER, _SIDE), _means(_SIDE, _BLUR)
 
 
-def fingerprint(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+def image_fingerprint(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     """The fingerprint of an image, whatever its proportions: it is stretched to a square.
 
     Args:
@@ -100,7 +100,7 @@ def _squared(pixels: np.ndarray) -> np.ndarray:
 
 
 def bandwidths(fingerprints: np.ndarray) -> np.ndarray:
-    """Of how many frequencies an axis has values: int (N,), of fingerprints int8 (N, LENGTH); 0: not to be compared."""
+    """The number of frequencies that each axis of the fingerprints (N, LENGTH) has: int (N,); 0: not to be compared."""
     return fingerprints[:, 0].astype(np.intp)
 
 

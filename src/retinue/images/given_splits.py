@@ -80,11 +80,8 @@ def read_pins(path: Path, images: Sequence[RawImage]) -> dict[str, str]:
 
 
 def near_copies_within(distance: float | None) -> Iterator[tuple[str, str]]:
-    """The pairs of data/raw/near_copies.csv that are at most `distance` apart; none where it is None.
-
-    Where acquire writes no such table, no near copies are known: the one place that allows for it.
-    """
-    if distance is None or not artifacts.NEAR_COPIES.exists():
+    """The pairs of data/raw/near_copies.csv that are at most `distance` apart; none where it is None."""
+    if distance is None:
         return
     for pair in iterate_table(artifacts.NEAR_COPIES, NearCopy):
         if pair.distance <= distance:

@@ -48,7 +48,7 @@ def near_copies(fingerprints: np.ndarray, is_wanted: np.ndarray) -> NearCopies:
     """The pairs of images that are copies of each other, or nearly.
 
     Of an image with many copies, the nearest 8 are kept, and what keeps together, at every distance, what all pairs up
-    to it would join: their minimum spanning forest. So there are never more than 9 pairs an image.
+    to it would join: their minimum spanning forest. So there are at most 9 times as many pairs as images.
 
     Args:
         fingerprints: int8 (N, LENGTH), may be a memory map.
@@ -59,8 +59,8 @@ def near_copies(fingerprints: np.ndarray, is_wanted: np.ndarray) -> NearCopies:
     width = bandwidths(fingerprints)[comparable]
     found, count = [], 0
     for band in range(_BANDS):
-        for pairs in _candidates(signs, width, band):
-            found.append(_compared(fingerprints, comparable, pairs))
+        for pairs in _agreeing_pairs(signs, width, band):
+            found.append(_near_enough(fingerprints, comparable, pairs))
             count += len(found[-1])
             if count > 2 * _NEAREST * len(comparable) + 2**20:
                 found = [_kept(np.concatenate(found), len(fingerprints))]
@@ -92,26 +92,26 @@ def _packed_signs(fingerprints: np.ndarray, images: np.ndarray, quarters: int) -
     return packed.view("<u8")
 
 
-def _places(band: int) -> np.ndarray:
+def _places_of_band(band: int) -> np.ndarray:
     """Which signs a band looks at; a draw that is always the same."""
     possible = np.flatnonzero(IS_USED & (_BAND_LEVELS[band % len(_BAND_LEVELS)] > LEVEL))
     return np.random.default_rng(band).permutation(possible)[: 2 * _SIGNS]
 
 
-def _keys(signs: np.ndarray, band: int) -> np.ndarray:
+def _signs_of_band(signs: np.ndarray, band: int) -> np.ndarray:
     """The signs of a band, uint64 (M,): in the upper half of 36 bits those that candidates share."""
     keys = np.zeros(len(signs), np.uint64)
-    for place in _places(band):
+    for place in _places_of_band(band):
         word, bit = divmod(int(place), 64)
         keys <<= np.uint64(1)
         keys |= (signs[:, word] >> np.uint64(bit)) & np.uint64(1)
     return keys
 
 
-def _candidates(signs: np.ndarray, width: np.ndarray, band: int) -> Iterator[np.ndarray]:
+def _agreeing_pairs(signs: np.ndarray, width: np.ndarray, band: int) -> Iterator[np.ndarray]:
     """Pairs of comparable images, int64 (M, 3): the one, the other, and how often the other is turned to be like it."""
     count = signs.shape[1]
-    keys = _keys(signs.reshape(-1, _WORDS), band)
+    keys = _signs_of_band(signs.reshape(-1, _WORDS), band)
     order = np.argsort(keys, kind="stable")
     shared = keys[order] >> np.uint64(_SIGNS)
     places = np.arange(len(order))
@@ -145,7 +145,7 @@ _MEANINGFUL = np.stack(
 _MOST_DIFFERING = _MOST_SIGNS_DIFFER * np.bitwise_count(_MEANINGFUL).sum(axis=1)
 
 
-def _compared(fingerprints: np.ndarray, comparable: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+def _near_enough(fingerprints: np.ndarray, comparable: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """The candidates that are near enough, as `_PAIR`."""
     parts = [np.zeros(0, _PAIR)]
     for start in range(0, len(pairs), _AT_ONCE):
@@ -165,7 +165,7 @@ def _compared(fingerprints: np.ndarray, comparable: np.ndarray, pairs: np.ndarra
 
 
 def _kept(pairs: np.ndarray, images: int) -> np.ndarray:
-    """Of each pair of images its best turn, of each image its nearest, and all that a minimum spanning forest needs."""
+    """The pairs in their best turn that are among the nearest of an image, or in the minimum spanning forest."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import minimum_spanning_tree
 

@@ -18,7 +18,7 @@ from retinue.engine.store import RowFile
 from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.engine.writing import JsonSink, ResultSink, take_documents, writing
 from retinue.images.decoding import inspect_image
-from retinue.images.fingerprints import LENGTH, fingerprint
+from retinue.images.fingerprints import LENGTH, image_fingerprint
 from retinue.images.levels import white_of_range
 from retinue.images.measures import MEASURED_SIDE, measures_of
 from retinue.images.near_copies import USUAL_DISTANCE, largest_unit, near_copies
@@ -115,7 +115,7 @@ class RawFiles(Dataset[dict[str, Any]]):
         )
         measures = measures_of(record.image_id, pixels, exif)
         finding = [asdict(image), asdict(measures), (found.largest, found.white)]
-        return finding, fingerprint(pixels, found.width, found.height)
+        return finding, image_fingerprint(pixels, found.width, found.height)
 
 
 class Acquire(L.LightningModule):
