@@ -56,7 +56,7 @@ def explained(what: str) -> Iterator[None]:
             sys.unraisablehook = lambda found: _unraisable(found, before)
             yield
     except (Exception, KeyboardInterrupt, SystemExit) as error:
-        ending = _ending(error, interruptions.last)
+        ending = _message_and_status(error, interruptions.last)
         if ending is None or os.environ.get("RETINUE_TRACEBACK") == "1":
             raise
         message, status = ending
@@ -67,7 +67,7 @@ def explained(what: str) -> Iterator[None]:
         sys.unraisablehook = before
 
 
-def _ending(error: BaseException, interruption: KeyboardInterrupt | None) -> tuple[str, int] | None:
+def _message_and_status(error: BaseException, interruption: KeyboardInterrupt | None) -> tuple[str, int] | None:
     """Message and exit status of `error`, or of what it follows from; None where nothing explains it.
 
     Args:

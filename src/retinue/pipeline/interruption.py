@@ -78,7 +78,7 @@ def interruptible() -> Iterator[Interruptions]:
 
 def interruption_status(cause: KeyboardInterrupt) -> int:
     """The exit status that shells give it: 130 for Ctrl-C, 143 for SIGTERM."""
-    return 128 + _number(cause)
+    return 128 + _signal_of(cause)
 
 
 def interruption_text(error: BaseException, cause: KeyboardInterrupt) -> str:
@@ -89,10 +89,10 @@ def interruption_text(error: BaseException, cause: KeyboardInterrupt) -> str:
 
 def interrupt_again(cause: KeyboardInterrupt) -> None:
     """Has the same signal come again in a moment, for an interruption that was lost where Python can raise nothing."""
-    again = threading.Timer(_MOMENT_S, os.kill, (os.getpid(), _number(cause)))
+    again = threading.Timer(_MOMENT_S, os.kill, (os.getpid(), _signal_of(cause)))
     again.daemon = True
     again.start()
 
 
-def _number(cause: KeyboardInterrupt) -> signal.Signals:
+def _signal_of(cause: KeyboardInterrupt) -> signal.Signals:
     return signal.SIGTERM if isinstance(cause, Terminated) else signal.SIGINT
