@@ -53,6 +53,7 @@ class Scene:
         skill: how far the logit of the right class stands above the others, in standard deviations.
         epochs: of the training.
         quarantine, duplicates: what acquire found.
+        corrections: what acquire has applied.
         applicable: whether the explainer has something to show.
         frozen_blocks: of the network, from the first one on; 0 is transfer=scratch.
         reasons: for the scenario, as transfer=auto gives them.
@@ -69,6 +70,7 @@ class Scene:
     epochs: int = 18
     quarantine: Sequence[Quarantined] = ()
     duplicates: Sequence[Sequence[Mapping[str, str]]] = ()
+    corrections: Sequence[Mapping[str, str]] = ()
     applicable: bool = True
     frozen_blocks: int = 0
     reasons: Sequence[str] = ()
@@ -181,6 +183,9 @@ def _raw(scene: Scene, dataset: Dataset) -> None:
         "width": {"min": 32, "median": 32, "max": 32},
         "height": {"min": 32, "median": 40.5, "max": 64},
         "duplicates": scene.duplicates,
+        "strays": {"number": 0, "endings": "", "first": []},
+        "wrong_endings": {"number": 0, "kinds": {}, "first": []},
+        "corrections": list(scene.corrections),
     }
     write_json(artifacts.RAW / "card.json", card)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from retinue.pipeline import artifacts
 from retinue.pipeline.numbers import figure
-from retinue.reports import data_tables, plots, tables
+from retinue.reports import corrections, data_tables, plots, tables
 from retinue.reports.architecture import architecture
 from retinue.reports.embedding import picture
 from retinue.reports.gallery import explanations
@@ -39,6 +39,7 @@ def content(sections: Mapping[str, Any], fingerprint: str, inputs: ReportInputs)
         "network": architecture(inputs.architecture, inputs.bundle["training"]["initial_weights"]),
         "transfer": transfer(inputs.transfer, sections["transfer"]["name"]),
         "data": _data(inputs),
+        "corrections": corrections.corrections_table(inputs),
         "quarantine": data_tables.quarantined(inputs.quarantine) if inputs.quarantine else None,
         "augmentation": _augmentation(sections["augment"], inputs.policy),
         "settings": _settings(sections, inputs),

@@ -1,0 +1,272 @@
+"""What the folders above image files mean: names in, records out; no file is looked at."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
+
+from retinue.images.endings import is_stray, listed_endings
+from retinue.pipeline.errors import DataError, Fault
+from retinue.pipeline.names import class_order, escaped, name_problem, one_form
+from retinue.pipeline.ranges import Checked, allowed, shown
+from retinue.pipeline.watched import is_watched
+from retinue.sources.masks import MASK_EXPECTED, MASK_PATTERN, mask_place, masks_among
+from retinue.sources.source import SourceRecord
+
+_ALIASES = (("train", "training"), ("val", "valid", "validation", "dev"), ("test", "testing"))
+_LEVELS = ("split", "class", "group", "any")
+_LISTED = 5  # names in a message
+
+
+def _split_folders_differ(train_folder: str | None, val_folder: str | None, test_folder: str | None) -> Fault | None:
+    keys = {"train_folder": train_folder, "val_folder": val_folder, "test_folder": test_folder}
+    named = [name for name in keys.values() if name is not None]
+    for key, name in reversed(keys.items()):
+        if name is not None and named.count(name) > 1:
+            return Fault(key, shown(name), "different train_folder, val_folder and test_folder")
+    return None
+
+
+def _folders_mean_a_class(folders: list[str] | None) -> Fault | None:
+    if folders is None or ("class" in folders and all(folders.count(each) <= 1 for each in _LEVELS[:3])):
+        return None
+    return Fault("folders", shown(folders), "class once, split and group at most once, any as often as needed")
+
+
+class _Tree(NamedTuple):
+    """The files of a layout.
+
+    Attributes:
+        where: what messages call the whole.
+        files: their paths, sorted; strays and images, neither litter nor masks.
+        empty: folders without files.
+    """
+
+    where: str
+    files: Sequence[str]
+    empty: Sequence[str]
+
+    def folders_at(self, level: int) -> set[str]:
+        """The names of the folders that many levels below the top, those left out that hold strays alone."""
+        paths = [name.split("/")[:-1] for name in self.files if not is_stray(name)]
+        paths += [name.split("/") for name in self.empty]
+        return {one_form(path[level]) for path in paths if len(path) > level}
+
+
+@dataclass(frozen=True)
+class Layout(Checked, section="source"):
+    """How class folders and split folders are told from each other.
+
+    Names of folders are taken in Unicode's composed form: é is one sign, however a system has written it.
+
+    Attributes:
+        train_folder, val_folder, test_folder: names of the split folders; None: there is none. Where there is no folder
+            of that very name, one in other case is taken, or another usual name of the same split: train and training;
+            val, valid, validation and dev; test and testing.
+        folders: what the folders of a path are, from the top down: split, class, group (its images stay in one
+            split) or any, which means nothing; what lies deeper means nothing, too. None: where there are split folders
+            split and class, else class; what might mean something else is refused.
+        masks: where the mask of an image lies, a path in which {path} stands for that of the image without its ending,
+            {stem} for the last part of it, and {folder} for the name of the folder the image is in. What is not
+            black in a mask is what the class is named after. A mask is no image; an image without one shows
+            nothing of the kind. None: there are no masks.
+    """
+
+    RELATIONS: ClassVar[Sequence[Callable[..., Fault | None]]] = (_split_folders_differ, _folders_mean_a_class)
+
+    train_folder: str | None
+    val_folder: str | None
+    test_folder: str | None
+    folders: list[str] | None = field(metadata=allowed(choices=_LEVELS, least=1))
+    masks: str | None = field(metadata=allowed(pattern=MASK_PATTERN, expected=MASK_EXPECTED))
+
+    def records_of(self, names: Iterable[str], where: str) -> list[SourceRecord]:
+        """The records of files, sorted by path: of all of `names` but litter, hidden files and masks.
+
+        Args:
+            names: paths of files with `/`, in any order; what ends in `/` is a folder without files.
+            where: what messages call the whole, such as the path of the folder.
+
+        Raises:
+            DataError: the layout is not understood, or there is no mask where there should be some.
+        """
+        counting = sorted(name for name in set(names) if all(map(_counts, name.rstrip("/").split("/"))))
+        for name in counting:
+            _check_folders(where, name)
+        masks, alone = self._masks_among(counting, where)
+        images = [name for name in counting if name not in masks and name not in alone]
+        empty = [name.rstrip("/") for name in images if name.endswith("/")]
+        tree = _Tree(where, [name for name in images if not name.endswith("/")], empty)
+        levels, split_of = self._meaning(tree)
+        records = [_record_of(name, levels, split_of) for name in tree.files]
+        _check_classes_hold_images(tree, levels, split_of, records)
+        problem = f"lies where source.masks ({self.masks}) has masks, and there is no image of it"
+        for name in alone:
+            if is_stray(name):
+                records.append(SourceRecord(escaped(name), label="", is_stray=True))
+            elif not name.endswith("/"):
+                records.append(SourceRecord(escaped(name), label="", problem=problem))
+        return sorted(records, key=lambda record: record.image_id)
+
+    def _masks_among(self, names: Sequence[str], where: str) -> tuple[set[str], set[str]]:
+        first = next((name for name in names if not (name.endswith("/") or is_stray(name))), None)
+        if self.masks is None or first is None:
+            return set(), set()
+        masks, alone = masks_among(self.masks, names)
+        if not masks:
+            raise DataError(
+                f"source.masks: got {shown(self.masks)}, under which no image in {where} has a mask: that of "
+                f"{escaped(first)} would be {escaped(mask_place(self.masks, first))}. Correct it; null: there are none."
+            )
+        return masks, alone
+
+    def _meaning(self, tree: _Tree) -> tuple[Sequence[str], dict[str, str]]:
+        """What the folders are from the top down, and the split of each split folder."""
+        if self.folders is not None:
+            if "split" not in self.folders:
+                return self.folders, {}
+            return self.folders, self._splits(tree, tree.folders_at(self.folders.index("split")))
+        split_of = self._splits(tree, tree.folders_at(0))
+        levels = ("split", "class") if split_of else ("class",)
+        _refuse_other_meanings(tree, levels, split_of)
+        return levels, split_of
+
+    def _splits(self, tree: _Tree, folders: Collection[str]) -> dict[str, str]:
+        """Folder -> split, of the split folders among `folders`; empty where there is none and none has to be."""
+        found = self._named_splits(tree, folders)
+        others = class_order(set(folders) - set(found))
+        if others and (found or self.folders is not None):
+            raise DataError(
+                f"{tree.where}: holds the split folder(s) {', '.join(sorted(found)) or 'none'} beside "
+                f"{_some(others)}. Expected either split folders alone or class folders alone: name the "
+                "split folders with source.train_folder, source.val_folder and source.test_folder (null: none), or "
+                "move the others away."
+            )
+        if found and "train" not in found.values():
+            raise DataError(
+                f"{tree.where}: holds {', '.join(sorted(found))} but no folder of training images. Expected "
+                f"source.train_folder ({self.train_folder}); name it, or set the others to null if they are classes."
+            )
+        return found
+
+    def _named_splits(self, tree: _Tree, folders: Collection[str]) -> dict[str, str]:
+        settings = {"train": self.train_folder, "val": self.val_folder, "test": self.test_folder}
+        named = {split: one_form(name) for split, name in settings.items() if name}
+        found = {name: split for split, name in named.items() if name in folders}
+        for split, name in named.items():
+            alike = [folder for folder in sorted(folders) if folder not in found and _is_alias(folder, name)]
+            if split in found.values():
+                continue
+            if len(alike) > 1:
+                raise DataError(
+                    f"{tree.where}: {', '.join(alike)} may each be the {split} split. Put their images into one, or "
+                    f"name one with source.{split}_folder and move the others away."
+                )
+            found |= dict.fromkeys(alike, split)
+        return found
+
+
+def _is_alias(folder: str, name: str) -> bool:
+    """Whether `folder` may be the split folder that the settings call `name`."""
+    group = next((group for group in _ALIASES if name.casefold() in group), (name.casefold(),))
+    return folder.casefold() in group
+
+
+def _counts(name: str) -> bool:
+    return not name.startswith(".") and is_watched(name)
+
+
+def _check_folders(where: str, name: str) -> None:
+    folder = name.rpartition("/")[0]
+    if name_problem(folder):
+        parts = folder.split("/")
+        number = next(number for number, part in enumerate(parts, 1) if name_problem(part))
+        path, problem = "/".join(parts[:number]), name_problem(parts[number - 1])
+        raise DataError(f"{escaped(where)}/{escaped(path)}: {problem}. Rename the folder.")
+
+
+def _record_of(name: str, levels: Sequence[str], split_of: dict[str, str]) -> SourceRecord:
+    *folders, file = name.split("/")
+    if is_stray(name):
+        return SourceRecord(escaped(name), label="", is_stray=True)
+    if len(folders) < len(levels):
+        wanted = "a class folder" if "group" not in levels else f"folders that are {', '.join(levels)}"
+        return SourceRecord(escaped(name), label="", problem=f"not in {wanted}, so it has no label")
+    meaning = dict(zip(levels, map(one_form, folders), strict=False))
+    split = split_of[meaning["split"]] if "split" in meaning else ""
+    return SourceRecord(escaped(name), meaning["class"], meaning.get("group", ""), split, name_problem(file))
+
+
+def _check_classes_hold_images(
+    tree: _Tree, levels: Sequence[str], split_of: dict[str, str], records: Sequence[SourceRecord]
+) -> None:
+    """Refuses a class folder without images: it would go unnoticed, or it is none."""
+    depth = levels.index("class") + 1
+    with_images = {tuple(r.image_id.split("/")[:depth]) for r in records if not r.is_stray}
+    with_files = {tuple(name.split("/")[:depth]) for name in tree.files}
+    for path in (name.split("/")[:depth] for name in tree.empty):
+        if len(path) == depth and tuple(path) not in with_files:
+            at = f"{tree.where}/{'/'.join(path)}"
+            raise DataError(f"{at}: a class folder without files. Add images, or remove the folder.")
+    strays = [record.image_id for record in records if record.is_stray and record.image_id.count("/") >= depth]
+    for name in strays:
+        path = name.split("/")[:depth]
+        in_split = "split" not in levels or one_form(path[levels.index("split")]) in split_of
+        if tuple(path) not in with_images and in_split:
+            inside = [each for each in strays if each.startswith("/".join([*path, ""]))]
+            raise DataError(
+                f"{tree.where}/{'/'.join(path)}: a class folder without an image ({listed_endings(inside)}). Convert "
+                "its files to images, or move it out of the folder if it is no class."
+            )
+
+
+def _refuse_other_meanings(tree: _Tree, levels: Sequence[str], split_of: dict[str, str]) -> None:
+    """Refuses folders that would be the classes where those below them look like the classes or the splits.
+
+    Raises:
+        DataError: the message says what they probably are and with which setting.
+    """
+    at = len(levels) - 1
+    below: dict[str, set[str]] = {}
+    for name in tree.files:
+        folders = [one_form(part) for part in name.split("/")[:-1]]
+        if is_stray(name) or len(folders) <= at or (split_of and folders[0] not in split_of):
+            continue
+        if len(folders) == at + 1:  # an image of its own: the folder is a class
+            return
+        below.setdefault(folders[at], set()).add(folders[at + 1])
+    shared = _shared(below)
+    if len(shared) < 2:
+        return
+    tops, before = class_order(below), list(levels[:at])
+    if not before and all(any(name.casefold() in group for group in _ALIASES) for name in shared):
+        meaning, choice = "split folders inside of classes", _setting(["class", "split"])
+    elif len(tops) == 1:
+        meaning, choice = "the classes", _setting([*before, "any", "class"])
+    else:
+        meaning = "the classes"
+        choice = (
+            f"{_setting([*before, 'group', 'class'])} if {_some(tops)} are places, patients or days, whose images stay "
+            f"in one split each; {_setting([*before, 'any', 'class'])} if they mean nothing"
+        )
+    raise DataError(
+        f"{tree.where}: the classes would be {_some(tops)}, but all images lie deeper, in folders called "
+        f"{_some(class_order(shared))}{' in several of them' if len(tops) > 1 else ''}: these are probably {meaning}. "
+        f"Say what the folders are: {choice}; {_setting([*before, 'class'])} if {_some(tops)} are the classes."
+    )
+
+
+def _shared(below: dict[str, set[str]]) -> list[str]:
+    """The names of folders that most of those below several folders have; below one folder, all."""
+    counts = Counter(name for names in below.values() for name in names)
+    shared = [name for name, count in counts.items() if count > 1 or len(below) == 1]
+    most = 2 * sum(counts[name] for name in shared) > sum(counts.values())
+    return shared if most else []
+
+
+def _setting(levels: Sequence[str]) -> str:
+    return f"source.folders=[{','.join(levels)}]"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
