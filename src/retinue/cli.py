@@ -74,6 +74,17 @@ def compose(overrides: tuple[str, ...], check: bool) -> None:
 
 
 @main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--name", help="Name of the experiment.  [default: that of the folder]")
+def init(folder: Path, name: str | None) -> None:
+    """Look at FOLDER, say what is in it, and write an experiment for it to conf/experiment/ (docs/sources.md)."""
+    from retinue.sources.proposal import run
+
+    with explained("init"):
+        run(folder, name)
+
+
+@main.command()
 @click.argument("overrides", nargs=-1)
 def sweep(overrides: tuple[str, ...]) -> None:
     """Run a Hydra multirun in which every trial is a DVC experiment (docs/sweeps.md).

@@ -86,7 +86,7 @@ class ImageFolder(Limits, Layout, Source):
             records = _from_csv(root, self.labels_csv)
             self._check_masks(root, records)
             return records
-        return self.records_of(_names_below(root), where=self.path)
+        return self.records_of(names_below(root), where=self.path)
 
     @classmethod
     def missing(cls, settings: Mapping[str, Any]) -> list[Fault]:
@@ -162,7 +162,7 @@ class ImageFolder(Limits, Layout, Source):
             raise DataError(f"source.masks: got {shown(self.masks)}: {problem} Correct it; null: there are none.")
 
 
-def _names_below(root: Path) -> Iterator[str]:
+def names_below(root: Path) -> Iterator[str]:
     """The paths of all files below `root`, hidden ones and litter left out, and of folders without files, with a `/`.
 
     Raises:

@@ -33,6 +33,18 @@ def _folders_mean_a_class(folders: list[str] | None) -> Fault | None:
     return Fault("folders", shown(folders), "class once, split and group at most once, any as often as needed")
 
 
+class UnclearFolders(DataError):
+    """Folders that may mean something else than they usually do.
+
+    Attributes:
+        choices: values of source.folders that may be meant, the likeliest first.
+    """
+
+    def __init__(self, message: str, choices: Sequence[list[str]] = ()):
+        super().__init__(message)
+        self.choices = choices
+
+
 class _Tree(NamedTuple):
     """The files of a layout.
 
@@ -239,20 +251,24 @@ def _refuse_other_meanings(tree: _Tree, levels: Sequence[str], split_of: dict[st
     if len(shared) < 2:
         return
     tops, before = class_order(below), list(levels[:at])
+    usual = [*before, "class"]
     if not before and all(any(name.casefold() in group for group in _ALIASES) for name in shared):
-        meaning, choice = "split folders inside of classes", _setting(["class", "split"])
+        meaning, choices = "split folders inside of classes", [["class", "split"], usual]
+        said = _setting(choices[0])
     elif len(tops) == 1:
-        meaning, choice = "the classes", _setting([*before, "any", "class"])
+        meaning, choices = "the classes", [[*before, "any", "class"], usual]
+        said = _setting(choices[0])
     else:
-        meaning = "the classes"
-        choice = (
-            f"{_setting([*before, 'group', 'class'])} if {_some(tops)} are places, patients or days, whose images stay "
-            f"in one split each; {_setting([*before, 'any', 'class'])} if they mean nothing"
+        meaning, choices = "the classes", [[*before, "group", "class"], [*before, "any", "class"], usual]
+        said = (
+            f"{_setting(choices[0])} if {_some(tops)} are places, patients or days, whose images stay in one split "
+            f"each; {_setting(choices[1])} if they mean nothing"
         )
-    raise DataError(
+    raise UnclearFolders(
         f"{tree.where}: the classes would be {_some(tops)}, but all images lie deeper, in folders called "
         f"{_some(class_order(shared))}{' in several of them' if len(tops) > 1 else ''}: these are probably {meaning}. "
-        f"Say what the folders are: {choice}; {_setting([*before, 'class'])} if {_some(tops)} are the classes."
+        f"Say what the folders are: {said}; {_setting(usual)} if {_some(tops)} are the classes.",
+        choices,
     )
 
 
