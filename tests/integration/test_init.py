@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -30,7 +29,7 @@ def checkout(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 def draw(folder: Path, names: Sequence[str], size: tuple[int, int] = (40, 36), mode: str = "RGB") -> None:
     for number, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new(mode, size, number if mode == "L" else (number, 90, 200)).save(folder / name)
+        Image.new(mode, size, number if mode == "L" else (10 * number % 256, 90, 200)).save(folder / name)
 
 
 def proposed(folder: str, name: str | None = None) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def test_classes_that_share_their_sub_folders_are_refused_with_the_likely_meanin
         records(*SITES)
     message = str(refused.value)
     assert message.startswith("photos: the classes would be siteA, siteB, but all images lie deeper, in folders called")
-    assert "daisy, rose, tulip in several of them: these are probably the classes" in message
+    assert "daisy, rose, tulip in several of them. These are probably the classes." in message
     for choice in ("[group,class]", "[any,class]", "[class]"):
         assert f"source.folders={choice}" in message
 

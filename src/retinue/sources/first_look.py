@@ -1,4 +1,4 @@
-"""A first look at a folder that nobody has described: layout, classes, sizes, colours, masks, twins, series of names."""
+"""A first look at a folder that nobody has described: layout, classes, sizes, colours, masks, twins, series."""
 
 import hashlib
 import re
@@ -15,8 +15,9 @@ from retinue.pipeline.errors import DataError
 from retinue.pipeline.files import FILE, FOLDER, kind_of
 from retinue.pipeline.names import class_order, look_alikes
 from retinue.pipeline.numbers import figure
+from retinue.sources.folder_meanings import UnclearFolders
 from retinue.sources.image_folder import names_below
-from retinue.sources.layout import Layout, UnclearFolders
+from retinue.sources.layout import Layout
 from retinue.sources.masks import likely_masks
 from retinue.sources.source import SourceRecord
 

@@ -1,6 +1,5 @@
 """What the folders above image files mean: names in, records out; no file is looked at."""
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
@@ -10,12 +9,11 @@ from retinue.pipeline.errors import DataError, Fault
 from retinue.pipeline.names import class_order, escaped, name_problem, one_form
 from retinue.pipeline.ranges import Checked, allowed, shown
 from retinue.pipeline.watched import is_watched
+from retinue.sources.folder_meanings import SPLIT_NAMES, refuse_other_meanings, some_of
 from retinue.sources.masks import MASK_EXPECTED, MASK_PATTERN, mask_place, masks_among
 from retinue.sources.source import SourceRecord
 
-_ALIASES = (("train", "training"), ("val", "valid", "validation", "dev"), ("test", "testing"))
 _LEVELS = ("split", "class", "group", "any")
-_LISTED = 5  # names in a message
 
 
 def _split_folders_differ(train_folder: str | None, val_folder: str | None, test_folder: str | None) -> Fault | None:
@@ -31,18 +29,6 @@ def _folders_mean_a_class(folders: list[str] | None) -> Fault | None:
     if folders is None or ("class" in folders and all(folders.count(each) <= 1 for each in _LEVELS[:3])):
         return None
     return Fault("folders", shown(folders), "class once, split and group at most once, any as often as needed")
-
-
-class UnclearFolders(DataError):
-    """Folders that may mean something else than they usually do.
-
-    Attributes:
-        choices: values of source.folders that may be meant, the likeliest first.
-    """
-
-    def __init__(self, message: str, choices: Sequence[list[str]] = ()):
-        super().__init__(message)
-        self.choices = choices
 
 
 class _Tree(NamedTuple):
@@ -63,6 +49,10 @@ class _Tree(NamedTuple):
         paths = [name.split("/")[:-1] for name in self.files if not is_stray(name)]
         paths += [name.split("/") for name in self.empty]
         return {one_form(path[level]) for path in paths if len(path) > level}
+
+    def image_folders(self) -> list[list[str]]:
+        """The names of the folders above each file that may be an image."""
+        return [[one_form(part) for part in name.split("/")[:-1]] for name in self.files if not is_stray(name)]
 
 
 @dataclass(frozen=True)
@@ -140,7 +130,7 @@ class Layout(Checked, section="source"):
             return self.folders, self._splits(tree, tree.folders_at(self.folders.index("split")))
         split_of = self._splits(tree, tree.folders_at(0))
         levels = ("split", "class") if split_of else ("class",)
-        _refuse_other_meanings(tree, levels, split_of)
+        refuse_other_meanings(tree.where, tree.image_folders(), levels, split_of)
         return levels, split_of
 
     def _splits(self, tree: _Tree, folders: Collection[str]) -> dict[str, str]:
@@ -150,7 +140,7 @@ class Layout(Checked, section="source"):
         if others and (found or self.folders is not None):
             raise DataError(
                 f"{tree.where}: holds the split folder(s) {', '.join(sorted(found)) or 'none'} beside "
-                f"{_some(others)}. Expected either split folders alone or class folders alone: name the "
+                f"{some_of(others)}. Expected either split folders alone or class folders alone: name the "
                 "split folders with source.train_folder, source.val_folder and source.test_folder (null: none), or "
                 "move the others away."
             )
@@ -180,7 +170,7 @@ class Layout(Checked, section="source"):
 
 def _is_alias(folder: str, name: str) -> bool:
     """Whether `folder` may be the split folder that the settings call `name`."""
-    group = next((group for group in _ALIASES if name.casefold() in group), (name.casefold(),))
+    group = next((group for group in SPLIT_NAMES if name.casefold() in group), (name.casefold(),))
     return folder.casefold() in group
 
 
@@ -230,59 +220,3 @@ def _check_classes_hold_images(
                 f"{tree.where}/{'/'.join(path)}: a class folder without an image ({listed_endings(inside)}). Convert "
                 "its files to images, or move it out of the folder if it is no class."
             )
-
-
-def _refuse_other_meanings(tree: _Tree, levels: Sequence[str], split_of: dict[str, str]) -> None:
-    """Refuses folders that would be the classes where those below them look like the classes or the splits.
-
-    Raises:
-        DataError: the message says what they probably are and with which setting.
-    """
-    at = len(levels) - 1
-    below: dict[str, set[str]] = {}
-    for name in tree.files:
-        folders = [one_form(part) for part in name.split("/")[:-1]]
-        if is_stray(name) or len(folders) <= at or (split_of and folders[0] not in split_of):
-            continue
-        if len(folders) == at + 1:  # an image of its own: the folder is a class
-            return
-        below.setdefault(folders[at], set()).add(folders[at + 1])
-    shared = _shared(below)
-    if len(shared) < 2:
-        return
-    tops, before = class_order(below), list(levels[:at])
-    usual = [*before, "class"]
-    if not before and all(any(name.casefold() in group for group in _ALIASES) for name in shared):
-        meaning, choices = "split folders inside of classes", [["class", "split"], usual]
-        said = _setting(choices[0])
-    elif len(tops) == 1:
-        meaning, choices = "the classes", [[*before, "any", "class"], usual]
-        said = _setting(choices[0])
-    else:
-        meaning, choices = "the classes", [[*before, "group", "class"], [*before, "any", "class"], usual]
-        said = (
-            f"{_setting(choices[0])} if {_some(tops)} are places, patients or days, whose images stay in one split "
-            f"each; {_setting(choices[1])} if they mean nothing"
-        )
-    raise UnclearFolders(
-        f"{tree.where}: the classes would be {_some(tops)}, but all images lie deeper, in folders called "
-        f"{_some(class_order(shared))}{' in several of them' if len(tops) > 1 else ''}: these are probably {meaning}. "
-        f"Say what the folders are: {said}; {_setting(usual)} if {_some(tops)} are the classes.",
-        choices,
-    )
-
-
-def _shared(below: dict[str, set[str]]) -> list[str]:
-    """The names of folders that most of those below several folders have; below one folder, all."""
-    counts = Counter(name for names in below.values() for name in names)
-    shared = [name for name, count in counts.items() if count > 1 or len(below) == 1]
-    most = 2 * sum(counts[name] for name in shared) > sum(counts.values())
-    return shared if most else []
-
-
-def _setting(levels: Sequence[str]) -> str:
-    return f"source.folders=[{','.join(levels)}]"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
