@@ -1,13 +1,17 @@
 """`retinue init`: what it says of a folder is so, and what it writes composes and passes the check of all settings."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from retinue import cli
 from retinue.pipeline.composition import compose
 from retinue.pipeline.errors import DataError, SettingsError
 from retinue.preflight import check
@@ -56,7 +60,7 @@ def test_photographs(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None
         "shorter sides of 250 to 250 px, median 250; the longer side is up to 1.2 times as long; in colours; JPEG",
         "1 file(s) that are no images, passed over: .csv: 1",
         "1 sets of files with equal bytes, such as daisy/1.jpg and rose/same.jpg",
-        "Next:\n  retinue compose experiment=flowers\n  dvc repro\n",
+        "conf/experiment/flowers.yaml: written.\n",
     ):
         assert sentence in said
     check(values)
@@ -114,6 +118,30 @@ def test_nothing_is_overwritten_and_no_other_name_is_made(checkout: Path) -> Non
     draw(outside, [f"{c}/{i}.png" for c in ("cat", "dog") for i in range(3)])
     run(outside, None)
     assert compose(["experiment=outside"])["source"]["path"] == str(outside)
+
+
+@pytest.mark.parametrize("go_on", [False, True])
+def test_the_command_says_what_is_next_or_does_it(
+    go_on: bool, checkout: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    draw(checkout / "signs", [f"{c}/{i}.png" for c in "01" for i in range(4)], (20, 20), "L")
+    done: list[tuple[list[str], Path]] = []
+
+    def ran(command: list[str], *, cwd: Path, check: bool) -> subprocess.CompletedProcess[str]:
+        done.append((command, cwd))
+        return subprocess.CompletedProcess(command, 3)
+
+    monkeypatch.setattr(cli.subprocess, "run", ran)
+    monkeypatch.setattr(cli, "stages_to_run", lambda root: (["acquire"], []))
+    ended = CliRunner().invoke(cli.main, ["init", "signs", *(["--run"] if go_on else [])])
+    if go_on:
+        assert done == [([sys.executable, "-m", "dvc", "repro"], checkout)]
+        assert ended.exit_code == 3
+        assert "path: signs" in (checkout / "params.yaml").read_text("utf-8")
+    else:
+        assert (ended.exit_code, done) == (0, [])
+        assert ended.output.endswith("Next:\n  retinue compose experiment=signs\n  dvc repro\n")
+        assert not (checkout / "params.yaml").exists()
 
 
 def test_what_is_no_folder_of_classes_is_told(checkout: Path) -> None:

@@ -1,6 +1,6 @@
 """What the folders above image files mean: names in, records out; no file is looked at."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
@@ -32,27 +32,39 @@ def _folders_mean_a_class(folders: list[str] | None) -> Fault | None:
 
 
 class _Tree(NamedTuple):
-    """The files of a layout.
+    """The files of a layout, neither litter nor masks, and the folders they lie in.
 
     Attributes:
         where: what messages call the whole.
-        files: their paths, sorted; strays and images, neither litter nor masks.
-        empty: folders without files.
+        images: paths of files that may be images.
+        strays: paths of files that are none.
+        image_folders, stray_folders, empty_folders: the names of the folders above them, from the top down, each once;
+            those of folders without files.
     """
 
     where: str
-    files: Sequence[str]
-    empty: Sequence[str]
+    images: Sequence[str]
+    strays: Sequence[str]
+    image_folders: Sequence[Sequence[str]]
+    stray_folders: Sequence[Sequence[str]]
+    empty_folders: Sequence[Sequence[str]]
+
+    @classmethod
+    def of(cls, where: str, names: Iterable[str]) -> "_Tree":
+        """The tree of the paths `names`; what ends in `/` is a folder without files."""
+        images, strays, empty = list[str](), list[str](), list[str]()
+        for name in names:
+            (empty if name.endswith("/") else strays if is_stray(name) else images).append(name)
+        return cls(where, images, strays, _folders_of(images), _folders_of(strays), _folders_of(empty))
 
     def folders_at(self, level: int) -> set[str]:
         """The names of the folders that many levels below the top, those left out that hold strays alone."""
-        paths = [name.split("/")[:-1] for name in self.files if not is_stray(name)]
-        paths += [name.split("/") for name in self.empty]
-        return {one_form(path[level]) for path in paths if len(path) > level}
+        return {folders[level] for folders in (*self.image_folders, *self.empty_folders) if len(folders) > level}
 
-    def image_folders(self) -> list[list[str]]:
-        """The names of the folders above each file that may be an image."""
-        return [[one_form(part) for part in name.split("/")[:-1]] for name in self.files if not is_stray(name)]
+
+def _folders_of(names: Iterable[str]) -> list[list[str]]:
+    folders = sorted({name.rpartition("/")[0] for name in names} - {""})
+    return [[one_form(part) for part in folder.split("/")] for folder in folders]
 
 
 @dataclass(frozen=True)
@@ -92,22 +104,20 @@ class Layout(Checked, section="source"):
         Raises:
             DataError: the layout is not understood, or there is no mask where there should be some.
         """
-        counting = sorted(name for name in set(names) if all(map(_counts, name.rstrip("/").split("/"))))
-        for name in counting:
-            _check_folders(where, name)
+        counting = sorted(_counting(names))
+        for folder in sorted({name.rpartition("/")[0] for name in counting}):
+            _check_folder(where, folder)
         masks, alone = self._masks_among(counting, where)
-        images = [name for name in counting if name not in masks and name not in alone]
-        empty = [name.rstrip("/") for name in images if name.endswith("/")]
-        tree = _Tree(where, [name for name in images if not name.endswith("/")], empty)
+        tree = _Tree.of(where, (name for name in counting if name not in masks and name not in alone))
         levels, split_of = self._meaning(tree)
-        records = [_record_of(name, levels, split_of) for name in tree.files]
-        _check_classes_hold_images(tree, levels, split_of, records)
+        _check_classes_hold_images(tree, levels, split_of)
         problem = f"lies where source.masks ({self.masks}) has masks, and there is no image of it"
-        for name in alone:
-            if is_stray(name):
-                records.append(SourceRecord(escaped(name), label="", is_stray=True))
-            elif not name.endswith("/"):
-                records.append(SourceRecord(escaped(name), label="", problem=problem))
+        lost = _Tree.of(where, alone)
+        records = [
+            *_records(tree.images, levels, split_of),
+            *(SourceRecord(escaped(name), label="", problem=problem) for name in lost.images),
+            *(SourceRecord(escaped(name), label="", is_stray=True) for name in (*tree.strays, *lost.strays)),
+        ]
         return sorted(records, key=lambda record: record.image_id)
 
     def _masks_among(self, names: Sequence[str], where: str) -> tuple[set[str], set[str]]:
@@ -130,7 +140,7 @@ class Layout(Checked, section="source"):
             return self.folders, self._splits(tree, tree.folders_at(self.folders.index("split")))
         split_of = self._splits(tree, tree.folders_at(0))
         levels = ("split", "class") if split_of else ("class",)
-        refuse_other_meanings(tree.where, tree.image_folders(), levels, split_of)
+        refuse_other_meanings(tree.where, tree.image_folders, levels, split_of)
         return levels, split_of
 
     def _splits(self, tree: _Tree, folders: Collection[str]) -> dict[str, str]:
@@ -174,12 +184,22 @@ def _is_alias(folder: str, name: str) -> bool:
     return folder.casefold() in group
 
 
+def _counting(names: Iterable[str]) -> Iterator[str]:
+    """Those of `names`, each once, that are neither hidden nor litter, nor lie in such a folder."""
+    of_folder = {"": True}
+    for name in set(names):
+        folder, _, file = name.rstrip("/").rpartition("/")
+        if folder not in of_folder:
+            of_folder[folder] = all(map(_counts, folder.split("/")))
+        if of_folder[folder] and _counts(file):
+            yield name
+
+
 def _counts(name: str) -> bool:
     return not name.startswith(".") and is_watched(name)
 
 
-def _check_folders(where: str, name: str) -> None:
-    folder = name.rpartition("/")[0]
+def _check_folder(where: str, folder: str) -> None:
     if name_problem(folder):
         parts = folder.split("/")
         number = next(number for number, part in enumerate(parts, 1) if name_problem(part))
@@ -187,35 +207,41 @@ def _check_folders(where: str, name: str) -> None:
         raise DataError(f"{escaped(where)}/{escaped(path)}: {problem}. Rename the folder.")
 
 
-def _record_of(name: str, levels: Sequence[str], split_of: dict[str, str]) -> SourceRecord:
-    *folders, file = name.split("/")
-    if is_stray(name):
-        return SourceRecord(escaped(name), label="", is_stray=True)
-    if len(folders) < len(levels):
-        wanted = "a class folder" if "group" not in levels else f"folders that are {', '.join(levels)}"
-        return SourceRecord(escaped(name), label="", problem=f"not in {wanted}, so it has no label")
-    meaning = dict(zip(levels, map(one_form, folders), strict=False))
+def _records(names: Iterable[str], levels: Sequence[str], split_of: Mapping[str, str]) -> Iterator[SourceRecord]:
+    """The records of files that may be images."""
+    wanted = "a class folder" if "group" not in levels else f"folders that are {', '.join(levels)}"
+    without = SourceRecord("", label="", problem=f"not in {wanted}, so it has no label")
+    of_folder = dict[str, SourceRecord]()
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        if folder not in of_folder:
+            parts = [one_form(part) for part in folder.split("/") if part]
+            of_folder[folder] = without if len(parts) < len(levels) else _in_folder(parts, levels, split_of)
+        usual = of_folder[folder]
+        problem = usual.problem or name_problem(file)
+        yield SourceRecord(escaped(name), usual.label, usual.group, usual.split, problem)
+
+
+def _in_folder(folders: Sequence[str], levels: Sequence[str], split_of: Mapping[str, str]) -> SourceRecord:
+    meaning = dict(zip(levels, folders, strict=False))
     split = split_of[meaning["split"]] if "split" in meaning else ""
-    return SourceRecord(escaped(name), meaning["class"], meaning.get("group", ""), split, name_problem(file))
+    return SourceRecord("", meaning["class"], meaning.get("group", ""), split)
 
 
-def _check_classes_hold_images(
-    tree: _Tree, levels: Sequence[str], split_of: dict[str, str], records: Sequence[SourceRecord]
-) -> None:
+def _check_classes_hold_images(tree: _Tree, levels: Sequence[str], split_of: Mapping[str, str]) -> None:
     """Refuses a class folder without images: it would go unnoticed, or it is none."""
     depth = levels.index("class") + 1
-    with_images = {tuple(r.image_id.split("/")[:depth]) for r in records if not r.is_stray}
-    with_files = {tuple(name.split("/")[:depth]) for name in tree.files}
-    for path in (name.split("/")[:depth] for name in tree.empty):
-        if len(path) == depth and tuple(path) not in with_files:
-            at = f"{tree.where}/{'/'.join(path)}"
+    with_images = {tuple(folders[:depth]) for folders in tree.image_folders}
+    with_files = with_images | {tuple(folders[:depth]) for folders in tree.stray_folders}
+    for folders in tree.empty_folders:
+        if len(folders) == depth and tuple(folders) not in with_files:
+            at = f"{tree.where}/{'/'.join(folders)}"
             raise DataError(f"{at}: a class folder without files. Add images, or remove the folder.")
-    strays = [record.image_id for record in records if record.is_stray and record.image_id.count("/") >= depth]
-    for name in strays:
-        path = name.split("/")[:depth]
-        in_split = "split" not in levels or one_form(path[levels.index("split")]) in split_of
-        if tuple(path) not in with_images and in_split:
-            inside = [each for each in strays if each.startswith("/".join([*path, ""]))]
+    for folders in tree.stray_folders:
+        path = folders[:depth]
+        in_split = "split" not in levels or folders[levels.index("split")] in split_of
+        if len(path) == depth and tuple(path) not in with_images and in_split:
+            inside = [name for name in tree.strays if [*map(one_form, name.split("/")[:-1])][:depth] == path]
             raise DataError(
                 f"{tree.where}/{'/'.join(path)}: a class folder without an image ({listed_endings(inside)}). Convert "
                 "its files to images, or move it out of the folder if it is no class."

@@ -28,12 +28,15 @@ class _Choices(NamedTuple):
     reasons: tuple[str, str, str]
 
 
-def run(folder: Path, name: str | None) -> None:
+def run(folder: Path, name: str | None) -> str:
     """Looks at `folder`, says what it found, and writes conf/experiment/<name>.yaml.
 
     Args:
         folder: of images.
         name: of the experiment; None: that of the folder.
+
+    Returns:
+        The name of the experiment.
 
     Raises:
         DataError: the folder cannot be used.
@@ -59,7 +62,8 @@ def run(folder: Path, name: str | None) -> None:
     except SettingsError:
         target.unlink()
         raise
-    print(f"{target}: written. Next:\n  retinue compose experiment={name}\n  dvc repro")
+    print(f"{target}: written.", flush=True)
+    return name
 
 
 def experiment_text(found: FirstLook, name: str, root: Path) -> str:
