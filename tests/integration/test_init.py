@@ -121,9 +121,7 @@ def test_nothing_is_overwritten_and_no_other_name_is_made(checkout: Path) -> Non
 
 
 @pytest.mark.parametrize("go_on", [False, True])
-def test_the_command_says_what_is_next_or_does_it(
-    go_on: bool, checkout: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_says_what_is_next_or_does_it(go_on: bool, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw(checkout / "signs", [f"{c}/{i}.png" for c in "01" for i in range(4)], (20, 20), "L")
     done: list[tuple[list[str], Path]] = []
 

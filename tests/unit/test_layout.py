@@ -193,8 +193,13 @@ def attempt(names: list[str], **changes: object) -> tuple[list[SourceRecord], st
         return [], str(error)
 
 
-@given(TREES, FOLDERS, st.sampled_from([None, "{path}_mask.png", "masks/{path}.png", "{path}.PNG"]), st.randoms())
-@budget(max_examples=300)
+@given(
+    TREES,
+    FOLDERS,
+    st.sampled_from([None, "{path}_mask.png", "masks/{path}.png", "{path}.PNG", "{path}.txt"]),
+    st.randoms(),
+)
+@budget(max_examples=150)
 def test_every_file_is_a_record_a_stray_a_mask_or_litter(
     names: list[str], folders: list[str] | None, masks: str | None, rng: random.Random
 ) -> None:
@@ -221,8 +226,10 @@ def test_masks_are_no_images() -> None:
         ("{path}_mask.png", ["a/1_mask.png"]),
         ("masks/{path}.png", ["masks/a/1.png", "masks/b/1.png"]),
         ("ground_truth/{folder}/{stem}_mask.png", ["ground_truth/a/1_mask.png"]),
+        ("{path}.txt", ["a/1.txt"]),
+        ("boxes/{path}.xml", ["boxes/a/1.xml"]),
     ):
-        assert [r.image_id for r in records(*beside, *more, masks=masks) if not r.problem] == list(beside)
+        assert [r.image_id for r in records(*beside, *more, masks=masks)] == list(beside)
 
 
 def test_a_mask_without_an_image_is_set_aside_with_its_reason() -> None:

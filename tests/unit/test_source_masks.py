@@ -17,6 +17,7 @@ from retinue.pipeline.errors import DataError
 from retinue.pipeline.files import read_table
 from retinue.pipeline.settings import Settings, build
 from retinue.pipeline.tracker import Tracker
+from retinue.sources.boxes import Box, boxes_in, mask_in_boxes
 from retinue.sources.image_folder import ImageFolder
 from retinue.sources.masks import mask_pixels
 from retinue.stages import acquire, preprocess
@@ -130,3 +131,56 @@ def test_a_mask_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="a broken link"):
         source.mask("bad/02.jpg")
     assert build({**section, "masks": None}, where="source").mask("bad/00.jpg") is None
+
+
+def test_boxes_of_yolo_and_voc_are_masks(tmp_path: Path) -> None:
+    """The mask is x from 4 to 20 and y from 3 to 9 of 24 px: centre (12, 6), 16 wide, 6 high."""
+    photos(tmp_path, "masks/{path}.png")
+    voc = "<annotation><object><name>x</name><bndbox><xmin>5</xmin><ymin>4</ymin><xmax>20</xmax><ymax>9</ymax></bndbox></object>"
+    for ending, text in (
+        ("txt", f"0 0.5 0.25 {16 / 24} 0.25\n\n"),
+        ("xml", f"{voc}</annotation>"),
+    ):
+        path = tmp_path / f"labels/bad/00.{ending}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        (tmp_path / "labels/bad/02.txt").write_text("")
+        section = settings_for(f"labels/{{path}}.{ending}", path=str(tmp_path), inputs=str(tmp_path))["source"]
+        source: ImageFolder = build({**section, "folders": ["class"]}, where="source")
+        assert np.array_equal(source.mask("bad/00.jpg"), SHAPE)
+        for empty in ("bad/02.jpg", "good/01.jpg"):
+            mask = source.mask(empty)
+            assert mask is not None
+            assert (mask.shape, mask.any()) == ((SIDE, SIDE), False)
+        (tmp_path / f"labels/bad/04.{ending}").write_text("7 0.5 0.5 2 0.1")
+        with pytest.raises(DataError, match=rf"^labels/bad/04\.{ending}, the mask of bad/04\.jpg: "):
+            source.mask("bad/04.jpg")
+
+
+@pytest.mark.parametrize(
+    ("text", "ending", "message"),
+    [
+        ("0 0.5 0.5 0.1", "txt", "line 1: expected class, centre x"),
+        ("\n0 0.5 0.5 0.1 nan", "txt", "line 2: expected class, centre x"),
+        ("<annotation>", "xml", "not valid XML"),
+        ("<!DOCTYPE x [<!ENTITY a 'b'>]><annotation/>", "xml", "with declarations"),
+        (
+            "<a><object><bndbox><xmin>9</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></object></a>",
+            "xml",
+            "box 1",
+        ),
+        ("<a><object><bndbox/></object></a>", "xml", "box 1: expected numbers xmin, ymin, xmax, ymax"),
+        (" " * (2**20 + 1), "txt", "1048577 bytes of boxes"),
+    ],
+)
+def test_what_holds_no_boxes_is_told(text: str, ending: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        boxes_in(text.encode(), ending, 10, 10)
+
+
+def test_a_box_is_cut_at_the_edges_of_the_image() -> None:
+    assert mask_in_boxes([Box(-5, -5, 2, 1.4), Box(3.5, 2, 99, 3)], 3, 5).astype(int).tolist() == [
+        [1, 1, 0, 0, 0],
+        [0, 0, 0, 0, 0],
+        [0, 0, 0, 1, 1],
+    ]

@@ -20,7 +20,7 @@ from retinue.pipeline.numbers import short
 from retinue.pipeline.ranges import allowed, shown
 from retinue.pipeline.watched import LINKED_FOLDER, WatchedFolder, is_watched
 from retinue.sources.layout import Layout
-from retinue.sources.masks import mask_pixels, mask_place, no_mask
+from retinue.sources.masks import mask_at, mask_place
 from retinue.sources.source import Source, SourceRecord
 
 _REQUIRED, _OPTIONAL = ("image", "label"), ("group", "split")
@@ -125,15 +125,7 @@ class ImageFolder(Limits, Layout, Source):
         """
         if self.masks is None:
             return None
-        place = mask_place(self.masks, image_id)
-        try:
-            return mask_pixels(self.read(place), self)
-        except FileNotFoundError as error:
-            if not str(error.strerror).startswith(NOTHING):
-                raise
-            return no_mask(self.read(image_id), self.white, self)
-        except DataError as error:
-            raise DataError(f"{place}, the mask of {image_id}: {error}.") from error
+        return mask_at(mask_place(self.masks, image_id), image_id, self.read, self.white, self)
 
     def white_value(self) -> float | None:
         """The setting `white`."""

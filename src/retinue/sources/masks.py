@@ -1,13 +1,16 @@
 """Where the mask of an image lies, what its pixels say, and whether files that look like images are masks."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from retinue.images.decoding import decode, examine
 from retinue.images.endings import FORMAT_OF_ENDING, ending_of, is_stray, without_ending
 from retinue.images.limits import Limits
+from retinue.pipeline.errors import DataError
+from retinue.pipeline.files import NOTHING
+from retinue.sources.boxes import boxes_in, mask_in_boxes
 
 MASK_PATTERN = r"(?!/)(?!.*\.\.)([^{}]|\{folder\})*\{(path|stem)\}[^{}]*"
 MASK_EXPECTED = "a path below source.path with {path} or {stem} in it, such as masks/{path}.png or {path}_mask.png"
@@ -15,6 +18,7 @@ MASK_EXPECTED = "a path below source.path with {path} or {stem} in it, such as m
 _MARKS = ("_mask", "-mask", "_masks", "_seg", "_segmentation", "_gt", "_groundtruth", "_label", "_labels", "_matte")
 _FOLDERS = {"mask", "masks", "ground_truth", "groundtruth", "gt", "segmentation", "segmentations", "trimaps"}
 _FEWEST = 3  # pairs, so that it is no chance
+_BOX_ENDINGS = ("txt", "xml")
 _JPEG_START = b"\xff\xd8"
 
 
@@ -44,13 +48,45 @@ def masks_among(template: str, names: Sequence[str]) -> tuple[set[str], set[str]
         template: as of `mask_place`.
         names: paths of files, and of folders without files, which end in `/`.
     """
-    images = {name for name in names if not name.endswith("/") and not is_stray(name)}
-    masks = {mask for name in images if (mask := mask_place(template, name)) != name and mask in images}
+    files = {name for name in names if not name.endswith("/")}
+    images = {name for name in files if not is_stray(name)}
+    masks = {mask for name in images if (mask := mask_place(template, name)) != name and mask in files}
     folder, tail = template[: template.index("{")].rpartition("/")[0], template[template.rindex("}") + 1 :]
     if folder:
         return masks, {name for name in names if name.startswith(f"{folder}/")} - masks
     is_marked = without_ending(f"x{tail}") != "x"  # {path}.png alone tells no mask from an image
     return masks, {name for name in images - masks if is_marked and name.endswith(tail)}
+
+
+def mask_at(place: str, image: str, read: Callable[[str], bytes], white: float | None, limits: Limits) -> np.ndarray:
+    """What a mask covers: bool (height, width), false everywhere where there is no mask.
+
+    Args:
+        place: path of a mask, or of a file of boxes (.txt of YOLO, .xml of Pascal VOC), which there may be or not.
+        image: path of its image.
+        read: gives the bytes of a file; the `strerror` of its OSError begins with `NOTHING` where there is none.
+        white: of images with more than 8 bits a sample, the value that is white; None: what each file declares.
+        limits: what a file may cost.
+
+    Raises:
+        OSError: a file cannot be read.
+        DataError: a file cannot be decoded.
+    """
+    is_boxes = ending_of(place) in _BOX_ENDINGS
+    try:
+        data = read(place)
+    except FileNotFoundError as error:
+        if not str(error.strerror).startswith(NOTHING):
+            raise
+        data, is_boxes = b"", True
+    try:
+        if not is_boxes:
+            return mask_pixels(data, limits)
+        found = examine(read(image), white=white, limits=limits)
+        boxes = boxes_in(data, ending_of(place), found.height, found.width) if data else []
+    except DataError as error:
+        raise DataError(f"{place}, the mask of {image}: {error}.") from error
+    return mask_in_boxes(boxes, found.height, found.width)
 
 
 def mask_pixels(data: bytes, limits: Limits) -> np.ndarray:
@@ -62,16 +98,6 @@ def mask_pixels(data: bytes, limits: Limits) -> np.ndarray:
     # With 1 as the white of more than 8 bits, no value above 0 is rounded down to it.
     gray = decode(data, channels=1, white=1.0, limits=limits)[:, :, 0]
     return gray > (127 if data.startswith(_JPEG_START) else 0)
-
-
-def no_mask(data: bytes, white: float | None, limits: Limits) -> np.ndarray:
-    """The mask of an encoded image that shows nothing of the kind: bool (height, width), false everywhere.
-
-    Raises:
-        DataError: the image cannot be decoded.
-    """
-    found = examine(data, white=white, limits=limits)
-    return np.zeros((found.height, found.width), bool)
 
 
 def likely_masks(images: Iterable[str]) -> str | None:
