@@ -133,13 +133,15 @@ def test_a_mask_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert build({**section, "masks": None}, where="source").mask("bad/00.jpg") is None
 
 
+VOC = "<a><object><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object></a>"
+
+
 def test_boxes_of_yolo_and_voc_are_masks(tmp_path: Path) -> None:
     """The mask is x from 4 to 20 and y from 3 to 9 of 24 px: centre (12, 6), 16 wide, 6 high."""
     photos(tmp_path, "masks/{path}.png")
-    voc = "<annotation><object><name>x</name><bndbox><xmin>5</xmin><ymin>4</ymin><xmax>20</xmax><ymax>9</ymax></bndbox></object>"
     for ending, text in (
         ("txt", f"0 0.5 0.25 {16 / 24} 0.25\n\n"),
-        ("xml", f"{voc}</annotation>"),
+        ("xml", VOC.format(5, 4, 20, 9)),
     ):
         path = tmp_path / f"labels/bad/00.{ending}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,11 +166,8 @@ def test_boxes_of_yolo_and_voc_are_masks(tmp_path: Path) -> None:
         ("\n0 0.5 0.5 0.1 nan", "txt", "line 2: expected class, centre x"),
         ("<annotation>", "xml", "not valid XML"),
         ("<!DOCTYPE x [<!ENTITY a 'b'>]><annotation/>", "xml", "with declarations"),
-        (
-            "<a><object><bndbox><xmin>9</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></object></a>",
-            "xml",
-            "box 1",
-        ),
+        (VOC.format(9, 1, 2, 2), "xml", "box 1: expected"),
+        (VOC.format(1, 1, "nan", 2), "xml", "box 1: expected"),
         ("<a><object><bndbox/></object></a>", "xml", "box 1: expected numbers xmin, ymin, xmax, ymax"),
         (" " * (2**20 + 1), "txt", "1048577 bytes of boxes"),
     ],

@@ -82,8 +82,8 @@ class Layout(Checked, section="source"):
             split and class, else class; what might mean something else is refused.
         masks: where the mask of an image lies, a path in which {path} stands for that of the image without its ending,
             {stem} for the last part of it, and {folder} for the name of the folder the image is in. What is not
-            black in a mask is what the class is named after; a .txt of YOLO or .xml of Pascal VOC holds boxes around it.
-            A mask is no image; an image without one shows nothing of the kind. None: there are no masks.
+            black in a mask is what the class is named after; a .txt of YOLO or .xml of Pascal VOC holds boxes around
+            it. A mask is no image; an image without one shows nothing of the kind. None: there are no masks.
     """
 
     RELATIONS: ClassVar[Sequence[Callable[..., Fault | None]]] = (_split_folders_differ, _folders_mean_a_class)
