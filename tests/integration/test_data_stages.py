@@ -270,7 +270,7 @@ def test_a_wrong_ending_is_mentioned_once_and_no_harm(checkout: Path, capsys: py
         "first": ["a/50.jpg", "a/51.jpg", "b/52.TIF"],
     }
     (said,) = [line for line in capsys.readouterr().err.splitlines() if "another format" in line]
-    assert "3 file(s) are of another format than their ending says (BMP called .tif: 1, PNG called .jpg: 2)" in said
+    assert "3 file(s) are of another format than their ending says (PNG called .jpg: 2, BMP called .tif: 1)" in said
 
 
 def test_all_classes_that_are_too_small_are_named_before_anything_is_split(checkout: Path) -> None:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from report_artifacts import ROOT
 from retinue.pipeline import artifacts
 from retinue.pipeline.errors import DataError
 from retinue.sources.corrections import corrected
 from retinue.sources.source import SourceRecord
 
+ROOT = Path(__file__).resolve().parents[2]
 RECORDS = [
     SourceRecord("a/1.jpg", "ant", "g1", "train"),
     SourceRecord("a/2.jpg", "ant"),

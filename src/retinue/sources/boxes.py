@@ -66,7 +66,7 @@ def _yolo(text: str, height: int, width: int) -> list[Box]:
         cells = line.split()
         if not cells:
             continue
-        values = [_number(cell) for cell in cells[1:5]]
+        values = [_finite_number(cell) for cell in cells[1:5]]
         if len(cells) != 5 or not all(0 <= value <= 1 for value in values):
             raise DataError(f"line {number}: expected {_YOLO}")
         x, y, across, down = values[0] * width, values[1] * height, values[2] * width, values[3] * height
@@ -83,7 +83,7 @@ def _voc(text: str) -> list[Box]:
         raise DataError(f"not valid XML ({error})") from error
     boxes = []
     for number, box in enumerate(found, 1):
-        left, top, right, bottom = (_number(box.findtext(edge, "")) for edge in _VOC_EDGES)
+        left, top, right, bottom = (_finite_number(box.findtext(edge, "")) for edge in _VOC_EDGES)
         if not (left <= right and top <= bottom):  # nor with NaN
             raise DataError(
                 f"box {number}: expected numbers {', '.join(_VOC_EDGES)}, the first two not above the others"
@@ -92,7 +92,7 @@ def _voc(text: str) -> list[Box]:
     return boxes
 
 
-def _number(text: str) -> float:
+def _finite_number(text: str) -> float:
     """The finite number in `text`; NaN where there is none."""
     try:
         value = float(text)

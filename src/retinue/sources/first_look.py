@@ -159,14 +159,14 @@ def _examined(root: Path, records: Sequence[SourceRecord]) -> tuple[list[Examine
     found, damaged = [], 0
     for record in records[:: -(-len(records) // _LOOKED_AT)]:
         try:
-            data = _contents(root / record.image_id)
+            data = _bytes_of(root / record.image_id)
             found.append(examine(data, white=1.0))
         except (DataError, OSError):  # acquire says why
             damaged += 1
     return found, damaged
 
 
-def _contents(path: Path) -> bytes:
+def _bytes_of(path: Path) -> bytes:
     if kind_of(path) != FILE:
         raise DataError(f"{path}: not an ordinary file.")
     USUAL_LIMITS.check_file(path.stat().st_size)

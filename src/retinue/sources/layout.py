@@ -190,12 +190,12 @@ def _counting(names: Iterable[str]) -> Iterator[str]:
     for name in set(names):
         folder, _, file = name.rstrip("/").rpartition("/")
         if folder not in of_folder:
-            of_folder[folder] = all(map(_counts, folder.split("/")))
-        if of_folder[folder] and _counts(file):
+            of_folder[folder] = all(map(_is_name_taken, folder.split("/")))
+        if of_folder[folder] and _is_name_taken(file):
             yield name
 
 
-def _counts(name: str) -> bool:
+def _is_name_taken(name: str) -> bool:
     return not name.startswith(".") and is_watched(name)
 
 

@@ -32,7 +32,11 @@ def wrong_endings(images: Sequence[RawImage]) -> dict[str, Any]:
     """
     found = [image for image in images if _promised(image) not in ("", _SAME.get(image.format, image.format))]
     kinds = Counter(f"{image.format} called .{ending_of(image.image_id)}" for image in found)
-    return {"number": len(found), "kinds": dict(kinds), "first": [image.image_id for image in found[:_LISTED]]}
+    return {
+        "number": len(found),
+        "kinds": dict(kinds.most_common()),
+        "first": [image.image_id for image in found[:_LISTED]],
+    }
 
 
 def notices(card: Mapping[str, Any], records: Sequence[SourceRecord]) -> Iterator[str]:

@@ -98,8 +98,8 @@ def experiment_text(found: FirstLook, name: str, root: Path) -> str:
         *_layout_lines(found),
         "",
         f"preprocess: # {choices.reasons[0]}",
-        f"  image_size: {_side(found)}",
-        f"  resize: {_side(found)} # no more than the longer side is cropped",
+        f"  image_size: {_stored_side(found)}",
+        f"  resize: {_stored_side(found)} # no more than the longer side is cropped",
     ]
     counts = found.classes.values()
     if max(counts) >= _UNBALANCED * min(counts):
@@ -117,12 +117,12 @@ def _layout_lines(found: FirstLook) -> Iterator[str]:
         yield f"  masks: {json.dumps(found.layout.masks, ensure_ascii=False)}"
 
 
-def _side(found: FirstLook) -> int:
+def _stored_side(found: FirstLook) -> int:
     return next((side for side in _SIDES if side <= found.shorter_side), _SIDES[-1])
 
 
 def _choices(found: FirstLook) -> _Choices:
-    side = _side(found)
+    side = _stored_side(found)
     size = f"{side} px, {'gray' if found.is_gray else 'in colours'}: the shorter side is {found.shorter_side} px"
     if side >= _SMALL:
         model, transfer = "resnet18", "auto"
