@@ -80,6 +80,15 @@ def test_small_gray_signs_with_given_splits(checkout: Path, capsys: pytest.Captu
     check(values)
 
 
+def test_a_test_split_that_is_not_given_is_said(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw(checkout / "bugs", [f"{split}/{c}/{i}.png" for split in ("train", "valid") for c in "ab" for i in range(4)])
+    proposed("bugs")
+    assert (
+        "no test split is given: it is drawn from the training images; source.val_folder=null source.test_folder=val "
+        "tests on val instead"
+    ) in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("sites", "folders"), [(2, ["any", "class"]), (6, ["group", "class"])])
 def test_sites_become_groups_where_there_are_enough(
     sites: int, folders: list[str], checkout: Path, capsys: pytest.CaptureFixture[str]

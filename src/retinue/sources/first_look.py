@@ -83,6 +83,15 @@ class FirstLook(NamedTuple):
         yield f"{figure(len(self.records))} images of {figure(len(counts))} classes: {listed}{more}"
         if self.splits:
             yield f"given splits: {', '.join(f'{name} ({figure(count)})' for name, count in self.splits.items())}"
+        if self.splits and "test" not in self.splits:
+            yield (
+                "no test split is given: it is drawn from the training images"
+                + (
+                    "; source.val_folder=null source.test_folder=val tests on val instead"
+                    if "val" in self.splits
+                    else ""
+                )
+            )
         if self.layout.folders:
             other = " or ".join(f"[{','.join(each)}]" for each in self.other_meanings)
             yield f"folders taken as {'/'.join(self.layout.folders)}; if that is wrong, source.folders={other}"
