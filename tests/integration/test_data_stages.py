@@ -61,7 +61,7 @@ def write_photos(folder: Path, *, first: int = 0) -> None:
         path = folder / "ab"[i % 2] / f"{i:02d}.{'jpg' if i % 3 else 'png'}"
         path.parent.mkdir(parents=True, exist_ok=True)
         photograph(first + i).save(path)
-    (folder / "a" / "note.txt").write_text("not an image")
+    (folder / "a" / "note.png").write_text("not an image")
     whole = (folder / "b" / "01.jpg").read_bytes()
     (folder / "b" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
 
@@ -93,7 +93,7 @@ def test_acquire_lists_what_decodes_and_quarantines_the_rest(checkout: Path) -> 
         assert (image.label, image.width, image.height) == ("ab"[number % 2], 40 + number, 32 + number // 2)
     assert {image.format for image in images} == {"JPEG", "PNG"}
     quarantine = read_json(artifacts.RAW / "quarantine.json")
-    assert [(entry["image_id"], entry["label"]) for entry in quarantine] == [("a/note.txt", "a"), ("b/cut.jpg", "b")]
+    assert [(entry["image_id"], entry["label"]) for entry in quarantine] == [("a/note.png", "a"), ("b/cut.jpg", "b")]
     assert quarantine[0]["reason"] == "not an image, or damaged at its beginning"
     assert quarantine[1]["reason"] == "cannot be decoded: Truncated File Read"
     card = read_json(artifacts.RAW / "card.json")
@@ -329,11 +329,11 @@ def test_too_many_bad_files_fail_and_leave_earlier_results(checkout: Path) -> No
         run(acquire)
     message = str(caught.value)
     assert "2 of 26 files (7.7 %) cannot be used; source.max_bad_fraction allows 5 %" in message
-    assert "a/note.txt: not an image" in message
+    assert "a/note.png: not an image" in message
     assert "b/cut.jpg: cannot be decoded" in message
     assert ".cache/acquire/quarantine.json" in message
     quarantine = read_json(Path(".cache/acquire/quarantine.json"))
-    assert [entry["image_id"] for entry in quarantine] == ["a/note.txt", "b/cut.jpg"]
+    assert [entry["image_id"] for entry in quarantine] == ["a/note.png", "b/cut.jpg"]
     assert digests(Path("data/raw")) == {Path(k).name: v for k, v in earlier.items()}
 
 
@@ -347,14 +347,120 @@ def test_a_class_without_usable_images_fails(checkout: Path) -> None:
 def test_classes_that_look_alike_are_warned_of(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("A", "b "):
         (checkout / "photos" / name).mkdir()
-        photograph(1).save(checkout / "photos" / name / "1.png")
+        for number in range(3):
+            photograph(number).save(checkout / "photos" / name / f"{number}.png")
     run(acquire, source=LOOSE)
     warned = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert [line.partition(" are 2 classes")[0] for line in warned] == [
         "warning: source image_folder: 'A', 'a'",
         "warning: source image_folder: 'b', 'b '",
     ]
-    assert read_json(artifacts.CARD)["classes"] == {"A": 1, "a": 12, "b": 12, "b ": 1}
+    assert read_json(artifacts.CARD)["classes"] == {"A": 3, "a": 12, "b": 12, "b ": 3}
+
+
+def test_strays_are_listed_apart_and_are_no_bad_files(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(30):
+        (checkout / f"photos/a/{number}.mat").write_bytes(b"MATLAB 5.0 MAT-file")
+    for name in ("b/boxes.csv", "labels.txt", "README"):
+        (checkout / "photos" / name).write_text("1,2")
+    run(acquire, source=LOOSE)
+    card = read_json(artifacts.CARD)
+    assert (card["images"], card["quarantined"], card["strays"]["number"]) == (PHOTOS, 2, 33)
+    assert card["strays"]["endings"] == ".mat: 30, .csv: 1, .txt: 1, without: 1"
+    assert card["strays"]["first"][-3:] == ["a/9.mat", "b/boxes.csv", "labels.txt"]
+    assert {entry["image_id"] for entry in read_json(artifacts.QUARANTINE)} == {"a/note.png", "b/cut.jpg"}
+    said = [line for line in capsys.readouterr().err.splitlines() if "no images are passed over" in line]
+    assert said == [
+        "source image_folder: 33 file(s) that are no images are passed over (.mat: 30, .csv: 1, .txt: 1, without: 1), "
+        "such as 'README'"
+    ]
+
+
+def test_a_wrong_ending_is_mentioned_once_and_no_harm(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in (50, 51):
+        photograph(number).save(checkout / f"photos/a/{number}.jpg", "PNG")
+    photograph(52).save(checkout / "photos/b/52.TIF", "BMP")
+    photograph(53).save(checkout / "photos/b/53.JPEG")
+    run(acquire, source=LOOSE)
+    card = read_json(artifacts.CARD)
+    assert card["images"] == PHOTOS + 4
+    assert card["wrong_endings"] == {
+        "number": 3,
+        "kinds": {"BMP called .tif": 1, "PNG called .jpg": 2},
+        "first": ["a/50.jpg", "a/51.jpg", "b/52.TIF"],
+    }
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "another format" in line]
+    assert "3 file(s) are of another format than their ending says (PNG called .jpg: 2, BMP called .tif: 1)" in said
+
+
+def test_all_classes_that_are_too_small_are_named_before_anything_is_split(checkout: Path) -> None:
+    for name, count in {"fern": 1, "moss": 2, "palm": 1, "reed": 2, "yew": 3}.items():
+        (checkout / "photos" / name).mkdir()
+        for number in range(count):
+            photograph(60 + number).save(checkout / "photos" / name / f"{number}.png")
+    copy = (checkout / "photos/moss/0.png").read_bytes()
+    (checkout / "photos/moss/copy.png").write_bytes(copy)  # equal bytes stay together
+    with pytest.raises(DataError) as refused:
+        run(acquire, source=LOOSE)
+    assert str(refused.value).startswith(
+        "source image_folder: 4 class(es) are too small for an image in each of train, val, test: "
+        "fern (1 image(s): 1 of 3 to draw from), moss (3 image(s): 2 of 3 to draw from), "
+        "palm (1 image(s): 1 of 3 to draw from), reed (2 image(s): 2 of 3 to draw from). "
+    )
+    assert not artifacts.RAW.exists()
+
+
+def test_with_given_splits_a_class_needs_an_image_in_each_of_them(checkout: Path) -> None:
+    for name in ("train", "test"):
+        write_photos(checkout / "given" / name)
+    (checkout / "given/train/c").mkdir()
+    photograph(1).save(checkout / "given/train/c/1.png")
+    with pytest.raises(DataError, match=r"1 class\(es\).*: c \(1 image\(s\): none in test, 1 of 2 to draw from\)"):
+        run(acquire, source={**LOOSE, "path": "given"})
+
+
+def test_numbered_classes_come_in_the_order_of_their_numbers(checkout: Path) -> None:
+    for label in range(1, 13):
+        (checkout / "numbers" / str(label)).mkdir(parents=True)
+        for number in range(5):
+            photograph(10 * label + number).save(checkout / "numbers" / str(label) / f"{number}.png")
+    run(acquire, preprocess, source={"path": "numbers"})
+    assert artifacts.read_dataset().classes == tuple(str(label) for label in range(1, 13))
+    samples = manifest(artifacts.PROCESSED / "train")
+    assert all(sample.image_id.split("/")[0] == str(sample.label + 1) for sample in samples)
+
+
+def test_pairs_of_images_and_masks_are_seen_and_named(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in sorted((checkout / "photos").rglob("[0-9]*.jpg")):
+        Image.new("L", (8, 8)).save(path.with_suffix(".png"))
+    run(acquire, source=LOOSE)
+    assert "source.masks='{path}.png'" in capsys.readouterr().err
+    run(acquire, source={**LOOSE, "masks": "{path}.png"})
+    assert "source.masks" not in capsys.readouterr().err
+
+
+def test_corrections_change_and_drop_labels_before_the_split(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("data").mkdir()
+    artifacts.CORRECTIONS.write_text(
+        "image,label,drop,reason,source\na/00.png,b,,looks like b,\nb/01.jpg,,yes,shows nothing,image_folder\n"
+        "a/note.png,,yes,no photograph,\n\nx.png,a,,other data,digits\n"
+    )
+    run(acquire, preprocess, source=LOOSE)
+    card = read_json(artifacts.CARD)
+    assert card["classes"] == {"a": 11, "b": 12}
+    assert card["corrections"] == [
+        {"image_id": "a/00.png", "was": "a", "now": "b", "reason": "looks like b"},
+        {"image_id": "a/note.png", "was": "a", "now": "", "reason": "no photograph"},
+        {"image_id": "b/01.jpg", "was": "b", "now": "", "reason": "shows nothing"},
+    ]
+    assert [entry["image_id"] for entry in read_json(artifacts.QUARANTINE)] == ["b/cut.jpg"]
+    assert "data/corrections.csv: 3 image(s) corrected; 1 line(s) are for other sources\n" in capsys.readouterr().out
+    labels = {s.image_id: s.label for name in SPLITS for s in manifest(artifacts.PROCESSED / name)}
+    assert labels["a/00.png"] == 1
+    assert "b/01.jpg" not in labels
+    assert len(labels) == PHOTOS - 1
 
 
 def test_what_is_no_image_file_is_quarantined_whatever_it_is(checkout: Path) -> None:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -198,6 +199,7 @@ def test_hostile_names_stay_text(tmp_path, monkeypatch):
         quarantine=[Quarantined(name, name, name) for name in HOSTILE],
         duplicates=[[{"image_id": name, "label": name, "split": ""} for name in HOSTILE]],
         leaks=Leaks((), (LabelConflict(HOSTILE, HOSTILE),), ()),
+        corrections=[{"image_id": name, "was": name, "now": "", "reason": name} for name in HOSTILE],
         sections={"report": {"title": HOSTILE[0]}, "source": {"inputs": HOSTILE[1]}},
     )
     html = make(tmp_path, monkeypatch, scene)
@@ -208,6 +210,7 @@ def test_hostile_names_stay_text(tmp_path, monkeypatch):
     assert page.all("h1") == [({}, HOSTILE[0])]
     assert [row[0] for row in _rows(page, "Metrics of each class")] == list(HOSTILE)
     assert _rows(page, "5 quarantined files") == [[name] * 3 for name in HOSTILE]
+    assert _rows(page, "5 corrected labels") == [[name, name, "left out", name] for name in HOSTILE]
     assert "49" not in {row[0] for row in _rows(page, "Images of each class")}
 
 
@@ -260,6 +263,25 @@ def test_leaks_are_shown_side_by_side_and_the_score_is_told_without_them(tmp_pat
     text = Page(run(scene)).text()
     assert CLAIM in text
     assert "3 copies of images in a later split are left out." in text
+
+
+def test_corrections_strays_and_wrong_endings_are_in_the_data_section(tmp_path, monkeypatch):
+    changes = [{"image_id": f"{i:03d}.png", "was": "ants", "now": "bees", "reason": "wings"} for i in range(250)]
+    page = Page(make(tmp_path / "corrected", monkeypatch, replace(BINARY, corrections=changes)))
+    rows = _rows(page, "250 corrected labels")
+    assert rows[0] == ["000.png", "ants", "bees", "wings"]
+    assert len(rows) == 200
+    assert "50 more rows are not shown" in page.text()
+    card = read_json(artifacts.CARD)
+    card["strays"] = {"number": 12, "endings": ".txt: 12", "first": ["a.txt"]}
+    card["wrong_endings"] = {"number": 3, "kinds": {"PNG called .jpg": 3}, "first": ["a.jpg"]}
+    write_json(artifacts.CARD, {**card, "corrections": []})
+    report.run(Settings(settings_values(BINARY), report.SECTIONS), Tracker(None))
+    page = Page(artifacts.REPORT.read_text("utf-8"))
+    facts = {row[0]: row[1] for row in _rows(page, "Data card")}
+    assert facts["files that are no images"] == "12 (.txt: 12)"
+    assert facts["files with the ending of another format"] == "3 (PNG called .jpg: 3)"
+    assert "corrected label" not in page.text()
 
 
 def test_the_page_is_self_contained(tmp_path, monkeypatch):

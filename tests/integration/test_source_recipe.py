@@ -53,7 +53,7 @@ def test_a_recipe_is_a_name_and_a_path(checkout: Path) -> None:
     plain = compose(["source=image_folder", "source.path=photos"])["source"]
     assert values["source"] == {**plain, "name": NAME}
     deps = declared(values)["acquire"].deps
-    assert {"photos", "src/retinue/sources/image_folder.py"} <= set(deps)
+    assert {"photos", "data/corrections.csv", "src/retinue/sources/image_folder.py"} <= set(deps)
     run(acquire, values)
     run(preprocess, values)
     card = read_json(artifacts.RAW / "card.json")

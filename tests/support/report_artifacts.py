@@ -62,6 +62,7 @@ class Scene:
         skill: how far the logit of the right class stands above the others, in standard deviations.
         epochs: of the training.
         quarantine, duplicates, near_copies: what acquire found.
+        corrections: what acquire has applied.
         leaks: what preprocess found.
         seen: what preprocess left out; None: nothing.
         applicable: whether the explainer has something to show.
@@ -85,6 +86,7 @@ class Scene:
     leaks: Leaks = field(default_factory=lambda: Leaks((), (), ()))
     near_copies: Sequence[NearCopy] = ()
     seen: Seen | None = None
+    corrections: Sequence[Mapping[str, str]] = ()
     applicable: bool = True
     frozen_blocks: int = 0
     reasons: Sequence[str] = ()
@@ -239,6 +241,9 @@ def _raw(scene: Scene, dataset: Dataset) -> None:
         "width": {"min": 32, "median": 32, "max": 32},
         "height": {"min": 32, "median": 40.5, "max": 64},
         "duplicates": scene.duplicates,
+        "strays": {"number": 0, "endings": "", "first": []},
+        "wrong_endings": {"number": 0, "kinds": {}, "first": []},
+        "corrections": list(scene.corrections),
     }
     write_json(artifacts.RAW / "card.json", card)
     write_json(artifacts.RAW / "levels.json", asdict(RawLevels(0, None, None, None, is_from_data=False)))

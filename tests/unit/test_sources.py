@@ -85,7 +85,7 @@ def test_split_folders_are_respected_and_can_be_renamed(tmp_path: Path) -> None:
     assert Counter(record.split for record in folder(tmp_path).records()) == {"train": 2, "val": 2}
     renamed = folder(tmp_path, val_folder=None, test_folder="val")
     assert listed(renamed)[2:] == [("val/a/2.jpg", "a", "test"), ("val/b/2.jpg", "b", "test")]
-    as_classes = folder(tmp_path, train_folder=None, val_folder=None, test_folder=None)
+    as_classes = folder(tmp_path, train_folder=None, val_folder=None, test_folder=None, folders=["class"])
     assert {record.label for record in as_classes.records()} == {"train", "val"}
 
 
@@ -152,7 +152,10 @@ def test_the_home_folder_and_the_checkout_are_where_paths_start(
     assert folder("~/photos").read("a/1.jpg") == b"photos/a/1.jpg"
 
 
-LITTER = ("@eaDir", "#recycle", "lost+found", ".thumbnails", "__MACOSX", "@Recycle", "$RECYCLE.BIN", "__pycache__")
+LITTER = (
+    *("@eaDir", "#recycle", "lost+found", ".thumbnails", "__MACOSX", "@Recycle", "$RECYCLE.BIN", "__pycache__"),
+    *(".ipynb_checkpoints", ".Trash-1000", "~$photos", "#snapshot"),
+)
 
 
 @pytest.mark.parametrize("litter", LITTER)

@@ -13,7 +13,11 @@ from typing import Any, ClassVar
 from retinue.pipeline.documents import typed
 from retinue.pipeline.errors import DataError, Fault
 from retinue.pipeline.files import REMADE, read_json, write_json
+from retinue.pipeline.names import class_order
 from retinue.pipeline.ranges import allowed, shown
+
+CORRECTIONS = Path("data/corrections.csv")
+"""Written by people and kept in git: what is wrong in the labels of the source."""
 
 RAW = Path("data/raw")
 RAW_MANIFEST = RAW / "manifest.csv"
@@ -97,6 +101,23 @@ OUTS = (
     *(PREDICTIONS, CURVES, METRICS, CLASS_METRICS, EXPLANATIONS, REPORT.parent),
 )
 """What the stages of dvc.yaml write."""
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A row of data/corrections.csv: what somebody has decided about an image of the source.
+
+    Attributes:
+        image: its id, as in the raw manifest; for a folder the path below it, with `/`.
+        label: the class it is of; "" where it is dropped.
+        drop: "yes" takes the image out; "" keeps it.
+        reason: why, for the report.
+    """
+
+    image: str
+    label: str
+    drop: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -674,6 +695,7 @@ class Localisation:
 
 
 ROW_TYPES: dict[Path, type] = {
+    CORRECTIONS: Correction,
     RAW_MANIFEST: RawImage,
     NEAR_COPIES: NearCopy,
     MEASURES: ImageMeasures,
@@ -821,8 +843,8 @@ def check_classes(counts: Mapping[str, int], *, where: str) -> None:
         DataError: with the class names.
     """
     if len(counts) < 2:
-        raise DataError(f"{where}: expected images of at least two classes, found {sorted(counts) or 'none'}.")
-    empty = sorted(name for name, count in counts.items() if count == 0)
+        raise DataError(f"{where}: expected images of at least two classes, found {class_order(counts) or 'none'}.")
+    empty = class_order(name for name, count in counts.items() if count == 0)
     if empty:
         raise DataError(
             f"{where}: no usable image of class {', '.join(map(repr, empty))}. Add images or drop the class."

@@ -6,7 +6,7 @@ from typing import Any
 
 from retinue.pipeline import artifacts
 from retinue.pipeline.numbers import figure
-from retinue.reports import data_tables, leaks, near_copies, plots, tables
+from retinue.reports import corrections, data_tables, leaks, near_copies, plots, tables
 from retinue.reports.architecture import architecture
 from retinue.reports.data_page import data_page
 from retinue.reports.embedding import picture
@@ -45,6 +45,7 @@ def content(sections: Mapping[str, Any], fingerprint: str, inputs: ReportInputs)
         "near_copies": near_copies.section(inputs),
         "data_page": data_page(inputs),
         "seen": seen_section(inputs),
+        "corrections": corrections.corrections_table(inputs),
         "quarantine": data_tables.quarantined(inputs.quarantine) if inputs.quarantine else None,
         "augmentation": _augmentation(sections["augment"], inputs),
         "settings": _settings(sections, inputs),

@@ -26,6 +26,7 @@ def data_card(card: Mapping[str, Any], levels: RawLevels, dataset: Dataset, seen
         ["origin", card["origin"] or MISSING],
         ["usable images", figure(card["images"])],
         ["quarantined files", figure(card["quarantined"])],
+        *_passed_over(card),
         ["files with equal bytes", figure(sum(map(len, card["duplicates"])))],
         ["splits given by the source", _tally(card["given_splits"]) or "none: they are drawn by the seed"],
         ["width, px", _range_text(card["width"])],
@@ -38,6 +39,16 @@ def data_card(card: Mapping[str, Any], levels: RawLevels, dataset: Dataset, seen
         ["normalised by mean ± std", statistics],
     ]
     return Table("Data card", [Column("what"), Column("value")], rows)
+
+
+def _passed_over(card: Mapping[str, Any]) -> list[list[str]]:
+    """Rows for files that are no images, and for those of another format than their ending says; none for none."""
+    stray, wrong = card["strays"], card["wrong_endings"]
+    rows = [["files that are no images", f"{figure(stray['number'])} ({stray['endings']})"]] if stray["number"] else []
+    if wrong["number"]:
+        kinds = f"{figure(wrong['number'])} ({_tally(wrong['kinds'])})"
+        rows.append(["files with the ending of another format", kinds])
+    return rows
 
 
 def class_counts(dataset: Dataset) -> Table:

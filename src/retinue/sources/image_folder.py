@@ -3,11 +3,13 @@
 import csv
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 from unicodedata import normalize
+
+import numpy as np
 
 from retinue.images.limits import Limits
 from retinue.pipeline.artifacts import SPLITS
@@ -17,21 +19,14 @@ from retinue.pipeline.names import escaped, name_problem, one_form
 from retinue.pipeline.numbers import short
 from retinue.pipeline.ranges import allowed, shown
 from retinue.pipeline.watched import LINKED_FOLDER, WatchedFolder, is_watched
+from retinue.sources.layout import Layout
+from retinue.sources.masks import mask_at, mask_place
 from retinue.sources.source import Source, SourceRecord
 
 _REQUIRED, _OPTIONAL = ("image", "label"), ("group", "split")
 _SHOWN = 255  # characters of a path in a message
 _LARGEST_CSV_BYTES = 512 * 1024 * 1024
 """Of a line each for more images than fit on a disk: some five million with paths of 90 characters."""
-
-
-def _split_folders_differ(train_folder: str | None, val_folder: str | None, test_folder: str | None) -> Fault | None:
-    keys = {"train_folder": train_folder, "val_folder": val_folder, "test_folder": test_folder}
-    named = [name for name in keys.values() if name is not None]
-    for key, name in reversed(keys.items()):
-        if name is not None and named.count(name) > 1:
-            return Fault(key, shown(name), "different train_folder, val_folder and test_folder")
-    return None
 
 
 def _path_can_be_one(path: str) -> Fault | None:
@@ -53,17 +48,15 @@ def _labels_are_watched(labels_csv: str | None) -> Fault | None:
 
 
 @dataclass(frozen=True)
-class ImageFolder(Limits, Source):
+class ImageFolder(Limits, Layout, Source):
     """Images below `path`; the image id is the path below it, with `/`.
 
     Without a CSV, the layout is path/<class>/…/<file> or, where one of the split folders exists,
-    path/<split folder>/<class>/…/<file>. Hidden files and what file managers leave behind are passed over, at any
-    depth. Names of classes are taken in Unicode's composed form: é is one sign, however a system has written it.
-    Nothing is read that DVC does not watch.
+    path/<split folder>/<class>/…/<file>, or as `folders` says. Hidden files and what file managers leave behind are
+    passed over, at any depth. Nothing is read that DVC does not watch.
 
     Attributes:
         path: the folder, relative to the checkout or absolute; `~` is the home folder.
-        train_folder, val_folder, test_folder: names of the split folders directly below `path`; None: there is none.
         labels_csv: path below `path` of a CSV with the columns image, label and, if wanted, group and split; then
             the folders mean nothing and only the files it lists are read. None: the folders are the classes.
         white: of images with more than 8 bits a sample, the value that is white, black being 0; None: what each file
@@ -72,12 +65,9 @@ class ImageFolder(Limits, Source):
         description, licence, origin: for the dataset card.
     """
 
-    RELATIONS = (_split_folders_differ, _path_can_be_one, _labels_are_watched)
+    RELATIONS = (*Layout.RELATIONS, _path_can_be_one, _labels_are_watched)
 
     path: str
-    train_folder: str | None
-    val_folder: str | None
-    test_folder: str | None
     labels_csv: str | None
     white: float | str | None = field(metadata=allowed(gt=0, texts=("auto",)))
     description: str
@@ -94,8 +84,10 @@ class ImageFolder(Limits, Source):
             raise DataError(str(fault))
         root = self._root()
         if self.labels_csv is not None:
-            return _from_csv(root, self.labels_csv)
-        return sorted(self._from_folders(root), key=lambda record: record.image_id)
+            records = _from_csv(root, self.labels_csv)
+            self._check_masks(root, records)
+            return records
+        return self.records_of(names_below(root), where=self.path)
 
     @classmethod
     def missing(cls, settings: Mapping[str, Any]) -> list[Fault]:
@@ -125,6 +117,17 @@ class ImageFolder(Limits, Source):
             self.check_file(os.fstat(file.fileno()).st_size)
             return file.read()
 
+    def mask(self, image_id: str) -> np.ndarray | None:
+        """What the mask of an image covers, all of it false where there is no mask; None where `masks` is None.
+
+        Raises:
+            OSError: the image or its mask may not be read, or is no ordinary file.
+            DataError: the mask cannot be decoded.
+        """
+        if self.masks is None:
+            return None
+        return mask_at(mask_place(self.masks, image_id), image_id, self.read, self.white_value(), self)
+
     def white_value(self) -> float | None:
         """The setting `white`, where it is a number."""
         return None if isinstance(self.white, str) else self.white
@@ -144,58 +147,42 @@ class ImageFolder(Limits, Source):
     def _root(self) -> Path:
         return Path(self.path).expanduser()
 
-    def _from_folders(self, root: Path) -> Iterator[SourceRecord]:
-        folders, loose = _listing(root)
-        yield from (_loose(root, path) for path in loose)
-        split_folders = self._split_folders(root, [one_form(folder.name) for folder in folders])
-        for folder in folders:
-            if not split_folders:
-                yield from _from_class(root, folder, split="")
-                continue
-            classes, loose = _listing(folder)
-            yield from (_loose(root, path) for path in loose)
-            for class_folder in classes:
-                yield from _from_class(root, class_folder, split=split_folders[one_form(folder.name)])
-
-    def _split_folders(self, root: Path, folders: list[str]) -> dict[str, str]:
-        """Folder name -> split, of the split folders that exist; empty where the folders are the classes."""
-        named = {self.train_folder: "train", self.val_folder: "val", self.test_folder: "test"}
-        existing = {one_form(name): split for name, split in named.items() if name and one_form(name) in folders}
-        others = sorted(set(folders) - set(existing))
-        if existing and others:
-            raise DataError(
-                f"{root}: holds the split folder(s) {', '.join(sorted(existing))} beside {', '.join(others)}. Expected "
-                "either split folders alone or class folders alone: name the split folders with source.train_folder, "
-                "source.val_folder and source.test_folder (null: none), or move the others away."
-            )
-        if existing and "train" not in existing.values():
-            raise DataError(
-                f"{root}: holds {', '.join(sorted(existing))} but no folder of training images. Expected "
-                f"source.train_folder ({self.train_folder}); name it, or set the others to null if they are classes."
-            )
-        return existing
+    def _check_masks(self, root: Path, records: Iterable[SourceRecord]) -> None:
+        """Refuses a pattern of masks that fits no image of a CSV, and masks that DVC does not watch."""
+        if self.masks is None:
+            return
+        folder = WatchedFolder(root)
+        places = (PurePosixPath(mask_place(self.masks, record.image_id)) for record in records if not record.problem)
+        place = next((place for place in places if kind_of(root / place) == FILE), None)
+        problem = "no image of the CSV has a mask there." if place is None else folder.unwatched(place)
+        if problem:
+            raise DataError(f"source.masks: got {shown(self.masks)}: {problem} Correct it; null: there are none.")
 
 
-def _listing(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The folders and the files directly in `folder`, without litter.
+def names_below(root: Path) -> Iterator[str]:
+    """The paths of all files below `root`, hidden ones and litter left out, and of folders without files, with a `/`.
 
     Raises:
-        DataError: a folder is a link or has an unusable name.
+        DataError: a folder is a link.
     """
-    folders, files = [], []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith(".") or not is_watched(entry.name):
-                continue
-            if not _is_folder(entry):
-                files.append(Path(entry.path))
-                continue
-            if entry.is_symlink():
-                raise DataError(f"{escaped(entry.path)}: {LINKED_FOLDER} Put it here itself, or links to files.")
-            if problem := name_problem(entry.name):
-                raise DataError(f"{escaped(entry.path)}: {problem}. Rename the folder.")
-            folders.append(Path(entry.path))
-    return sorted(folders), files
+    pending = [root]
+    while pending:
+        folder = pending.pop()
+        before = folder.relative_to(root).as_posix() + "/" if folder != root else ""
+        found = False
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") or not is_watched(entry.name):
+                    continue
+                found = True
+                if not _is_folder(entry):
+                    yield before + entry.name
+                elif entry.is_symlink():
+                    raise DataError(f"{escaped(entry.path)}: {LINKED_FOLDER} Put it here itself, or links to files.")
+                else:
+                    pending.append(Path(entry.path))
+        if before and not found:
+            yield before
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
@@ -203,29 +190,6 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself: reading it says so
         return False
-
-
-def _from_class(root: Path, folder: Path, *, split: str) -> Iterator[SourceRecord]:
-    """All files below a class folder, however deep."""
-    found = False
-    pending = [folder]
-    while pending:
-        folders, files = _listing(pending.pop())
-        pending += folders
-        for path in files:
-            found = True
-            label = one_form(folder.name)
-            yield SourceRecord(_id(root, path), label, split=split, problem=name_problem(path.name))
-    if not found:
-        raise DataError(f"{folder}: a class folder without files. Add images, or remove the folder.")
-
-
-def _loose(root: Path, path: Path) -> SourceRecord:
-    return SourceRecord(_id(root, path), label="", problem="not in a class folder, so it has no label")
-
-
-def _id(root: Path, path: Path) -> str:
-    return escaped(path.relative_to(root).as_posix())
 
 
 def _written_out(path: str) -> Path:

@@ -23,6 +23,7 @@ class SourceRecord:
         group: images of one group stay in one split; "" is no group.
         split: the split the source gives it to; "" leaves it to preprocess.
         problem: why the source itself cannot use the file; "" where it can.
+        is_stray: the file is no image by its name, as a table or a text beside the images, and is passed over.
     """
 
     image_id: str
@@ -30,6 +31,7 @@ class SourceRecord:
     group: str = ""
     split: str = ""
     problem: str = ""
+    is_stray: bool = False
 
 
 @dataclass(frozen=True)

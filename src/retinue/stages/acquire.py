@@ -4,7 +4,7 @@ import hashlib
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ from retinue.pipeline.ranges import shown
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.stage import main
 from retinue.pipeline.tracker import Tracker
+from retinue.sources.corrections import Corrected, corrected
+from retinue.sources.notices import check_class_sizes, notices, strays, wrong_endings
 from retinue.sources.originals import rows_to_show, write_originals
 from retinue.sources.source import Source, SourceRecord
 
@@ -130,10 +132,14 @@ def run(settings: Settings, tracker: Tracker) -> None:
     `_write_checks`."""
     plan = load_plan(AcquirePlan, settings)
     source = plan.source
-    records = source.records()
-    if not records:
+    given = source.records()
+    if not given:
         raise DataError(f"source {source.name}: holds no files. Expected images of at least two classes.")
-    _check_records(source.name, records)
+    _check_records(source.name, given)
+    correction = corrected(given, artifacts.CORRECTIONS, source.name)
+    records = [record for record in correction.records if not record.is_stray]
+    if not records:
+        raise DataError(f"source {source.name}: holds no file that could be an image, among {figure(len(given))}.")
     trainer = make_trainer(plan.trainer, seed=0, logger=tracker.lightning_logger())  # nothing is drawn: any seed
     batches = Batches(RawFiles(source, records), batch_size=_BATCH_SIZE, num_workers=plan.trainer.num_workers)
     if trainer.is_global_zero:
@@ -159,10 +165,12 @@ def run(settings: Settings, tracker: Tracker) -> None:
         write_table(folder / artifacts.RAW_MANIFEST.name, RawImage, images)
         write_table(folder / artifacts.NEAR_COPIES.name, NearCopy, copies)
         write_json(folder / artifacts.QUARANTINE.name, [asdict(entry) for entry in quarantine])
-        write_json(folder / artifacts.CARD.name, card(source, images, quarantine))
+        described = card(source, images, quarantine, correction)
+        write_json(folder / artifacts.CARD.name, described)
         write_json(folder / artifacts.LEVELS.name, asdict(levels))
         _write_checks(folder, source, images, measures, white=levels.white)
     _warn_of_unused_range(source.name, levels)
+    _say_what_was_found(source.name, described, correction)
     classes = len({image.label for image in images})
     tracker.summary({"images": len(images), "classes": classes, "quarantined": len(quarantine)})
     tracker.table("quarantine", ["image_id", "label", "reason"], [list(asdict(entry).values()) for entry in quarantine])
@@ -182,7 +190,9 @@ def _check_records(source: str, records: Sequence[SourceRecord]) -> None:
             itself, or a name with characters that a terminal or page would obey or not show.
     """
     uses = Counter(record.image_id for record in records)
-    unlabelled = [record.image_id for record in records if not record.label.strip() and not record.problem]
+    unlabelled = [
+        record.image_id for record in records if not (record.label.strip() or record.problem or record.is_stray)
+    ]
     wanted = "an image_id each, by which the file is read, and a class name"
     _refuse(source, "image id(s) stand for several files", [key for key, count in uses.items() if count > 1], wanted)
     _refuse(source, "file(s) have no label and no problem that says why", unlabelled, wanted)
@@ -315,17 +325,29 @@ def _check_usable(
     counts = Counter(image.label for image in images)
     try:
         artifacts.check_classes({label: counts[label] for label in labels}, where=f"source {source.name}")
+        check_class_sizes(images, f"source {source.name}")
     except DataError as error:
         raise DataError(f"{error}{listed}") from error
 
 
-def card(source: Source, images: Sequence[RawImage], quarantine: Sequence[Quarantined]) -> dict[str, Any]:
+def _say_what_was_found(source: str, described: Mapping[str, Any], correction: Corrected) -> None:
+    for notice in notices(described, correction.records):
+        print(f"source {source}: {notice}", file=sys.stderr, flush=True)
+    if correction.changes or correction.passed_over:
+        other = f"; {figure(correction.passed_over)} line(s) are for other sources" if correction.passed_over else ""
+        print(f"{artifacts.CORRECTIONS}: {figure(len(correction.changes))} image(s) corrected{other}")
+
+
+def card(
+    source: Source, images: Sequence[RawImage], quarantine: Sequence[Quarantined], correction: Corrected
+) -> dict[str, Any]:
     """The dataset card: where the images come from, what they are, and what to beware of.
 
     Returns:
         `name`, `description`, `licence`, `origin`; `images` and `quarantined` (counts); `classes`, `given_splits`,
         `modes` and `formats` (name -> images); `width` and `height` (min, median, max, px); `duplicates`: lists of
-        `image_id`, `label` and `split` of files with the same bytes.
+        `image_id`, `label` and `split` of files with the same bytes; `strays` and `wrong_endings` as of the functions
+        of these names; `corrections`: the changes of `Corrected`.
     """
     copies: dict[str, list[RawImage]] = {}
     for image in images:
@@ -346,6 +368,9 @@ def card(source: Source, images: Sequence[RawImage], quarantine: Sequence[Quaran
             for same in copies.values()
             if len(same) > 1
         ],
+        "strays": strays(correction.records),
+        "wrong_endings": wrong_endings(images),
+        "corrections": correction.changes,
     }
 
 

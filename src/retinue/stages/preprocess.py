@@ -29,6 +29,7 @@ from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import FILL, FITS, SPLITS, Dataset, RawImage, Sample, Seen
 from retinue.pipeline.errors import DataError, Fault
 from retinue.pipeline.files import read_table, replacing, write_json, write_table
+from retinue.pipeline.names import class_order
 from retinue.pipeline.numbers import figure, percent
 from retinue.pipeline.plan import UNDECLARED, load_plan, sections_of
 from retinue.pipeline.ranges import Checked, allowed, shown
@@ -170,14 +171,14 @@ class SplitPlan:
         splits: of each.
 
     Attributes:
-        classes: class names, sorted.
+        classes: class names in their order.
         samples: split -> the rows of its manifest.
         split_of: int (N,): position in `SPLITS`.
         row_of: int (N,): row in the store of the split.
     """
 
     def __init__(self, images: Sequence[RawImage], splits: Sequence[str]):
-        self.classes = tuple(sorted({image.label for image in images}))
+        self.classes = tuple(class_order(image.label for image in images))
         index_of = {name: index for index, name in enumerate(self.classes)}
         self.samples: dict[str, list[Sample]] = {name: [] for name in SPLITS}
         self.split_of = np.array([SPLITS.index(name) for name in splits])
