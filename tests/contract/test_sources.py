@@ -1,6 +1,7 @@
 """What every source in conf/source must offer: the same files, in the same order, with the same bytes, labelled."""
 
 import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,22 @@ def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         wanted.add("path")
     if not wanted:
         return section
-    folder = tmp_path_factory.mktemp("source")
+    folder, table = tmp_path_factory.mktemp("source"), ["image,label\n"]
     for index in range(8):
         path = folder / "ab"[index % 2] / f"{index}.{'png' if index < 4 else 'jpg'}"
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (20 + index, 24), (30 * index, 90, 200)).save(path)
-    return {key: str(folder) if key in wanted else value for key, value in section.items()}
+        table.append(f"{path.relative_to(folder)},{path.parent.name}\n")
+    if "table" in wanted:
+        (folder / "labels.csv").write_text("".join(table))
+    if section["module"] == "shards":
+        with tarfile.open(folder / "images.tar", "w") as shard:
+            for path in sorted(folder.glob("*/*.*")):
+                shard.add(path, path.relative_to(folder))
+                path.with_suffix(".cls").write_text(path.parent.name)
+                shard.add(path.with_suffix(".cls"), path.with_suffix(".cls").relative_to(folder))
+    given = {key: str(folder) for key in wanted} | ({"table": "labels.csv"} if "table" in wanted else {})
+    return {**section, **given}
 
 
 @pytest.fixture(scope="module")

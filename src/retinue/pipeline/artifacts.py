@@ -19,6 +19,8 @@ RAW = Path("data/raw")
 RAW_MANIFEST = RAW / "manifest.csv"
 QUARANTINE = RAW / "quarantine.json"
 CARD = RAW / "card.json"
+ATTRIBUTES = RAW / "attributes.csv"
+"""Where the source knows more of its images than class, group and split."""
 
 PROCESSED = Path("data/processed")
 DATASET = PROCESSED / "dataset.json"
@@ -110,6 +112,21 @@ class Quarantined:
     image_id: str
     label: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A row of data/raw/attributes.csv: what a source knows of an image besides, as the age of a patient.
+
+    Attributes:
+        image_id: as in the raw manifest, in the order of it; an image may have any number of attributes.
+        name: what is known, as the column of a table is called.
+        value: not empty.
+    """
+
+    image_id: str
+    name: str
+    value: str
 
 
 @dataclass(frozen=True)
@@ -368,6 +385,7 @@ class Localisation:
 
 ROW_TYPES: dict[Path, type] = {
     RAW_MANIFEST: RawImage,
+    ATTRIBUTES: Attribute,
     MANIFEST: Sample,
     HISTORY: Epoch,
     PREDICTED: Prediction,

@@ -23,6 +23,7 @@ class SourceRecord:
         group: images of one group stay in one split; "" is no group.
         split: the split the source gives it to; "" leaves it to preprocess.
         problem: why the source itself cannot use the file; "" where it can.
+        attributes: what else is known of the image, by name, as the further columns of a table.
     """
 
     image_id: str
@@ -30,6 +31,7 @@ class SourceRecord:
     group: str = ""
     split: str = ""
     problem: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.engine.writing import JsonSink, take_documents, writing
 from retinue.images.decoding import examine
 from retinue.pipeline import artifacts
-from retinue.pipeline.artifacts import Quarantined, RawImage
+from retinue.pipeline.artifacts import Attribute, Quarantined, RawImage
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.files import replacing, write_json, write_table
 from retinue.pipeline.names import look_alikes, name_problem
@@ -100,7 +100,8 @@ class Acquire(L.LightningModule):
 
 
 def run(settings: Settings, tracker: Tracker) -> None:
-    """Writes data/raw/: manifest.csv (`RawImage`), quarantine.json (`Quarantined`) and card.json."""
+    """Writes data/raw/: manifest.csv (`RawImage`), quarantine.json (`Quarantined`), card.json and, where the source
+    knows more of its images, attributes.csv."""
     plan = load_plan(AcquirePlan, settings)
     source = plan.source
     records = source.records()
@@ -121,6 +122,8 @@ def run(settings: Settings, tracker: Tracker) -> None:
         write_table(folder / artifacts.RAW_MANIFEST.name, RawImage, images)
         write_json(folder / artifacts.QUARANTINE.name, [asdict(entry) for entry in quarantine])
         write_json(folder / artifacts.CARD.name, card(source, images, quarantine))
+        if attributes := _attributes(images, records):
+            write_table(folder / artifacts.ATTRIBUTES.name, Attribute, attributes)
     classes = len({image.label for image in images})
     tracker.summary({"images": len(images), "classes": classes, "quarantined": len(quarantine)})
     tracker.table("quarantine", ["image_id", "label", "reason"], [list(asdict(entry).values()) for entry in quarantine])
@@ -148,6 +151,7 @@ def _check_records(source: str, records: Sequence[SourceRecord]) -> None:
         ("image id(s)", [record.image_id for record in records]),
         ("class name(s)", sorted({record.label for record in records})),
         ("group(s)", sorted({record.group for record in records})),
+        ("attribute(s)", sorted({name for record in records for name in record.attributes})),
     ):
         _refuse(source, f"{kind} cannot be shown", [name for name in names if name_problem(name)], wanted)
     long = sorted({record.label for record in records if len(record.label) > _LONGEST_LABEL})
@@ -207,6 +211,16 @@ def _check_usable(
         artifacts.check_classes({label: counts[label] for label in labels}, where=f"source {source.name}")
     except DataError as error:
         raise DataError(f"{error}{listed}") from error
+
+
+def _attributes(images: Sequence[RawImage], records: Sequence[SourceRecord]) -> list[Attribute]:
+    """What the source knows of the images besides, in their order."""
+    known = {record.image_id: record.attributes for record in records if record.attributes}
+    return [
+        Attribute(image.image_id, name, value)
+        for image in images
+        for name, value in known.get(image.image_id, {}).items()
+    ]
 
 
 def card(source: Source, images: Sequence[RawImage], quarantine: Sequence[Quarantined]) -> dict[str, Any]:

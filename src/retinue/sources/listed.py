@@ -1,0 +1,246 @@
+"""Images that a table lists: their paths as files of a watched folder, labels, groups, splits, masks, attributes."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from unicodedata import normalize
+
+from retinue.pipeline.artifacts import SPLITS
+from retinue.pipeline.errors import DataError, unknown
+from retinue.pipeline.files import FILE, NOTHING, kind_of
+from retinue.pipeline.names import escaped, name_problem, one_form
+from retinue.pipeline.numbers import figure
+from retinue.pipeline.ranges import shown
+from retinue.pipeline.watched import WatchedFolder
+from retinue.sources.columns import Columns, box_of, columns_of
+from retinue.sources.folder_source import written_out
+from retinue.sources.sheets import open_sheet
+from retinue.sources.source import SourceRecord
+
+_SHOWN = 255  # characters of a path in a message
+_LONGEST_PATH = 4096
+_LONGEST_ATTRIBUTE = 1000  # characters
+_ENDINGS = ("", ".jpg", ".png", ".jpeg", ".JPG", ".tif", ".tiff", ".bmp", ".webp", ".avif", ".PNG", ".JPEG")
+"""What a list of names may leave out, as `ISIC_0000001` for `ISIC_0000001.jpg`."""
+
+_SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+@dataclass
+class MaskParts:
+    """What a table says of the objects in one image, of all its rows.
+
+    Attributes:
+        files: paths of masks below the watched folder.
+        boxes: left, upper, right and lower edge of each box, px.
+    """
+
+    files: list[str] = field(default_factory=list)
+    boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
+
+
+@dataclass
+class ListedImages:
+    """What a table lists.
+
+    Attributes:
+        records: an entry for each image, in the order of its first row.
+        masks: image id -> its masks and boxes; None where the table has no column of either.
+    """
+
+    records: list[SourceRecord]
+    masks: Mapping[str, MaskParts] | None
+
+
+def listed_images(
+    root: Path,
+    table: str,
+    *,
+    start: str,
+    columns: Mapping[str, str | None],
+    delimiter: str | None = None,
+    attributes: Sequence[str] | None = None,
+) -> ListedImages:
+    """The images that a table lists.
+
+    An image is in one row; in several with the same label, group and split where each has a mask or box of its own.
+
+    Args:
+        root: the folder that DVC watches.
+        table: path below it.
+        start: path below it of the folder from which the paths in the table start.
+        columns: settings of `columns_of`.
+        delimiter: as `open_sheet` takes it.
+        attributes: as `columns_of` takes them.
+
+    Raises:
+        DataError: the table cannot be read, or a row is wrong; the message says where.
+    """
+    path = root / table
+    sheet = open_sheet(path, delimiter)
+    found = columns_of(sheet.header, columns, where=str(path), attributes=attributes)
+    has_masks = bool(found.mask or found.box)
+    rows = _Rows(root, start, found)
+    first: dict[str, tuple[str, SourceRecord]] = {}
+    masks: dict[str, MaskParts] = {}
+    for place, cells in sheet.rows(found.read()):
+        where = f"{path}, {place}"
+        record, parts = rows.read(cells, where)
+        earlier, same = first.setdefault(record.image_id, (place, record))
+        if same is not record:
+            _check_repeated(record, same, where, earlier, has_masks)
+        if has_masks:
+            masks.setdefault(record.image_id, MaskParts()).files.extend(parts.files)
+            masks[record.image_id].boxes.extend(parts.boxes)
+    if not first:
+        raise DataError(f"{path}: no images below the header line. Expected a line for each image.")
+    records = with_whole_numbers([record for _, record in first.values()])
+    return ListedImages(records, masks if has_masks else None)
+
+
+def split_named(text: str) -> str | None:
+    """The split that a name stands for, "" for none; None where it is no name of one.
+
+    >>> split_named("Training"), split_named("valid"), split_named(" "), split_named("tset")
+    ('train', 'val', '', None)
+    """
+    plain = text.strip().casefold()
+    return _SPLIT_NAMES.get(plain) if plain else ""
+
+
+def attributes_of(cells: Mapping[str, str], names: Sequence[str], where: str) -> dict[str, str]:
+    """The further columns of a row; empty cells are left out.
+
+    Raises:
+        DataError: a cell is a text without end.
+    """
+    found = {}
+    for name in names:
+        if len(cell := cells[name].strip()) > _LONGEST_ATTRIBUTE:
+            raise DataError(
+                f"{where}: {figure(len(cell))} characters in the column {shown(name)}; an attribute has at most "
+                f"{figure(_LONGEST_ATTRIBUTE)}. Leave the column out: source.attributes names those to keep ([]: none)."
+            )
+        if cell:
+            found[escaped(name)] = escaped(cell)
+    return found
+
+
+def label_and_split(cells: Mapping[str, str], found: Columns, where: str) -> tuple[str, str, str]:
+    """The label, group and split in a row, the label empty where it has none.
+
+    Raises:
+        DataError: the split is none.
+    """
+    label, group = (one_form(cells.get(name, "").strip()) for name in (found.label, found.group))
+    split = split_named(written := cells.get(found.split, ""))
+    if split is None:
+        raise DataError(
+            f"{where}: {unknown('split', written.strip()[:_SHOWN], SPLITS)} Leave the cell empty to have it drawn, or "
+            "set source.columns.split='' where the column says something else."
+        )
+    return label, group, split
+
+
+class _Rows:
+    """Turns rows into records, paths into files below the watched folder.
+
+    Args:
+        root: the watched folder.
+        start: path below it from which the paths in the table start.
+        found: the columns.
+    """
+
+    def __init__(self, root: Path, start: str, found: Columns):
+        self._root, self._columns = root, found
+        self._folder = WatchedFolder(root)
+        self._top = written_out(root)
+        self._start = written_out(root / start)
+
+    def read(self, cells: Mapping[str, str], where: str) -> tuple[SourceRecord, MaskParts]:
+        """The record of a row, and its mask or box."""
+        found = self._columns
+        label, group, split = label_and_split(cells, found, where)
+        attributes = attributes_of(cells, found.attributes, where)
+        problem = "" if label else "the table has no label for it"
+        parts = MaskParts()
+        if name_problem(written := cells[found.image]):
+            image_id = escaped(written[:_LONGEST_PATH])
+            return SourceRecord(image_id, label, group, split, name_problem(written), attributes), parts
+        image_id = self._file(written, where, "image")
+        if found.mask and (mask := cells[found.mask].strip()):
+            parts.files.append(self._file(mask, where, "mask"))
+        try:
+            parts.boxes += [box] if found.box and (box := box_of(cells, found.box)) else []
+        except DataError as error:
+            problem = problem or str(error)
+        return SourceRecord(image_id, label, group, split, problem, attributes), parts
+
+    def _file(self, written: str, where: str, role: str) -> str:
+        """The path below the watched folder of the file that a cell names.
+
+        Raises:
+            DataError: it leads out of the folder, is not watched, or there is no such file.
+        """
+        if problem := name_problem(written):
+            raise DataError(f"{where}: {role} {shown(written[:_SHOWN])}: {problem}. Rename the file.")
+        written = written if kind_of(self._start / written) == FILE else written.strip()
+        inside = self._inside(written)
+        if not written or inside is None:
+            raise DataError(
+                f"{where}: {role} {shown(written)}: expected the path of a file below {self._root}, such as "
+                "cats/1.jpg. DVC watches source.path alone: make it a folder around all files, or copy them."
+            )
+        path = self._existing(written) or inside
+        if problem := self._folder.unwatched(path):
+            raise DataError(f"{where}: {role} {shown(written)}: {problem}")
+        if (kind := kind_of(self._root / path)) != FILE:
+            name = str(path) if len(str(path)) <= _SHOWN else f"{str(path)[:_SHOWN]}…"
+            raise DataError(f"{where}: {self._root}/{name}: {kind}. Correct the path or remove the line.")
+        return str(path)
+
+    def _existing(self, written: str) -> PurePosixPath | None:
+        """The file as the file system has it: a table may write é otherwise, `\\` for `/`, or leave out the ending."""
+        for form in dict.fromkeys((written, written.replace("\\", "/"))):
+            for name in dict.fromkeys((form, normalize("NFC", form), normalize("NFD", form))):
+                for ending in _ENDINGS:
+                    inside = self._inside(name + ending)
+                    if inside is None:
+                        continue
+                    if (kind := kind_of(self._root / inside)) == FILE:
+                        return inside
+                    if kind != NOTHING:
+                        return None
+        return None
+
+    def _inside(self, written: str) -> PurePosixPath | None:
+        """Where a path leads, below the watched folder; None where it leads elsewhere."""
+        place = os.path.normpath(self._start / written) if written else str(self._start)
+        path = Path(place)
+        return PurePosixPath(path.relative_to(self._top)) if path.is_relative_to(self._top) else None
+
+
+def _check_repeated(record: SourceRecord, same: SourceRecord, where: str, earlier: str, has_masks: bool) -> None:
+    """Refuses a second row of an image, where it is not one of a further object of the same kind."""
+    told = f"{where}: image {shown(record.image_id)} is already in {earlier}"
+    if not has_masks:
+        raise DataError(f"{told}. Expected each image once; remove one of the lines.")
+    if (record.label, record.group, record.split) != (same.label, same.group, same.split):
+        raise DataError(
+            f"{told}, with another label, group or split. Expected one of each for an image, whatever objects it shows."
+        )
+
+
+def with_whole_numbers(records: list[SourceRecord]) -> list[SourceRecord]:
+    """`records` with labels such as 1.0, which a column of integers becomes where a cell of it is empty, as 1."""
+    whole = re.compile(r"([+-]?\d+)(\.0*)?")
+    labels = {record.label for record in records if record.label}
+    if not any("." in label for label in labels) or not all(whole.fullmatch(label) for label in labels):
+        return records
+    return [replace(record, label=record.label.partition(".")[0]) for record in records]
