@@ -38,15 +38,19 @@ def _choice(name: str, folder: Path | str, **changes: Any) -> dict[str, Any]:
     return base | own | {"_target_": target, "path": str(folder), "inputs": str(folder)} | changes
 
 
-def _source(folder: Path, labels_csv: str | None) -> Any:
-    return build(_choice("image_folder", folder, labels_csv=labels_csv), where="source")
+def source_of(name: str, folder: Path, **changes: Any) -> Any:
+    """The source of a choice for files that reads `folder`."""
+    return build(_choice(name, folder, **changes), where="source")
 
 
 def _make_labels(folder: Path) -> Any:
     for name in ("a/1.png", "a/2.png", "b/3.png", "b/ü x.png", "b/4,5.png"):
         (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "images" / name).write_bytes(b"image")
-    source, path = _source(folder / "images", "labels.csv"), folder / "images" / "labels.csv"
+    source, path = (
+        source_of("image_folder", folder / "images", labels_csv="labels.csv"),
+        folder / "images" / "labels.csv",
+    )
     path.touch()
 
     def read(data: bytes) -> None:
@@ -70,7 +74,7 @@ def _label_seeds() -> list[bytes]:
 
 
 def _make_folders(folder: Path) -> Any:
-    source, root = _source(folder / "tree", None), folder / "tree"
+    source, root = source_of("image_folder", folder / "tree"), folder / "tree"
 
     def read(data: bytes) -> None:
         shutil.rmtree(root, ignore_errors=True)

@@ -1,11 +1,10 @@
 """Every target by name."""
 
-from tests.fuzz import images, processes, results, settings, weights
+from tests.fuzz import images, listed, processes, results, settings, weights
 from tests.fuzz.target import Target
 
-TARGETS: dict[str, Target] = {
-    target.name: target for module in (images, settings, weights, results, processes) for target in module.TARGETS
-}
+MODULES = (images, settings, listed, weights, results, processes)
+TARGETS: dict[str, Target] = {target.name: target for module in MODULES for target in module.TARGETS}
 
 
 def shares(names: list[str], inputs: int) -> dict[str, int]:

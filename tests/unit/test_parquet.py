@@ -12,7 +12,7 @@ import pytest
 
 from listed_sources import labels, photos, png, shards, table, told
 from retinue.pipeline.errors import DataError
-from retinue.sources import parquet
+from retinue.sources import parquet, sheets
 from retinue.sources.parquet import ImageColumn, ParquetSheet
 
 
@@ -53,6 +53,19 @@ def test_a_table_of_paths_is_read_whatever_the_order_of_its_columns(tmp_path: Pa
     found = table(tmp_path, table="l.parquet").records()
     assert labels(found) == {"1.jpg": "1", "2.jpg": "2"}
     assert [(r.split, dict(r.attributes)) for r in found] == [("train", {"age": "5"}), ("test", {})]
+
+
+def test_without_pyarrow_there_is_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos(tmp_path, "1.jpg")
+    write(tmp_path / "l.parquet", {"image": ["1.jpg"], "label": ["a"]})
+    write(tmp_path / "x.parquet", {"image": [b"x"], "label": ["a"]})
+    monkeypatch.setattr(sheets, "find_spec", lambda name: None)
+    for source in (table(tmp_path, table="l.parquet"), shards(tmp_path / "x.parquet")):
+        settings = {"path": source.path, "inputs": source.path, "table": "l.parquet"}
+        (fault,) = type(source).missing(settings)
+        assert "pip install 'retinue[parquet]'" in str(fault)
+        with pytest.raises(DataError, match=r"pip install 'retinue\[parquet\]'"):
+            source.records()
 
 
 def test_images_inside_a_table_are_sent_to_shards(tmp_path: Path) -> None:

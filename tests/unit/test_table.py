@@ -332,6 +332,15 @@ def test_masks_are_what_is_not_zero(tmp_path: Path) -> None:
     assert table(tmp_path).mask("good.jpg") is None
 
 
+def test_a_column_of_masks_that_says_something_else_is_told(tmp_path: Path) -> None:
+    photograph(tmp_path / "1.jpg")
+    text = "image,label,mask\n1.jpg,a,worn\n"
+    with pytest.raises(DataError, match=r"line 2: mask .*worn: no such file\..*source\.columns\.mask=''"):
+        records(tmp_path, text)
+    (record,) = records(tmp_path, text, columns={"mask": ""})
+    assert dict(record.attributes) == {"mask": "worn"}
+
+
 def test_a_mask_that_is_none_is_told_with_its_name(tmp_path: Path) -> None:
     photograph(tmp_path / "1.jpg")
     photos(tmp_path, "1.png")
@@ -369,6 +378,13 @@ def test_sizes_beside_corners_are_no_box(tmp_path: Path) -> None:
     (record,) = records(tmp_path, text)
     assert dict(record.attributes) == {"width": "8", "height": "6"}
     assert table(tmp_path).mask("1.jpg").sum() == 6
+
+
+def test_any_row_of_an_image_can_set_it_aside(tmp_path: Path) -> None:
+    photograph(tmp_path / "1.jpg")
+    rows = ["1.jpg,a,1,1,2,2\n", "1.jpg,a,1,1,0,0\n", "1.jpg,a,3,3,1,1\n"]
+    (record,) = records(tmp_path, f"image,label,x,y,width,height\n{''.join(rows)}")
+    assert record.problem.startswith("its box is none")
 
 
 @pytest.mark.parametrize("box", ["1,1,0,2", "1,1,-3,2", "a,1,2,2", "nan,1,2,2", "1,1,inf,2", "1,,2,2"])

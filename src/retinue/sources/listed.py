@@ -25,6 +25,8 @@ _LONGEST_ATTRIBUTE = 1000  # characters
 _ENDINGS = ("", ".jpg", ".png", ".jpeg", ".JPG", ".tif", ".tiff", ".bmp", ".webp", ".avif", ".PNG", ".JPEG")
 """What a list of names may leave out, as `ISIC_0000001` for `ISIC_0000001.jpg`."""
 
+_NO_MASKS = "Correct the path, empty the cell, or set source.columns.mask='' where the column says something else."
+
 _SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
@@ -95,6 +97,7 @@ def listed_images(
         earlier, same = first.setdefault(record.image_id, (place, record))
         if same is not record:
             _check_repeated(record, same, where, earlier, has_masks)
+            first[record.image_id] = (earlier, replace(same, problem=same.problem or record.problem))
         if has_masks:
             masks.setdefault(record.image_id, MaskParts()).files.extend(parts.files)
             masks[record.image_id].boxes.extend(parts.boxes)
@@ -202,7 +205,8 @@ class _Rows:
             raise DataError(f"{where}: {role} {shown(written)}: {problem}")
         if (kind := kind_of(self._root / path)) != FILE:
             name = str(path) if len(str(path)) <= _SHOWN else f"{str(path)[:_SHOWN]}…"
-            raise DataError(f"{where}: {self._root}/{name}: {kind}. Correct the path or remove the line.")
+            advice = _NO_MASKS if role == "mask" else "Correct the path or remove the line."
+            raise DataError(f"{where}: {role} {self._root}/{name}: {kind}. {advice}")
         return str(path)
 
     def _existing(self, written: str) -> PurePosixPath | None:

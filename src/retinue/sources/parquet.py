@@ -70,7 +70,7 @@ class ParquetSheet:
         row = 0
         with _arrow_errors(self._path):
             file = _opened_parquet(self._path, texts, names)
-            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=list(names)):
+            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=list(names), use_threads=False):
                 columns = [self._cells(batch.column(name), name, classes.get(name)) for name in names]
                 count = batch.num_rows
                 for cells in zip(*columns, strict=True) if columns else [()] * count:
@@ -143,7 +143,9 @@ class ImageColumn:
             group = bisect.bisect_right(self._ends, row)
             if group != self._group or row < self._next - 1:
                 self._group, self._next = group, self._ends[group - 1] if group else 0
-                self._batches = self._file.iter_batches(batch_size=1, row_groups=[group], columns=[self._part])
+                self._batches = self._file.iter_batches(
+                    batch_size=1, row_groups=[group], columns=[self._part], use_threads=False
+                )
             while self._next <= row:
                 self._value = next(self._batches).column(0)[0]
                 self._next += 1

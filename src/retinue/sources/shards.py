@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,7 +16,7 @@ from retinue.pipeline.watched import files_below
 from retinue.sources.columns import Columns, columns_can_be, columns_of
 from retinue.sources.folder_source import FolderSource
 from retinue.sources.listed import attributes_of, label_and_split, split_named, with_whole_numbers
-from retinue.sources.sheets import PARQUET_NEEDED, is_parquet
+from retinue.sources.sheets import PARQUET_NEEDED, has_pyarrow, is_parquet
 from retinue.sources.source import SourceRecord
 from retinue.sources.tar_shards import IMAGE_ENDINGS, TarSheet, read_member, tar_index
 
@@ -55,7 +54,7 @@ class Shards(FolderSource):
         place = Path(path).expanduser()
         if (kind := kind_of(place)) not in (FILE, FOLDER):
             return [Fault("source.path", shown(path), "a shard, or a folder of them", f"{place}: {kind}.")]
-        if is_parquet(path) and kind == FILE and find_spec("pyarrow") is None:
+        if is_parquet(path) and kind == FILE and not has_pyarrow():
             return [Fault("source.path", shown(path), "", PARQUET_NEEDED)]
         return []
 
@@ -85,8 +84,9 @@ class Shards(FolderSource):
         shard, name = self._place(image_id)
         if is_parquet(shard.name):
             number = int(name) if name.isdecimal() else -1
-            column = _image_column(shard, self._text("image"))
-            return _opened_column(shard, column, shard.stat().st_mtime_ns).read(number, self.check_file)
+            state = shard.stat()
+            column = _opened_column(shard, self._text("image"), state.st_size, state.st_mtime_ns)
+            return column.read(number, self.check_file)
         member = tar_index(shard).get(name)
         if member is None:
             raise FileNotFoundError(errno.ENOENT, "no such image in its shard", image_id)
@@ -171,14 +171,13 @@ def _split_of(image_id: str) -> str:
     return ""
 
 
-@lru_cache(maxsize=1024)
 def _image_column(shard: Path, wanted: str | None) -> str:
     """The column of images in a Parquet file.
 
     Raises:
         DataError: there is none, or several may be it.
     """
-    if find_spec("pyarrow") is None:
+    if not has_pyarrow():
         raise DataError(f"{shard}: {PARQUET_NEEDED}")
     from retinue.sources.parquet import ParquetSheet
 
@@ -196,8 +195,9 @@ def _image_column(shard: Path, wanted: str | None) -> str:
 
 
 @lru_cache(maxsize=2)
-def _opened_column(shard: Path, column: str, mtime_ns: int) -> Any:
+def _opened_column(shard: Path, wanted: str | None, size_bytes: int, mtime_ns: int) -> Any:
     """The column of images in a Parquet file, kept open while the file stays the same."""
+    column = _image_column(shard, wanted)
     from retinue.sources.parquet import ImageColumn
 
     return ImageColumn(shard, column)

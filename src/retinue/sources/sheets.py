@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TextIO
@@ -80,12 +81,19 @@ def open_sheet(path: Path, delimiter: str | None = None) -> Sheet:
     if found := next((kind for magic, kind in _OTHERS.items() if head.startswith(magic)), None):
         raise DataError(f"{path}: {found}. Save the table as CSV in UTF-8.")
     if is_parquet(path.name) or head.startswith(b"PAR1"):
-        from retinue.sources.parquet import ParquetSheet  # pyarrow is not installed everywhere
+        if not has_pyarrow():
+            raise DataError(f"{path}: {PARQUET_NEEDED}")
+        from retinue.sources.parquet import ParquetSheet
 
         return ParquetSheet(path)
     if path.suffix.lower() in _JSON_LINES:
         return JsonLines(path)
     return DelimitedLines(path, delimiter)
+
+
+def has_pyarrow() -> bool:
+    """Whether Parquet can be read on this machine."""
+    return find_spec("pyarrow") is not None
 
 
 def is_parquet(name: str) -> bool:

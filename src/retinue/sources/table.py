@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -16,7 +15,7 @@ from retinue.pipeline.ranges import allowed, shown
 from retinue.sources.columns import columns_can_be
 from retinue.sources.folder_source import FolderSource, below_path
 from retinue.sources.listed import ListedImages, MaskParts, listed_images
-from retinue.sources.sheets import DELIMITERS, PARQUET_NEEDED, is_parquet
+from retinue.sources.sheets import DELIMITERS, PARQUET_NEEDED, has_pyarrow, is_parquet
 from retinue.sources.source import SourceRecord
 
 
@@ -60,7 +59,7 @@ class ImageTable(FolderSource):
     def missing(cls, settings: Mapping[str, Any]) -> list[Fault]:
         """The folder, the table in it, that DVC watches them, or the package that reads it."""
         table = settings.get("table")
-        if isinstance(table, str) and is_parquet(table) and find_spec("pyarrow") is None:
+        if isinstance(table, str) and is_parquet(table) and not has_pyarrow():
             return [*super().missing(settings), Fault("source.table", shown(table), "", PARQUET_NEEDED)]
         return super().missing(settings)
 
