@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from unicodedata import normalize
@@ -22,7 +22,7 @@ from retinue.sources.source import SourceRecord
 _SHOWN = 255  # characters of a path in a message
 _LONGEST_PATH = 4096
 _LONGEST_ATTRIBUTE = 1000  # characters
-_ENDINGS = ("", ".jpg", ".png", ".jpeg", ".JPG", ".tif", ".tiff", ".bmp", ".webp", ".avif", ".PNG", ".JPEG")
+_ENDINGS = (".jpg", ".png", ".jpeg", ".JPG", ".tif", ".tiff", ".bmp", ".webp", ".avif", ".PNG", ".JPEG")
 """What a list of names may leave out, as `ISIC_0000001` for `ISIC_0000001.jpg`."""
 
 _NO_MASKS = "Correct the path, empty the cell, or set source.columns.mask='' where the column says something else."
@@ -163,8 +163,8 @@ class _Rows:
     def __init__(self, root: Path, start: str, found: Columns):
         self._root, self._columns = root, found
         self._folder = WatchedFolder(root)
-        self._top = written_out(root)
-        self._start = written_out(root / start)
+        self._top = str(written_out(root))
+        self._start = str(written_out(root / start))
 
     def read(self, cells: Mapping[str, str], where: str) -> tuple[SourceRecord, MaskParts]:
         """The record of a row, and its mask or box."""
@@ -193,41 +193,56 @@ class _Rows:
         """
         if problem := name_problem(written):
             raise DataError(f"{where}: {role} {shown(written[:_SHOWN])}: {problem}. Rename the file.")
-        written = written if kind_of(self._start / written) == FILE else written.strip()
-        inside = self._inside(written)
-        if not written or inside is None:
+        path, kind = self._existing(written)
+        if path is None:
             raise DataError(
                 f"{where}: {role} {shown(written)}: expected the path of a file below {self._root}, such as "
                 "cats/1.jpg. DVC watches source.path alone: make it a folder around all files, or copy them."
             )
-        path = self._existing(written) or inside
-        if problem := self._folder.unwatched(path):
+        if problem := self._folder.unwatched(PurePosixPath(path)):
             raise DataError(f"{where}: {role} {shown(written)}: {problem}")
-        if (kind := kind_of(self._root / path)) != FILE:
-            name = str(path) if len(str(path)) <= _SHOWN else f"{str(path)[:_SHOWN]}…"
+        if kind != FILE:
+            name = path if len(path) <= _SHOWN else f"{path[:_SHOWN]}…"
             advice = _NO_MASKS if role == "mask" else "Correct the path or remove the line."
             raise DataError(f"{where}: {role} {self._root}/{name}: {kind}. {advice}")
-        return str(path)
+        return path
 
-    def _existing(self, written: str) -> PurePosixPath | None:
-        """The file as the file system has it: a table may write é otherwise, `\\` for `/`, or leave out the ending."""
-        for form in dict.fromkeys((written, written.replace("\\", "/"))):
-            for name in dict.fromkeys((form, normalize("NFC", form), normalize("NFD", form))):
-                for ending in _ENDINGS:
-                    inside = self._inside(name + ending)
-                    if inside is None:
-                        continue
-                    if (kind := kind_of(self._root / inside)) == FILE:
-                        return inside
-                    if kind != NOTHING:
-                        return None
-        return None
+    def _existing(self, written: str) -> tuple[str | None, str]:
+        """The file as the file system has it, and `FILE`: a table may write é otherwise, `\\` for `/`, spaces around a
+        path, or leave out the ending. Where there is none, the path as written, None where it leads out, and its kind.
+        """
+        first: tuple[str | None, str] | None = None
+        for form in _forms(written):
+            inside = self._inside(form)
+            kind = NOTHING if inside is None else kind_of(self._root / inside)
+            if inside is not None and kind == FILE:
+                return inside, kind
+            if first is None or (first[0] is None and inside is not None):
+                first = inside, kind
+            if kind != NOTHING:
+                break
+        return first or (None, NOTHING)
 
-    def _inside(self, written: str) -> PurePosixPath | None:
+    def _inside(self, written: str) -> str | None:
         """Where a path leads, below the watched folder; None where it leads elsewhere."""
-        place = os.path.normpath(self._start / written) if written else str(self._start)
-        path = Path(place)
-        return PurePosixPath(path.relative_to(self._top)) if path.is_relative_to(self._top) else None
+        path = os.path.normpath(os.path.join(self._start, written))  # noqa: PTH118 - a million of them
+        if path == self._top:
+            return "."
+        return path.removeprefix(f"{self._top}/") if path.startswith(f"{self._top}/") else None
+
+
+def _forms(written: str) -> Iterator[str]:
+    """How a file may be called that a table names, the most likely first."""
+    bare = written.strip()
+    whole = [normal for form in (written, bare, bare.replace("\\", "/")) for normal in _writings(form)]
+    tried = dict.fromkeys(whole if bare else ())
+    yield from tried
+    for name in tried:
+        yield from (name + ending for ending in _ENDINGS)
+
+
+def _writings(name: str) -> tuple[str, ...]:
+    return (name,) if name.isascii() else (name, normalize("NFC", name), normalize("NFD", name))
 
 
 def _check_repeated(record: SourceRecord, same: SourceRecord, where: str, earlier: str, has_masks: bool) -> None:
