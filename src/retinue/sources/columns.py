@@ -1,12 +1,11 @@
 """Which columns of a table say what: named by the settings, or found by their names where only one can be meant."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from retinue.pipeline.errors import DataError, Fault, nearest
-from retinue.pipeline.names import escaped, one_form
+from retinue.pipeline.names import one_form
 from retinue.pipeline.ranges import shown
 
 _NAMES = {
@@ -204,29 +203,6 @@ class _Finder:
                 f"source.columns.x='' for none. {self.listed()}"
             )
         return found[0] if found else {}
-
-
-def box_of(cells: Mapping[str, str], box: Mapping[str, str]) -> tuple[float, float, float, float] | None:
-    """The left, upper, right and lower edge, px, of the box in a row; None where its cells are empty.
-
-    Raises:
-        DataError: they are no box; the message is the reason alone.
-    """
-    texts = {role: cells[name].strip() for role, name in box.items()}
-    if not any(texts.values()):
-        return None
-    try:
-        numbers = {role: float(text) for role, text in texts.items()}
-    except ValueError:
-        numbers = {}
-    if numbers and all(map(math.isfinite, numbers.values())):
-        left, top = numbers["x"], numbers["y"]
-        right = numbers.get("right", left + numbers.get("width", 0))
-        bottom = numbers.get("bottom", top + numbers.get("height", 0))
-        if left < right and top < bottom:
-            return left, top, right, bottom
-    given = ", ".join(f"{role} {text[:20]!r}" for role, text in texts.items())
-    raise DataError(f"its box is none ({escaped(given)}): expected numbers in px, with a size above 0")
 
 
 def _key(role: str) -> str:

@@ -1,37 +1,28 @@
 """Images that a table lists: their paths as files of a watched folder, labels, groups, splits, masks, attributes."""
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
-from retinue.pipeline.artifacts import SPLITS
-from retinue.pipeline.errors import DataError, unknown
+from retinue.pipeline.errors import DataError
 from retinue.pipeline.files import FILE, NOTHING, kind_of
-from retinue.pipeline.names import escaped, name_problem, one_form
-from retinue.pipeline.numbers import figure
+from retinue.pipeline.names import escaped, name_problem
 from retinue.pipeline.ranges import shown
 from retinue.pipeline.watched import WatchedFolder
-from retinue.sources.columns import Columns, box_of, columns_of
+from retinue.sources.cells import attributes_of, box_of, label_and_split, with_whole_numbers
+from retinue.sources.columns import Columns, columns_of
 from retinue.sources.folder_source import written_out
 from retinue.sources.sheets import open_sheet
 from retinue.sources.source import SourceRecord
 
 _SHOWN = 255  # characters of a path in a message
 _LONGEST_PATH = 4096
-_LONGEST_ATTRIBUTE = 1000  # characters
 _ENDINGS = (".jpg", ".png", ".jpeg", ".JPG", ".tif", ".tiff", ".bmp", ".webp", ".avif", ".PNG", ".JPEG")
 """What a list of names may leave out, as `ISIC_0000001` for `ISIC_0000001.jpg`."""
 
 _NO_MASKS = "Correct the path, empty the cell, or set source.columns.mask='' where the column says something else."
-
-_SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 
 
 @dataclass
@@ -105,50 +96,6 @@ def listed_images(
         raise DataError(f"{path}: no images below the header line. Expected a line for each image.")
     records = with_whole_numbers([record for _, record in first.values()])
     return ListedImages(records, masks if has_masks else None)
-
-
-def split_named(text: str) -> str | None:
-    """The split that a name stands for, "" for none; None where it is no name of one.
-
-    >>> split_named("Training"), split_named("valid"), split_named(" "), split_named("tset")
-    ('train', 'val', '', None)
-    """
-    plain = text.strip().casefold()
-    return _SPLIT_NAMES.get(plain) if plain else ""
-
-
-def attributes_of(cells: Mapping[str, str], names: Sequence[str], where: str) -> dict[str, str]:
-    """The further columns of a row; empty cells are left out.
-
-    Raises:
-        DataError: a cell is a text without end.
-    """
-    found = {}
-    for name in names:
-        if len(cell := cells[name].strip()) > _LONGEST_ATTRIBUTE:
-            raise DataError(
-                f"{where}: {figure(len(cell))} characters in the column {shown(name)}; an attribute has at most "
-                f"{figure(_LONGEST_ATTRIBUTE)}. Leave the column out: source.attributes names those to keep ([]: none)."
-            )
-        if cell:
-            found[escaped(name)] = escaped(cell)
-    return found
-
-
-def label_and_split(cells: Mapping[str, str], found: Columns, where: str) -> tuple[str, str, str]:
-    """The label, group and split in a row, the label empty where it has none.
-
-    Raises:
-        DataError: the split is none.
-    """
-    label, group = (one_form(cells.get(name, "").strip()) for name in (found.label, found.group))
-    split = split_named(written := cells.get(found.split, ""))
-    if split is None:
-        raise DataError(
-            f"{where}: {unknown('split', written.strip()[:_SHOWN], SPLITS)} Leave the cell empty to have it drawn, or "
-            "set source.columns.split='' where the column says something else."
-        )
-    return label, group, split
 
 
 class _Rows:
@@ -254,12 +201,3 @@ def _check_repeated(record: SourceRecord, same: SourceRecord, where: str, earlie
         raise DataError(
             f"{told}, with another label, group or split. Expected one of each for an image, whatever objects it shows."
         )
-
-
-def with_whole_numbers(records: list[SourceRecord]) -> list[SourceRecord]:
-    """`records` with labels such as 1.0, which a column of integers becomes where a cell of it is empty, as 1."""
-    whole = re.compile(r"([+-]?\d+)(\.0*)?")
-    labels = {record.label for record in records if record.label}
-    if not any("." in label for label in labels) or not all(whole.fullmatch(label) for label in labels):
-        return records
-    return [replace(record, label=record.label.partition(".")[0]) for record in records]

@@ -13,9 +13,9 @@ from retinue.pipeline.files import FILE, FOLDER, kind_of
 from retinue.pipeline.names import escaped, name_problem
 from retinue.pipeline.ranges import shown
 from retinue.pipeline.watched import files_below
+from retinue.sources.cells import attributes_of, label_and_split, split_named, with_whole_numbers
 from retinue.sources.columns import Columns, columns_can_be, columns_of
 from retinue.sources.folder_source import FolderSource
-from retinue.sources.listed import attributes_of, label_and_split, split_named, with_whole_numbers
 from retinue.sources.sheets import PARQUET_NEEDED, has_pyarrow, is_parquet
 from retinue.sources.source import SourceRecord
 from retinue.sources.tar_shards import IMAGE_ENDINGS, TarSheet, read_member, tar_index
