@@ -180,14 +180,17 @@ def test_damage_anywhere_ends_in_a_message_or_in_other_bytes(tmp_path: Path) -> 
     assert outcomes == {"read", "refused, named: True"}
 
 
-def test_what_unpacks_to_a_thousandfold_is_refused(tmp_path: Path) -> None:
+def test_what_unpacks_to_a_thousandfold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.parquet"
-    write(path, {"image": [bytes(100_000_000)], "label": ["a"]}, compression="zstd", use_dictionary=False)
-    assert path.stat().st_size < 10**6
+    write(path, {"image": [bytes(2_000_000)], "label": ["a"]}, compression="zstd", use_dictionary=False)
+    assert path.stat().st_size < 10_000
+    assert shards(tmp_path).read("x.parquet/0000000") == bytes(2_000_000)
+    monkeypatch.setattr(parquet, "_SWELLING_FREE", 10**6)
+    path.rename(tmp_path / "y.parquet")  # x is kept open
     source = shards(tmp_path)
     assert len(source.records()) == 1
-    with pytest.raises(DataError, match=r"x\.parquet: .* of the column 'image' unpack to 100 MB"):
-        source.read("x.parquet/0000000")
+    with pytest.raises(DataError, match=r"y\.parquet: .* of the column 'image' unpack to 2\.00 MB"):
+        source.read("y.parquet/0000000")
 
 
 def test_a_long_text_of_many_rows_is_there_once(tmp_path: Path) -> None:

@@ -408,7 +408,7 @@ def test_an_image_is_in_one_row_or_shows_one_class(tmp_path: Path) -> None:
 CELL = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), min_size=1, max_size=8)
 
 
-@budget(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@budget(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(st.lists(CELL.filter(lambda cell: cell.strip(",;|\t ")), min_size=3, max_size=3), max_size=5),
     name=st.sampled_from(sorted(DELIMITERS)),

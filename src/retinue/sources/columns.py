@@ -111,7 +111,8 @@ def columns_of(
     Raises:
         DataError: a name is not in the table or twice; a role that is needed has no column, or several may be it.
     """
-    finder = _Finder([name for name in header if name], {key: _setting(name) for key, name in settings.items()}, where)
+    named = {role: _column_setting(name) for role, name in settings.items()}
+    finder = _Finder([name for name in header if name], named, where)
     found = {role: finder.column(role, needed=role in ("image", "label") and role not in given) for role in _NAMES}
     box = finder.box()
     used = {*found.values(), *box.values()}
@@ -209,7 +210,7 @@ def _key(role: str) -> str:
     return role if role == "attributes" else f"columns.{role}"
 
 
-def _setting(name: Any) -> str | None:
+def _column_setting(name: Any) -> str | None:
     return None if name is None else str(name)
 
 
