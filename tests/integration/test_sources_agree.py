@@ -27,8 +27,8 @@ SMALL = ("preprocess=rgb224", "preprocess.image_size=16", "preprocess.resize=16"
 Rows = list[tuple[str, str]]
 
 
-def run(*stages: Any, overrides: list[str]) -> None:
-    values = compose([*overrides, *SMALL, "trainer.num_workers=0", "trainer.progress_bar=false"])
+def run(*stages: Any, overrides: list[str], num_workers: int = 0) -> None:
+    values = compose([*overrides, *SMALL, f"trainer.num_workers={num_workers}", "trainer.progress_bar=false"])
     for stage in stages:
         stage.run(Settings(values, stage.SECTIONS), Tracker(None))
 
@@ -69,13 +69,13 @@ def write_parquet_of_bytes(rows: Rows) -> None:
     described = {"info": {"features": {"label": {"names": classes, "_type": "ClassLabel"}}}}
     table = pa.table({"image": images, "label": [classes.index(label) for _, label in rows]})
     table = table.replace_schema_metadata({"huggingface": json.dumps(described)})
-    Path("shards").mkdir()
+    Path("shards").mkdir(exist_ok=True)
     pq.write_table(table.slice(0, 7), "shards/0.parquet", row_group_size=3)
     pq.write_table(table.slice(7), "shards/1.parquet", row_group_size=3)
 
 
 def write_tars(rows: Rows) -> None:
-    Path("shards").mkdir()
+    Path("shards").mkdir(exist_ok=True)
     for number, part in enumerate((rows[:5], rows[5:])):
         with tarfile.open(f"shards/{number}.tar", "w") as shard:
             for path, label in part:
@@ -125,6 +125,16 @@ def test_every_way_gives_what_the_folders_give(way: str, rows: Rows) -> None:
     card = read_json(artifacts.CARD)
     assert (card["classes"], card["quarantined"]) == ({"bee": 6, "größer, 2": 6}, 0)
     assert not artifacts.ATTRIBUTES.exists()
+
+
+def test_workers_read_the_same_of_shards(rows: Rows) -> None:
+    write_parquet_of_bytes(rows)
+    write_tars(rows)
+    run(acquire, overrides=["source=shards", "source.path=shards"])
+    alone = manifest()
+    assert len(alone) == 24
+    run(acquire, overrides=["source=shards", "source.path=shards"], num_workers=2)
+    assert manifest() == alone
 
 
 def test_masks_and_attributes_of_a_table_go_with_the_images(rows: Rows) -> None:
