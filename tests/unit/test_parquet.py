@@ -208,6 +208,18 @@ def test_a_long_text_of_many_rows_is_there_once(tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    """16 MB in groups of 1 MB, of which one is there at a time."""
+    path, rng = tmp_path / "x.parquet", random.Random(0)
+    write(path, {"image": [rng.randbytes(200_000) for _ in range(80)]}, row_group_size=5)
+    before, most = pa.total_allocated_bytes(), 0
+    images = ImageColumn(path, "image")
+    for row in range(80):
+        assert len(images.read(row, checked)) == 200_000
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < 5e6
+
+
 def test_more_rows_than_there_are_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "_MOST_ROWS", 9)
     write(tmp_path / "x.parquet", {"image": [b"x"] * 10, "label": ["a"] * 10})

@@ -204,6 +204,7 @@ def _opened_parquet(path: Path, texts: Sequence[str] = (), columns: Sequence[str
         path,
         read_dictionary=list(texts),
         buffer_size=_BUFFER,
+        pre_buffer=False,  # which would keep what was read
         thrift_string_size_limit=_LARGEST_STRING,
         thrift_container_size_limit=_MOST_ITEMS,
     )
