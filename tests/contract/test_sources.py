@@ -129,10 +129,11 @@ class Faulty(Source):
         (SourceRecord("3\n4", "c"), r"source faulty: 1 image id(s) cannot be shown: '3\n4'. Expected"),
         (SourceRecord("3", "c", group="\0"), r"source faulty: 1 group(s) cannot be shown: '\x00'. Expected"),
         (SourceRecord("3", "c" * 256), "source faulty: 1 class name(s) are texts: 'ccc"),
+        (SourceRecord("3", "c", attributes={"\x1b": "1"}), r"source faulty: 1 attribute(s) cannot be shown: '\x1b'. E"),
     ],
     ids=[
         *("same id", "same id, set aside", "no label", "blank label", "label that acts", "label that turns"),
-        *("id of two lines", "group with a NUL", "label without end"),
+        *("id of two lines", "group with a NUL", "label without end", "attribute that acts"),
     ],
 )
 def test_acquire_refuses_what_breaks_the_contract(
