@@ -16,7 +16,9 @@ import yaml
 from retinue.pipeline.ranges import range_of, shown
 from retinue.preflight import SCHEMAS
 from retinue.sources.image_folder import ImageFolder
+from retinue.sources.shards import Shards
 from retinue.sources.surfaces import Surfaces
+from retinue.sources.table import ImageTable
 from retinue.sweeps.settings import SweepSettings
 from retinue.transfer.automatic import Auto
 from retinue.transfer.scenario import Scenario
@@ -25,6 +27,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PARTS: dict[str, list[tuple[str, type[Any], str]]] = {  # section -> heading, dataclass, file of the defaults
     "source": [
         ("source=image_folder", ImageFolder, "source/image_folder"),
+        ("source=table", ImageTable, "source/table"),
+        ("source=shards", Shards, "source/shards"),
         ("source=surfaces", Surfaces, "source/surfaces"),
     ],
     "transfer": [("transfer", Scenario, "transfer/scratch"), ("transfer=auto", Auto, "transfer/auto")],

@@ -1,6 +1,7 @@
 """What every source in conf/source must offer: the same files, in the same order, with the same bytes, labelled."""
 
 import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,22 @@ def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         wanted.add("path")
     if not wanted:
         return section
-    folder = tmp_path_factory.mktemp("source")
+    folder, table = tmp_path_factory.mktemp("source"), ["image,label\n"]
     for index in range(8):
         path = folder / "ab"[index % 2] / f"{index}.{'png' if index < 4 else 'jpg'}"
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (20 + index, 24), (30 * index, 90, 200)).save(path)
-    return {key: str(folder) if key in wanted else value for key, value in section.items()}
+        table.append(f"{path.relative_to(folder)},{path.parent.name}\n")
+    if "table" in wanted:
+        (folder / "labels.csv").write_text("".join(table))
+    if section["module"] == "shards":
+        with tarfile.open(folder / "images.tar", "w") as shard:
+            for path in sorted(folder.glob("*/*.*")):
+                shard.add(path, path.relative_to(folder))
+                path.with_suffix(".cls").write_text(path.parent.name)
+                shard.add(path.with_suffix(".cls"), path.with_suffix(".cls").relative_to(folder))
+    given = {key: str(folder) for key in wanted} | ({"table": "labels.csv"} if "table" in wanted else {})
+    return {**section, **given}
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +129,11 @@ class Faulty(Source):
         (SourceRecord("3\n4", "c"), r"source faulty: 1 image id(s) cannot be shown: '3\n4'. Expected"),
         (SourceRecord("3", "c", group="\0"), r"source faulty: 1 group(s) cannot be shown: '\x00'. Expected"),
         (SourceRecord("3", "c" * 256), "source faulty: 1 class name(s) are texts: 'ccc"),
+        (SourceRecord("3", "c", attributes={"\x1b": "1"}), r"source faulty: 1 attribute(s) cannot be shown: '\x1b'. E"),
     ],
     ids=[
         *("same id", "same id, set aside", "no label", "blank label", "label that acts", "label that turns"),
-        *("id of two lines", "group with a NUL", "label without end"),
+        *("id of two lines", "group with a NUL", "label without end", "attribute that acts"),
     ],
 )
 def test_acquire_refuses_what_breaks_the_contract(

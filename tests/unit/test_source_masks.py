@@ -11,15 +11,15 @@ from PIL import Image
 from compositions import compose
 from retinue.engine.store import ImageStore
 from retinue.images.limits import USUAL_LIMITS
+from retinue.images.masks import decode_mask, mask_of_boxes
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Sample
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.files import read_table
 from retinue.pipeline.settings import Settings, build
 from retinue.pipeline.tracker import Tracker
-from retinue.sources.boxes import Box, boxes_in, mask_in_boxes
+from retinue.sources.boxes import Box, boxes_in
 from retinue.sources.image_folder import ImageFolder
-from retinue.sources.masks import mask_pixels
 from retinue.stages import acquire, preprocess
 
 SIDE = 24
@@ -54,7 +54,7 @@ def palette(indices: np.ndarray) -> Image.Image:
     ids=["0 and 255", "0 and 1", "1 bit", "16 bit, 0 and 1", "TIFF, 0 and 7", "palette", "colours", "JPEG"],
 )
 def test_what_is_not_black_is_the_mask(data: bytes) -> None:
-    found = mask_pixels(data, USUAL_LIMITS)
+    found = decode_mask(data, USUAL_LIMITS)
     assert found.dtype == bool
     assert np.array_equal(found, SHAPE)
 
@@ -178,7 +178,7 @@ def test_what_holds_no_boxes_is_told(text: str, ending: str, message: str) -> No
 
 
 def test_a_box_is_cut_at_the_edges_of_the_image() -> None:
-    assert mask_in_boxes([Box(-5, -5, 2, 1.4), Box(3.5, 2, 99, 3)], 3, 5).astype(int).tolist() == [
+    assert mask_of_boxes([Box(-5, -5, 2, 1.4), Box(3.5, 2, 99, 3)], 3, 5).astype(int).tolist() == [
         [1, 1, 0, 0, 0],
         [0, 0, 0, 0, 0],
         [0, 0, 0, 1, 1],

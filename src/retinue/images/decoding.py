@@ -196,6 +196,23 @@ def decode(
     return _decode_with_pillow(data, image, channels, white, limits)
 
 
+def opened_strictly(data: bytes, limits: Limits = USUAL_LIMITS) -> Image.Image:
+    """The image in a file with its samples as they are stored, every one of them decoded; not turned by EXIF.
+
+    Raises:
+        DataError: the file cannot be decoded in full; the message is the reason.
+    """
+    image = _open(data, limits)
+    try:
+        limits.check_memory(image.size, len(data) + _pillow_bytes(image))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            _load_all(data, image)
+    except _UNREADABLE as error:
+        raise DataError(f"cannot be decoded: {error}") from error
+    return image
+
+
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
     """Turns gray, gray with alpha, RGB or RGBA into gray or RGB.
 
@@ -284,16 +301,21 @@ def _decode_with_pillow(
         limits.check_memory(image.size, len(data) + _pillow_bytes(image))
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            if image.format == "TIFF":
-                check_strips(data, image)
-                check_declared_depth(image)
-                _load_tiff(image)
-            image.load()
+            _load_all(data, image)
         pixels = _displayed(image, channels, white)
     except _UNREADABLE as error:
         raise DataError(f"cannot be decoded: {error}") from error
     # Only now: Pillow turns TIFFs itself while it loads them, and drops the tag.
     return _upright(pixels, _orientation(image))
+
+
+def _load_all(data: bytes, image: Image.Image) -> None:
+    """Decodes all samples, with warnings as errors."""
+    if image.format == "TIFF":
+        check_strips(data, image)
+        check_declared_depth(image)
+        _load_tiff(image)
+    image.load()
 
 
 def _load_tiff(image: Image.Image) -> None:

@@ -30,6 +30,8 @@ SHORTCUTS = RAW / "shortcuts.json"
 ORIGINALS = RAW / "originals"
 """Small copies of some images as they were before preprocessing, named by `original_path`."""
 LEVELS = RAW / "levels.json"
+ATTRIBUTES = RAW / "attributes.csv"
+"""Where the source knows more of its images than class, group and split."""
 
 PROCESSED = Path("data/processed")
 DATASET = PROCESSED / "dataset.json"
@@ -199,6 +201,21 @@ class NearCopy:
     copy_id: str
     distance: float
     turned_degrees: int
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A row of data/raw/attributes.csv: what a source knows of an image besides, as the age of a patient.
+
+    Attributes:
+        image_id: as in the raw manifest, in the order of it; an image may have any number of attributes.
+        name: what is known, as the column of a table is called.
+        value: not empty.
+    """
+
+    image_id: str
+    name: str
+    value: str
 
 
 @dataclass(frozen=True)
@@ -699,6 +716,7 @@ ROW_TYPES: dict[Path, type] = {
     RAW_MANIFEST: RawImage,
     NEAR_COPIES: NearCopy,
     MEASURES: ImageMeasures,
+    ATTRIBUTES: Attribute,
     MANIFEST: Sample,
     HISTORY: Epoch,
     PREDICTED: Prediction,

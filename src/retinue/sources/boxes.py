@@ -2,11 +2,8 @@
 
 import math
 import re
-from collections.abc import Sequence
 from typing import NamedTuple
 from xml.etree import ElementTree as XML
-
-import numpy as np
 
 from retinue.pipeline.errors import DataError
 
@@ -44,20 +41,6 @@ def boxes_in(data: bytes, ending: str, height: int, width: int) -> list[Box]:
     except UnicodeDecodeError as error:
         raise DataError("not text in UTF-8") from error
     return _voc(text) if ending == "xml" else _yolo(text, height, width)
-
-
-def mask_in_boxes(boxes: Sequence[Box], height: int, width: int) -> np.ndarray:
-    """The px whose centres lie in one of the boxes: bool (height, width).
-
-    >>> mask_in_boxes([Box(1, 0, 3, 1)], 2, 4).astype(int).tolist()
-    [[0, 1, 1, 0], [0, 0, 0, 0]]
-    """
-    mask = np.zeros((height, width), bool)
-    for box in boxes:
-        top, bottom = (min(max(math.ceil(edge - 0.5), 0), height) for edge in (box.top, box.bottom))
-        left, right = (min(max(math.ceil(edge - 0.5), 0), width) for edge in (box.left, box.right))
-        mask[top:bottom, left:right] = True
-    return mask
 
 
 def _yolo(text: str, height: int, width: int) -> list[Box]:

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from retinue.images.decoding import decode, examine
+from retinue.images.decoding import examine
 from retinue.images.endings import FORMAT_OF_ENDING, ending_of, is_stray, without_ending
 from retinue.images.limits import Limits
+from retinue.images.masks import decode_mask, mask_of_boxes
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.files import NOTHING
-from retinue.sources.boxes import boxes_in, mask_in_boxes
+from retinue.sources.boxes import boxes_in
 
 MASK_PATTERN = r"(?!/)(?!.*\.\.)([^{}]|\{folder\})*\{(path|stem)\}[^{}]*"
 MASK_EXPECTED = "a path below source.path with {path} or {stem} in it, such as masks/{path}.png or {path}_mask.png"
@@ -19,7 +20,6 @@ _MARKS = ("_mask", "-mask", "_masks", "_seg", "_segmentation", "_gt", "_groundtr
 _FOLDERS = {"mask", "masks", "ground_truth", "groundtruth", "gt", "segmentation", "segmentations", "trimaps"}
 _FEWEST = 3  # pairs, so that it is no chance
 _BOX_ENDINGS = ("txt", "xml")
-_JPEG_START = b"\xff\xd8"
 
 
 def mask_place(template: str, image: str) -> str:
@@ -58,14 +58,13 @@ def masks_among(template: str, names: Sequence[str]) -> tuple[set[str], set[str]
     return masks, {name for name in images - masks if is_marked and name.endswith(tail)}
 
 
-def mask_at(place: str, image: str, read: Callable[[str], bytes], white: float | None, limits: Limits) -> np.ndarray:
+def mask_at(place: str, image: str, read: Callable[[str], bytes], limits: Limits) -> np.ndarray:
     """What a mask covers: bool (height, width), false everywhere where there is no mask.
 
     Args:
         place: path of a mask, or of a file of boxes (.txt of YOLO, .xml of Pascal VOC), which there may be or not.
         image: path of its image.
         read: gives the bytes of a file; the `strerror` of its OSError begins with `NOTHING` where there is none.
-        white: of images with more than 8 bits a sample, the value that is white; None: what each file declares.
         limits: what a file may cost.
 
     Raises:
@@ -81,23 +80,12 @@ def mask_at(place: str, image: str, read: Callable[[str], bytes], white: float |
         data, is_boxes = b"", True
     try:
         if not is_boxes:
-            return mask_pixels(data, limits)
-        found = examine(read(image), white=white, limits=limits)
+            return decode_mask(data, limits)
+        found = examine(read(image), is_white_known=False, limits=limits)
         boxes = boxes_in(data, ending_of(place), found.height, found.width) if data else []
     except DataError as error:
         raise DataError(f"{place}, the mask of {image}: {error}.") from error
-    return mask_in_boxes(boxes, found.height, found.width)
-
-
-def mask_pixels(data: bytes, limits: Limits) -> np.ndarray:
-    """What an encoded mask covers: bool (height, width), true where it is not black; of a JPEG, where it is bright.
-
-    Raises:
-        DataError: it cannot be decoded.
-    """
-    # With 1 as the white of more than 8 bits, no value above 0 is rounded down to it.
-    gray = decode(data, channels=1, white=1.0, limits=limits)[:, :, 0]
-    return gray > (127 if data.startswith(_JPEG_START) else 0)
+    return mask_of_boxes(boxes, found.height, found.width)
 
 
 def likely_masks(images: Iterable[str]) -> str | None:

@@ -24,6 +24,7 @@ class SourceRecord:
         split: the split the source gives it to; "" leaves it to preprocess.
         problem: why the source itself cannot use the file; "" where it can.
         is_stray: the file is no image by its name, as a table or a text beside the images, and is passed over.
+        attributes: what else is known of the image, by name, as the further columns of a table.
     """
 
     image_id: str
@@ -32,6 +33,7 @@ class SourceRecord:
     split: str = ""
     problem: str = ""
     is_stray: bool = False
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

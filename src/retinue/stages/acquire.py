@@ -25,7 +25,7 @@ from retinue.images.near_copies import USUAL_DISTANCE, largest_unit, near_copies
 from retinue.images.outliers import find_outliers
 from retinue.images.shortcuts import check_shortcuts
 from retinue.pipeline import artifacts
-from retinue.pipeline.artifacts import ImageMeasures, NearCopy, Quarantined, RawImage, RawLevels
+from retinue.pipeline.artifacts import Attribute, ImageMeasures, NearCopy, Quarantined, RawImage, RawLevels
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.files import replacing, write_json, write_table
 from retinue.pipeline.names import look_alikes, name_problem
@@ -128,8 +128,8 @@ class Acquire(L.LightningModule):
 
 
 def run(settings: Settings, tracker: Tracker) -> None:
-    """Writes data/raw/: manifest.csv (`RawImage`), near_copies.csv, quarantine.json, levels.json, card.json and
-    `_write_checks`."""
+    """Writes data/raw/: manifest.csv (`RawImage`), near_copies.csv, quarantine.json, levels.json, card.json,
+    `_write_checks` and, where the source knows more of its images, attributes.csv."""
     plan = load_plan(AcquirePlan, settings)
     source = plan.source
     given = source.records()
@@ -168,6 +168,8 @@ def run(settings: Settings, tracker: Tracker) -> None:
         described = card(source, images, quarantine, correction)
         write_json(folder / artifacts.CARD.name, described)
         write_json(folder / artifacts.LEVELS.name, asdict(levels))
+        if attributes := _attributes(images, records):
+            write_table(folder / artifacts.ATTRIBUTES.name, Attribute, attributes)
         _write_checks(folder, source, images, measures, white=levels.white)
     _warn_of_unused_range(source.name, levels)
     _say_what_was_found(source.name, described, correction)
@@ -201,6 +203,7 @@ def _check_records(source: str, records: Sequence[SourceRecord]) -> None:
         ("image id(s)", [record.image_id for record in records]),
         ("class name(s)", sorted({record.label for record in records})),
         ("group(s)", sorted({record.group for record in records})),
+        ("attribute(s)", sorted({name for record in records for name in record.attributes})),
     ):
         _refuse(source, f"{kind} cannot be shown", [name for name in names if name_problem(name)], wanted)
     long = sorted({record.label for record in records if len(record.label) > _LONGEST_LABEL})
@@ -336,6 +339,16 @@ def _say_what_was_found(source: str, described: Mapping[str, Any], correction: C
     if correction.changes or correction.passed_over:
         other = f"; {figure(correction.passed_over)} line(s) are for other sources" if correction.passed_over else ""
         print(f"{artifacts.CORRECTIONS}: {figure(len(correction.changes))} image(s) corrected{other}")
+
+
+def _attributes(images: Sequence[RawImage], records: Sequence[SourceRecord]) -> list[Attribute]:
+    """What the source knows of the images besides, in their order."""
+    known = {record.image_id: record.attributes for record in records if record.attributes}
+    return [
+        Attribute(image.image_id, name, value)
+        for image in images
+        for name, value in known.get(image.image_id, {}).items()
+    ]
 
 
 def card(
