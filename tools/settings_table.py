@@ -15,6 +15,7 @@ import yaml
 
 from retinue.pipeline.ranges import range_of, shown
 from retinue.preflight import SCHEMAS
+from retinue.sources.archive import Archive
 from retinue.sources.image_folder import ImageFolder
 from retinue.sources.surfaces import Surfaces
 from retinue.sweeps.settings import SweepSettings
@@ -25,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PARTS: dict[str, list[tuple[str, type[Any], str]]] = {  # section -> heading, dataclass, file of the defaults
     "source": [
         ("source=image_folder", ImageFolder, "source/image_folder"),
+        ("source=archive", Archive, "source/archive"),
         ("source=surfaces", Surfaces, "source/surfaces"),
     ],
     "transfer": [("transfer", Scenario, "transfer/scratch"), ("transfer=auto", Auto, "transfer/auto")],

@@ -18,8 +18,8 @@ from retinue.bundle import Bundle
 from retinue.models.mlp import MLP
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Dataset
+from retinue.sources.download import DownloadSettings
 from retinue.training.checkpoints import has_ended, load_checkpoint
-from retinue.transfer.download import DownloadSettings
 from retinue.transfer.weights import WeightsSettings, load_weights
 
 _DIGEST = "0123456789abcdef"

@@ -19,6 +19,8 @@ RAW = Path("data/raw")
 RAW_MANIFEST = RAW / "manifest.csv"
 QUARANTINE = RAW / "quarantine.json"
 CARD = RAW / "card.json"
+FETCHED = RAW / "fetched"
+"""Files of the web from which the source reads its images, as their publisher has them; missing where it has none."""
 
 PROCESSED = Path("data/processed")
 DATASET = PROCESSED / "dataset.json"

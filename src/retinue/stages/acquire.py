@@ -18,7 +18,7 @@ from retinue.images.decoding import examine
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Quarantined, RawImage
 from retinue.pipeline.errors import DataError
-from retinue.pipeline.files import replacing, write_json, write_table
+from retinue.pipeline.files import link_or_copy, replacing, write_json, write_table
 from retinue.pipeline.names import look_alikes, name_problem
 from retinue.pipeline.numbers import figure, percent
 from retinue.pipeline.plan import UNDECLARED, load_plan, sections_of
@@ -26,6 +26,7 @@ from retinue.pipeline.ranges import shown
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.stage import main
 from retinue.pipeline.tracker import Tracker
+from retinue.sources.download import DownloadSettings
 from retinue.sources.source import Source, SourceRecord
 
 
@@ -35,6 +36,7 @@ class AcquirePlan:
 
     source: Source
     trainer: TrainerSettings = field(metadata=UNDECLARED)
+    download: DownloadSettings = field(metadata=UNDECLARED)
 
 
 SECTIONS = sections_of(AcquirePlan)
@@ -100,9 +102,10 @@ class Acquire(L.LightningModule):
 
 
 def run(settings: Settings, tracker: Tracker) -> None:
-    """Writes data/raw/: manifest.csv (`RawImage`), quarantine.json (`Quarantined`) and card.json."""
+    """Writes data/raw/: manifest.csv (`RawImage`), quarantine.json (`Quarantined`), card.json, and fetched/, what the
+    source has from the web."""
     plan = load_plan(AcquirePlan, settings)
-    source = plan.source
+    source = plan.source.fetched(plan.download)
     records = source.records()
     if not records:
         raise DataError(f"source {source.name}: holds no files. Expected images of at least two classes.")
@@ -121,6 +124,8 @@ def run(settings: Settings, tracker: Tracker) -> None:
         write_table(folder / artifacts.RAW_MANIFEST.name, RawImage, images)
         write_json(folder / artifacts.QUARANTINE.name, [asdict(entry) for entry in quarantine])
         write_json(folder / artifacts.CARD.name, card(source, images, quarantine))
+        for path in source.fetched_files():
+            link_or_copy(path, folder / artifacts.FETCHED.name / path.name)
     classes = len({image.label for image in images})
     tracker.summary({"images": len(images), "classes": classes, "quarantined": len(quarantine)})
     tracker.table("quarantine", ["image_id", "label", "reason"], [list(asdict(entry).values()) for entry in quarantine])
