@@ -16,7 +16,10 @@ import yaml
 from retinue.pipeline.ranges import range_of, shown
 from retinue.preflight import SCHEMAS
 from retinue.sources.archive import Archive
+from retinue.sources.cifar import Cifar
+from retinue.sources.idx import Idx
 from retinue.sources.image_folder import ImageFolder
+from retinue.sources.oxford_pets import OxfordPets
 from retinue.sources.surfaces import Surfaces
 from retinue.sweeps.settings import SweepSettings
 from retinue.transfer.automatic import Auto
@@ -27,6 +30,9 @@ PARTS: dict[str, list[tuple[str, type[Any], str]]] = {  # section -> heading, da
     "source": [
         ("source=image_folder", ImageFolder, "source/image_folder"),
         ("source=archive", Archive, "source/archive"),
+        ("source=mnist", Idx, "source/mnist"),
+        ("source=cifar10", Cifar, "source/cifar10"),
+        ("source=oxford_pets", OxfordPets, "source/oxford_pets"),
         ("source=surfaces", Surfaces, "source/surfaces"),
     ],
     "transfer": [("transfer", Scenario, "transfer/scratch"), ("transfer=auto", Auto, "transfer/auto")],

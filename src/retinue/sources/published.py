@@ -1,6 +1,7 @@
 """Data sets as their publishers offer them: files on the web, each with its checksum."""
 
 import hashlib
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,19 +9,26 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 from filelock import FileLock, Timeout
+from PIL import Image
 
 from retinue.pipeline import artifacts
 from retinue.pipeline.errors import DataError, DownloadError, Fault
 from retinue.pipeline.files import FILE, kind_of
+from retinue.pipeline.numbers import short
 from retinue.pipeline.ranges import allowed, shown
 from retinue.pipeline.watched import is_below
+from retinue.sources.archive_members import Contents
 from retinue.sources.download import DownloadSettings, Wanted, digest_of, download, why_no_address
 from retinue.sources.source import Source
 
 ADDRESS = r"(https?|s3|gs)://[^\s?#]*[^\s?#/]([?#]\S*)?"
 CHECKSUM = r"(sha256:[0-9a-fA-F]{64}|sha1:[0-9a-fA-F]{40}|md5:[0-9a-fA-F]{32})"
 CHECKSUM_WORDS = "sha256: and 64 hexadecimal digits, or sha1: or md5: and theirs"
+
+_LARGEST_TEXT = 64 * 2**20
+"""Bytes of a list of images or classes at most."""
 
 DOWNLOADS = artifacts.SHARED_CACHE / "downloads"
 
@@ -182,11 +190,15 @@ class Published(Source):
     def fetched_files(self) -> list[Path]:
         """The files in the cache; none where `path` is a folder of the user's own."""
         folder = Path(self.path)
-        return [folder / file.name for file in web_files(self.files)] if DOWNLOADS in folder.parents else []
+        return [folder / name for name in self.names()] if DOWNLOADS in folder.parents else []
 
     def card(self) -> dict[str, str]:
         """What the settings say of the images."""
         return {"description": self.description, "licence": self.licence, "origin": self.origin}
+
+    def names(self) -> list[str]:
+        """The names of the files, in the order of the settings."""
+        return [file.name for file in web_files(self.files)]
 
     def file(self, name: str) -> Path:
         """The file called `name`.
@@ -200,3 +212,29 @@ class Published(Source):
                 f"{path}: {kind_of(path)}. Expected among source.files; `dvc repro` fetches what they name."
             )
         return path
+
+
+def png_of(pixels: np.ndarray) -> bytes:
+    """An image as a PNG of the same px.
+
+    Args:
+        pixels: uint8 (height, width) or (height, width, 3), RGB.
+    """
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG")
+    return file.getvalue()
+
+
+def text_of(contents: Contents, name: str) -> str:
+    """The text of the file `name` of an archive.
+
+    Raises:
+        DataError: it is not there, or is no text of a list.
+    """
+    member = contents.files.get(name)
+    if member is None or member.size_bytes > _LARGEST_TEXT:
+        raise DataError(f"{contents.path}: no {name} in it, or one of more than {short(_LARGEST_TEXT, 'B')}.")
+    try:
+        return contents.read(name).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{contents.path}: {name} is no text in UTF-8.") from error
