@@ -84,11 +84,15 @@ class Archive(ArchiveLimits, ImageFolder):
     def missing(cls, settings: Mapping[str, Any]) -> list[Fault]:
         """The archive, or that DVC watches it."""
         path, url, inputs = (settings.get(key) for key in ("path", "url", "inputs"))
-        if path is None or "\0" in path:
+        try:
+            place = Path(path or "\0").expanduser()
+        except RuntimeError:  # ~ and a name that no user has
+            return []
+        if "\0" in str(place):  # all three are told already
             return []
         if url is not None:
             return [*not_at_hand(path, [WebFile(url, "").name], inputs)]
-        if (kind := kind_of(Path(path).expanduser())) != FILE:
+        if (kind := kind_of(place)) != FILE:
             found = "no such file; check the spelling." if kind == NOTHING else f"no file, but {kind}."
             hint = f"{found} A folder of images is source=image_folder."
             return [Fault("source.path", shown(path), "a zip or tar of images", hint)]

@@ -33,6 +33,8 @@ _LARGEST_HEADER = 32 * 1024
 """Bytes of a tar's header, with a name or attributes of a file; the longest path of Linux has 4,096."""
 _LISTED_BYTES = 1000
 """Bytes that a member takes in the list of a zip, on an average, at most; usual are 100."""
+_DEEPEST = 255
+"""Folders in folders; who walks a deeper tree may run out of stack."""
 _XZ_MEMORY = 256 * 2**20
 """Bytes that uncompressing xz may take; its strongest usual setting takes 65 MB."""
 _SMALL = 2**20
@@ -192,9 +194,11 @@ def _name_inside(raw: str) -> str:
     """The path of a member with `/`, "" for the top.
 
     Raises:
-        DataError: it is absolute, or leads out of the archive.
+        DataError: it is absolute, leads out of the archive, or is no path of a folder of images.
     """
     parts = [part for part in raw.split("/") if part not in ("", ".")]
+    if len(parts) > _DEEPEST:
+        raise DataError(f"it holds {shown(raw)}, more than {_DEEPEST} folders deep. Pack it anew")
     if raw.startswith("/") or re.match(r"[A-Za-z]:[/\\]", raw) or ".." in re.split(r"[/\\]", raw) or "\0" in raw:
         raise DataError(f"it holds {shown(raw)}, a name that leads out of it. Do not unpack it; pack it anew")
     return "/".join(parts)
@@ -242,7 +246,7 @@ def _zip_member(entry: zipfile.ZipInfo) -> Member:
     elif kind == stat.S_IFLNK:
         problem = "a link in the archive, and those are not followed"
     elif kind not in (0, stat.S_IFREG):
-        problem = "a device or a pipe in the archive"
+        problem = "neither a file nor a folder in the archive: a device or a pipe"
     elif entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         problem = f"compressed by method {entry.compress_type} of zip; expected stored or deflated"
     return Member(*(entry.header_offset, entry.compress_size, entry.file_size, entry.compress_type, entry.CRC, problem))
@@ -291,7 +295,7 @@ def _tar_member(entry: tarfile.TarInfo, files: Mapping[str, Member]) -> Member:
     if entry.issym():
         problem = "a link in the archive, and those are not followed"
     elif not entry.isreg():
-        problem = "a device or a pipe in the archive"
+        problem = "neither a file nor a folder in the archive: a device or a pipe"
     elif entry.issparse():
         problem = "a sparse file in the archive; pack it without --sparse"
     return Member(entry.offset_data, entry.size, entry.size, problem=problem)
