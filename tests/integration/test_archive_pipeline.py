@@ -1,4 +1,4 @@
-"""From an archive on the web to the stores: fetched once, kept by DVC, and the same as from the folder it was made of."""
+"""From an archive on the web to the stores: fetched once, kept by DVC, the same as from the folder it was made of."""
 
 import signal
 import socket
@@ -16,7 +16,7 @@ from retinue.pipeline import artifacts
 from retinue.pipeline.files import read_json
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.tracker import Tracker
-from retinue.sources import archive_members, published
+from retinue.sources import published, tar_members
 from retinue.stages import acquire, preprocess
 from small_sets import image, packed, small_files, with_files
 
@@ -43,7 +43,7 @@ def results(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(archive_members, "_UNPACKED", tmp_path / "unpacked")
+    monkeypatch.setattr(tar_members, "_UNPACKED", tmp_path / "unpacked")
     monkeypatch.setattr(published, "DOWNLOADS", tmp_path / "downloads")
     return tmp_path
 

@@ -21,8 +21,9 @@ from compositions import compose
 from retinue.images.decoding import examine
 from retinue.pipeline.errors import DataError, SettingsFaults
 from retinue.pipeline.settings import build
-from retinue.sources import archive_members
-from retinue.sources.archive_members import ArchiveLimits, contents_of
+from retinue.sources import tar_members
+from retinue.sources.archive_contents import contents_of
+from retinue.sources.archive_members import ArchiveLimits
 from retinue.sources.source import Source
 from small_sets import image, packed
 
@@ -49,7 +50,7 @@ LISTED = {"a/1.png": image(1), "a/2.png": image(2), "b/3.png": image(3), "b/4.pn
 
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive_members, "_UNPACKED", tmp_path / "cache")
+    monkeypatch.setattr(tar_members, "_UNPACKED", tmp_path / "cache")
 
 
 def source_of(path: Path, choice: str = "archive", **changes: Any) -> Source:
@@ -290,7 +291,7 @@ def with_negative_size() -> bytes:
         (b"a text, and no archive\n" * 100, {}, "expected zip, tar, tar.gz, tar.bz2 or tar.xz"),
         (image(1, size=(90, 90)), {}, "no archive"),
         (gzip.compress(b"a text, and no tar\n" * 100), {}, "no archive"),
-        (b"7z\xbc\xaf'\x1c" + bytes(90), {}, "an archive of 7z, which is not read here"),
+        (b"7z\xbc\xaf'\x1c" + bytes(90), {}, "an archive of 7z, not read here"),
         (b"Rar!\x1a\x07\x01\x00" + bytes(90), {}, "an archive of RAR"),
         (b"PK\x03\x04 and then nothing", {}, "a zip without its list of files"),
         (zip_of(), {}, "no files"),

@@ -18,7 +18,7 @@ from compositions import compose
 from loopback import Files, serving
 from retinue.pipeline.errors import DataError, DownloadError
 from retinue.pipeline.settings import build
-from retinue.sources import archive_members, published
+from retinue.sources import published, tar_members
 from retinue.sources.download import DownloadSettings
 from retinue.sources.mat_arrays import integers_in
 from retinue.sources.source import Source
@@ -30,7 +30,7 @@ RECIPES = [name for name in choices_of("source") if is_from_the_web(compose([f"s
 
 @pytest.fixture(autouse=True)
 def _caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive_members, "_UNPACKED", tmp_path / "unpacked")
+    monkeypatch.setattr(tar_members, "_UNPACKED", tmp_path / "unpacked")
     monkeypatch.setattr(published, "DOWNLOADS", tmp_path / "downloads")
 
 
@@ -237,7 +237,7 @@ def test_pets_without_a_photograph_a_trimap_or_a_list_are_told(tmp_path: Path) -
     files = {"images.tar.gz": packed({"images/a.jpg": b""}, "tar:gz")}
     source = in_folder("oxford_pets", tmp_path, {**files, "annotations.tar.gz": packed(lists, "tar:gz")})
     assert {record.problem for record in source.records()} == {"not in images.tar.gz"}
-    with pytest.raises(DataError, match=r"no annotations/trimaps/Abyssinian_1\.png .* source\.masks=false"):
+    with pytest.raises(DataError, match=r"Abyssinian_1\.png .* is not there, .* source\.masks=false"):
         source.mask("Abyssinian_1")
     lists["annotations/test.txt"] = b"<html>\n"
     with pytest.raises(DataError, match=r"annotations/test\.txt, line 1: expected a name and three numbers"):

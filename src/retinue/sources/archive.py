@@ -14,7 +14,8 @@ from retinue.pipeline.files import FILE, NOTHING, kind_of
 from retinue.pipeline.names import one_form
 from retinue.pipeline.ranges import allowed, shown
 from retinue.pipeline.watched import is_below, is_watched
-from retinue.sources.archive_members import ArchiveLimits, Contents, contents_of
+from retinue.sources.archive_contents import Contents, contents_of
+from retinue.sources.archive_members import ArchiveLimits
 from retinue.sources.download import DownloadSettings
 from retinue.sources.image_folder import ImageFolder
 from retinue.sources.published import (
@@ -83,9 +84,9 @@ class Archive(ArchiveLimits, ImageFolder):
     @classmethod
     def missing(cls, settings: Mapping[str, Any]) -> list[Fault]:
         """The archive, or that DVC watches it."""
-        path, url, inputs = (settings.get(key) for key in ("path", "url", "inputs"))
+        path, url, inputs = settings.get("path", "\0"), settings.get("url"), settings.get("inputs")
         try:
-            place = Path(path or "\0").expanduser()
+            place = Path(path).expanduser()
         except RuntimeError:  # ~ and a name that no user has
             return []
         if "\0" in str(place):  # all three are told already

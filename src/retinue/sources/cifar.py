@@ -11,7 +11,7 @@ from retinue.pipeline.artifacts import SPLITS
 from retinue.pipeline.errors import DataError, Fault
 from retinue.pipeline.numbers import figure
 from retinue.pipeline.ranges import allowed, shown
-from retinue.sources.archive_members import USUAL_ARCHIVE_LIMITS, Contents, contents_of
+from retinue.sources.archive_contents import Contents
 from retinue.sources.published import Published, png_of, text_of
 from retinue.sources.source import SourceRecord
 
@@ -62,17 +62,17 @@ class Cifar(Published):
         """The image as a PNG."""
         _, stem, position = image_id.split("/")
         contents = self._contents()
-        name = next(name for name in self._batches(contents) if _stem(name) == stem)
+        name = next(name for name in self._batches(contents) if _batch_name(name) == stem)
         pixels = self._rows(contents, name)[int(position), self.label_bytes :]
         return png_of(pixels.reshape(3, _SIDE, _SIDE).transpose(1, 2, 0))
 
     def _of_batch(self, contents: Contents, name: str, classes: list[str]) -> Iterator[SourceRecord]:
-        split = "test" if _stem(name).startswith("test") else "train"
+        split = "test" if _batch_name(name).startswith("test") else "train"
         labels = self._rows(contents, name)[:, self.label_byte].tolist()
         if labels and max(labels) >= len(classes):
             raise DataError(f"{self._where()}: label {max(labels)} in {name}, and {len(classes)} names of classes.")
         for position, label in enumerate(labels):
-            yield SourceRecord(f"{split}/{_stem(name)}/{position:05d}", classes[label], split=split)
+            yield SourceRecord(f"{split}/{_batch_name(name)}/{position:05d}", classes[label], split=split)
 
     def _rows(self, contents: Contents, name: str) -> np.ndarray:
         """The records of a file uint8 (N, label_bytes + 3072), read from the disk where they are looked at."""
@@ -88,11 +88,11 @@ class Cifar(Published):
         return sorted(name for name in contents.files if re.fullmatch(r"(.*/)?[^/.]+\.bin", name))
 
     def _contents(self) -> Contents:
-        return contents_of(self.file(self.names()[0]), USUAL_ARCHIVE_LIMITS)
+        return self.contents(self.names()[0])
 
     def _where(self) -> str:
         return str(self.file(self.names()[0]))
 
 
-def _stem(name: str) -> str:
+def _batch_name(name: str) -> str:
     return name.rpartition("/")[2].removesuffix(".bin")

@@ -4,24 +4,21 @@ import errno
 import hashlib
 import http.client
 import multiprocessing
-import re
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import NamedTuple
 
 from retinue.pipeline.errors import DownloadError
 from retinue.pipeline.numbers import short, significant
 from retinue.pipeline.ranges import Checked, allowed
 from retinue.pipeline.settings import first_line
+from retinue.sources.opening import opened
 
 _CHUNK = 2**20
 _SHOWN_EVERY_S = 0.2
@@ -67,28 +64,8 @@ class Wanted(NamedTuple):
     instead: str
 
 
-class _Answer(NamedTuple):
-    """What a server sends: from byte `start` of the file on, in all `size` bytes (None: it does not say)."""
-
-    start: int
-    size: int | None
-    read: Callable[[int], bytes]
-
-
 class _BrokenOff(Exception):
     """The connection ended before the file did."""
-
-
-def why_no_address(url: str) -> str:
-    """Why no connection can be made to `url`, which a pattern cannot tell; "" where one can."""
-    try:
-        parts = urlsplit(url)
-        reason = "" if parts.hostname and parts.port != 0 else "it names no host"
-    except ValueError as error:  # [ without ], a port that is none
-        reason = str(error)
-    if not reason and not re.fullmatch(r"[!-~]+", url):
-        reason = "other characters than those of ASCII, and blanks, are written as %XX"
-    return reason
 
 
 def download(wanted: Wanted, target: Path, limits: DownloadSettings) -> None:
@@ -166,7 +143,7 @@ def _fetch(wanted: Wanted, partial: Path, limits: DownloadSettings, stop: thread
 def _receive(wanted: Wanted, partial: Path, limits: DownloadSettings, stop: threading.Event) -> None:
     """Appends to `partial` what is missing of it, or writes all of it where the server begins at the beginning."""
     largest = int(limits.max_gb * 1e9)
-    with partial.open("ab") as file, _opened(wanted.url, file.tell(), limits.timeout_s) as answer:
+    with partial.open("ab") as file, opened(wanted.url, file.tell(), limits.timeout_s) as answer:
         file.truncate(answer.start)
         received, size = answer.start, answer.size
         if size is not None and size > largest:
@@ -187,74 +164,8 @@ def _receive(wanted: Wanted, partial: Path, limits: DownloadSettings, stop: thre
         raise _BrokenOff(f"the server broke off after {received} of {size} bytes")
 
 
-@contextmanager
-def _opened(url: str, start: int, timeout_s: float) -> Iterator[_Answer]:
-    """The file at `url` from byte `start` on, or from its beginning where the server knows no parts."""
-    if urlsplit(url).scheme.lower() not in ("http", "https"):
-        with _opened_by_fsspec(url, start) as answer:
-            yield answer
-        return
-    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
-    try:
-        response = _opener().open(request, timeout=timeout_s)
-    except urllib.error.HTTPError as error:
-        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not start:
-            raise
-        error.close()
-        response = _opener().open(url, timeout=timeout_s)
-    with response:
-        begins = 0
-        if response.status == http.HTTPStatus.PARTIAL_CONTENT:
-            part = re.fullmatch(r"bytes (\d+)-\d+/(?:\d+|\*)", response.headers.get("Content-Range", ""))
-            begins = int(part[1]) if part else -1
-            if begins != start:
-                raise ValueError(f"the server sent another part than bytes {start}-")
-        yield _Answer(begins, None if response.length is None else begins + response.length, response.read1)
-
-
-@contextmanager
-def _opened_by_fsspec(url: str, start: int) -> Iterator[_Answer]:
-    """The file at an address of an object store; access and endpoints are settings of fsspec and its packages."""
-    import fsspec  # half a second that a download by http does not need
-
-    try:
-        system, path = fsspec.core.url_to_fs(url)
-    except ImportError as error:
-        raise DownloadError(
-            f"{url}: {first_line(error)}. Install the extra: pip install '.[s3]' or '.[gs]'."
-        ) from error
-    with system.open(path, "rb") as file:
-        start = min(start, file.size)
-        file.seek(start)
-        yield _Answer(start, file.size, file.read)
-
-
 def _given_up(wanted: Wanted, why: str) -> DownloadError:
     return DownloadError(f"{wanted.url}: cannot be downloaded ({why}). Download it elsewhere, then {wanted.instead}.")
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """Opens http and https, through the proxies of the environment, and nothing else: no file:, ftp: or data:."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
-        urllib.request.UnknownHandler,
-        urllib.request.HTTPDefaultErrorHandler,
-        urllib.request.HTTPErrorProcessor,
-        _Redirects,
-    ):
-        opener.add_handler(handler())
-    return opener
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows ten redirections, to http and https, and reads nothing of the page that tells of one."""
-
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        fp.close()  # urllib would read it to its end, which may not come
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 class _Progress:

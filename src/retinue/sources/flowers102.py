@@ -6,7 +6,6 @@ import numpy as np
 
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.numbers import figure
-from retinue.sources.archive_members import USUAL_ARCHIVE_LIMITS, Contents, contents_of
 from retinue.sources.mat_arrays import integers_in
 from retinue.sources.published import Published
 from retinue.sources.source import SourceRecord
@@ -28,7 +27,7 @@ class Flowers102(Published):
         labels = integers_in(self.file("imagelabels.mat")).get("labels", _NONE)
         given = integers_in(self.file("setid.mat"))
         pairs = [(n, split) for split, key in _SPLITS_OF_FLOWERS.items() for n in given.get(key, _NONE).tolist()]
-        split_of, images = dict(pairs), self._images()
+        split_of, images = dict(pairs), self.contents("102flowers.tgz")
         if sorted(n for n, _ in pairs) != [*range(1, len(labels) + 1)] or not pairs:
             raise DataError(
                 f"{self.path}: {figure(len(labels))} labels, and splits of {figure(len(pairs))} images. Expected "
@@ -47,7 +46,4 @@ class Flowers102(Published):
 
     def read(self, image_id: str) -> bytes:
         """The JPEG as published."""
-        return self._images().read(f"jpg/{image_id}")
-
-    def _images(self) -> Contents:
-        return contents_of(self.file("102flowers.tgz"), USUAL_ARCHIVE_LIMITS)
+        return self.member("102flowers.tgz", f"jpg/{image_id}")

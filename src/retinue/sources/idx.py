@@ -12,9 +12,9 @@ import numpy as np
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.numbers import figure, short
 from retinue.pipeline.ranges import allowed
-from retinue.sources.archive_members import uncompressed
 from retinue.sources.published import Published, png_of
 from retinue.sources.source import SourceRecord
+from retinue.sources.tar_members import uncompressed
 
 _SPLITS = {"train": "train", "t10k": "test"}
 """How names of files begin -> the split."""

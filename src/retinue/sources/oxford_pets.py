@@ -9,7 +9,7 @@ from PIL import Image
 
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.ranges import allowed
-from retinue.sources.archive_members import USUAL_ARCHIVE_LIMITS, Contents, contents_of
+from retinue.sources.archive_contents import Contents
 from retinue.sources.published import Published, text_of
 from retinue.sources.source import SourceRecord
 
@@ -38,12 +38,12 @@ class OxfordPets(Published):
         Raises:
             DataError: an archive is damaged, or a list is none.
         """
-        images = self._archive("images.tar.gz")
+        images = self.contents("images.tar.gz")
         return [record for split in _LISTS for record in self._listed(split, images)]
 
     def read(self, image_id: str) -> bytes:
         """The JPEG as published."""
-        return self._archive("images.tar.gz").read(f"images/{image_id}.jpg")
+        return self.member("images.tar.gz", f"images/{image_id}.jpg")
 
     def mask(self, image_id: str) -> np.ndarray | None:
         """The px of the animal; None where `masks` is off.
@@ -53,18 +53,17 @@ class OxfordPets(Published):
         """
         if not self.masks:
             return None
-        annotations, name = self._archive("annotations.tar.gz"), f"annotations/trimaps/{image_id}.png"
-        if name not in annotations.files:
-            raise DataError(f"{image_id}: no {name} in annotations.tar.gz. Set source.masks=false.")
+        name = f"annotations/trimaps/{image_id}.png"
         try:
-            with Image.open(io.BytesIO(annotations.read(name)), formats=["PNG"]) as image:
+            with Image.open(io.BytesIO(self.member("annotations.tar.gz", name)), formats=["PNG"]) as image:
                 self.limits().check_pixels(image.size)
                 return np.asarray(image) == _ANIMAL
         except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"{name} in annotations.tar.gz: no PNG ({error}). Get it again.") from error
+            reason = f"{name} in annotations.tar.gz is not there, or no PNG ({error})"
+            raise DataError(f"{image_id}: {reason}. Set source.masks=false.") from error
 
     def _listed(self, split: str, images: Contents) -> Iterator[SourceRecord]:
-        lines = text_of(self._archive("annotations.tar.gz"), _LISTS[split]).splitlines()
+        lines = text_of(self.contents("annotations.tar.gz"), _LISTS[split]).splitlines()
         for number, line in enumerate(lines, start=1):
             if not line.strip() or line.startswith("#"):
                 continue
@@ -75,6 +74,3 @@ class OxfordPets(Published):
             label = _SPECIES[cells[2]] if self.label == "species" else name.rpartition("_")[0].replace("_", " ")
             problem = "" if f"images/{name}.jpg" in images.files else _ABSENT
             yield SourceRecord(name, label, split=split, problem=problem)
-
-    def _archive(self, name: str) -> Contents:
-        return contents_of(self.file(name), USUAL_ARCHIVE_LIMITS)

@@ -1,5 +1,6 @@
 """Data sets as their publishers offer them: files on the web, each with its checksum."""
 
+import errno
 import hashlib
 import io
 import re
@@ -15,12 +16,14 @@ from PIL import Image
 
 from retinue.pipeline import artifacts
 from retinue.pipeline.errors import DataError, DownloadError, Fault
-from retinue.pipeline.files import FILE, kind_of
+from retinue.pipeline.files import FILE, NOTHING, kind_of
 from retinue.pipeline.numbers import short
 from retinue.pipeline.ranges import allowed, shown
 from retinue.pipeline.watched import is_below
-from retinue.sources.archive_members import Contents
-from retinue.sources.download import DownloadSettings, Wanted, digest_of, download, why_no_address
+from retinue.sources.archive_contents import Contents, contents_of
+from retinue.sources.archive_members import USUAL_ARCHIVE_LIMITS
+from retinue.sources.download import DownloadSettings, Wanted, digest_of, download
+from retinue.sources.opening import why_no_address
 from retinue.sources.source import Source
 
 ADDRESS = r"(https?|s3|gs)://[^\s?#]*[^\s?#/]([?#]\S*)?"
@@ -199,6 +202,24 @@ class Published(Source):
     def names(self) -> list[str]:
         """The names of the files, in the order of the settings."""
         return [file.name for file in web_files(self.files)]
+
+    def member(self, archive: str, name: str) -> bytes:
+        """The bytes of the file `name` in one of the files, an archive.
+
+        Raises:
+            OSError: it is not there.
+            DataError: it is damaged, or larger than an image may be.
+        """
+        contents = self.contents(archive)
+        found = contents.files.get(name)
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, NOTHING, f"{self.file(archive)}: {name}")
+        self.limits().check_file(found.size_bytes)
+        return contents.read(name)
+
+    def contents(self, archive: str) -> Contents:
+        """What is in one of the files, an archive."""
+        return contents_of(self.file(archive), USUAL_ARCHIVE_LIMITS)
 
     def file(self, name: str) -> Path:
         """The file called `name`.

@@ -23,7 +23,8 @@ from retinue.pipeline.errors import Fault, ModelError
 from retinue.pipeline.files import sha256
 from retinue.pipeline.ranges import Checked, allowed, shown
 from retinue.pipeline.settings import first_line
-from retinue.sources.download import DownloadSettings, Wanted, download, why_no_address
+from retinue.sources.download import DownloadSettings, Wanted, download
+from retinue.sources.opening import why_no_address
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 _LONGEST_NAME = 200
