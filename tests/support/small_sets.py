@@ -136,6 +136,7 @@ def small_files(choice: str) -> dict[str, bytes]:
         "oxford_pets": _oxford_pets,
         "flowers102": _flowers102,
         "imagenette": lambda: {"imagenette2-160.tgz": packed(_folders("imagenette2-160"), "tar:gz")},
+        "hymenoptera": lambda: {"hymenoptera_data.zip": packed(_folders("hymenoptera_data"), "zip")},
         "archive_url": lambda: {"photos.zip": packed(_folders("photos"), "zip")},
     }
     return makers[choice]()

@@ -53,11 +53,20 @@ def pixels_of(encoded: bytes) -> np.ndarray:
 
 
 def test_every_recipe_names_address_checksum_licence_and_citation() -> None:
-    assert {"mnist", "fashion_mnist", "cifar10", "cifar100", "oxford_pets", "flowers102", "imagenette"} <= {*RECIPES}
+    assert {
+        "mnist",
+        "fashion_mnist",
+        "cifar10",
+        "cifar100",
+        "oxford_pets",
+        "flowers102",
+        "imagenette",
+        "hymenoptera",
+    } <= {*RECIPES}
     for choice in {*RECIPES} - {"archive_url"}:
         section = section_of(choice)
         checksums = [line.split()[1] for line in section.get("files", [])] or [section["checksum"]]
-        assert all(checksum.startswith("sha256:") for checksum in checksums)
+        assert all(checksum.startswith(("sha256:", "sha384:")) for checksum in checksums)
         assert len({*checksums}) == len(checksums)
         assert "http" in section["origin"]
         assert section["licence"] != "not stated"
@@ -299,7 +308,7 @@ def test_damage_in_a_mat_file_is_a_message(tmp_path: Path) -> None:
             assert all(array.dtype == np.int64 for array in integers_in(tmp_path / "x.mat").values())
 
 
-@pytest.mark.parametrize("algorithm", ["md5", "sha1"])
+@pytest.mark.parametrize("algorithm", ["md5", "sha1", "sha384", "sha512"])
 def test_other_checksums_are_taken_where_a_publisher_has_no_other(algorithm: str) -> None:
     files = small_files("archive_url")
     checksum = f"{algorithm}:{hashlib.new(algorithm, files['photos.zip']).hexdigest().upper()}"

@@ -61,7 +61,7 @@ class Archive(ArchiveLimits, ImageFolder):
         path: the archive; with a `url` the folder that has it: data/raw/fetched, which acquire fills, or another that
             has it already.
         url: http(s), s3 or gs address of the archive; null: `path` is the archive.
-        checksum: of the file at `url`, as sha256:DIGEST; sha1: and md5: where the publisher gives no other.
+        checksum: of the file at `url`, as sha256:DIGEST (or sha384, sha512; sha1 and md5 where there is no other).
         inside: folder in the archive that is read, as photos/2024; null: all of it, or what is in the one folder that
             all of it lies in.
     """

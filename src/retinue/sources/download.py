@@ -52,7 +52,7 @@ class Wanted(NamedTuple):
     Attributes:
         url: http(s); or s3 and gs, which fsspec opens with the packages for them.
         digest: hexadecimal, or its first digits, in lower case.
-        algorithm: of the digest: sha256, or sha1 and md5 where a publisher gives no other.
+        algorithm: of the digest, as hashlib calls it; sha1 and md5 where a publisher gives no other.
         setting: where the digest stands, for messages.
         instead: what to do where the server does not give the file, as a part of a sentence.
     """

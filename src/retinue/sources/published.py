@@ -27,8 +27,10 @@ from retinue.sources.opening import why_no_address
 from retinue.sources.source import Source
 
 ADDRESS = r"(https?|s3|gs)://[^\s?#]*[^\s?#/]([?#]\S*)?"
-CHECKSUM = r"(sha256:[0-9a-fA-F]{64}|sha1:[0-9a-fA-F]{40}|md5:[0-9a-fA-F]{32})"
-CHECKSUM_WORDS = "sha256: and 64 hexadecimal digits, or sha1: or md5: and theirs"
+CHECKSUM = (
+    "(sha256:[0-9a-fA-F]{64}|sha384:[0-9a-fA-F]{96}|sha512:[0-9a-fA-F]{128}|sha1:[0-9a-fA-F]{40}|md5:[0-9a-fA-F]{32})"
+)
+CHECKSUM_WORDS = "sha256: and 64 hexadecimal digits, or sha384:, sha512:, sha1: or md5: and theirs"
 
 _LARGEST_TEXT = 64 * 2**20
 """Bytes of a list of images or classes at most."""
@@ -55,7 +57,7 @@ class WebFile:
 
     @property
     def algorithm(self) -> str:
-        """sha256, sha1 or md5."""
+        """The algorithm of the checksum, as hashlib calls it."""
         return self.checksum.partition(":")[0]
 
     @property
