@@ -7,9 +7,11 @@ import shutil
 import stat
 import struct
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from retinue.pipeline.errors import DataError, SettingsFaults
 from retinue.pipeline.settings import build
 from retinue.sources import tar_members
 from retinue.sources.archive_contents import contents_of
-from retinue.sources.archive_members import ArchiveLimits
+from retinue.sources.archive_members import USUAL_ARCHIVE_LIMITS, ArchiveLimits
 from retinue.sources.source import Source
 from small_sets import image, packed
 
@@ -53,9 +55,9 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tar_members, "_UNPACKED", tmp_path / "cache")
 
 
-def source_of(path: Path, choice: str = "archive", **changes: Any) -> Source:
+def source_of(place: Path, choice: str = "archive", **changes: Any) -> Source:
     values = compose([f"source={choice}", "source.path=photos"])["source"]
-    return build({**values, "path": str(path), "inputs": str(path), **changes}, where="source")
+    return build({**values, "path": str(place), "inputs": str(place), **changes}, where="source")
 
 
 def folder_of(files: dict[str, bytes], folder: Path) -> Path:
@@ -68,6 +70,11 @@ def folder_of(files: dict[str, bytes], folder: Path) -> Path:
 def written(content: bytes, tmp_path: Path, name: str = "archive") -> Path:
     (tmp_path / name).write_bytes(content)
     return tmp_path / name
+
+
+def test_the_usual_limits_are_those_of_conf() -> None:
+    values = compose(["source=archive"])["source"]
+    assert asdict(USUAL_ARCHIVE_LIMITS) == {key: values[key] for key in asdict(USUAL_ARCHIVE_LIMITS)}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -143,7 +150,8 @@ def tar_of(*members: tuple[str, dict[str, Any], bytes], form: int = tarfile.GNU_
 def zip_of(*members: tuple[str, dict[str, Any], bytes]) -> bytes:
     """A zip of members: name, attributes of the entry, content."""
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
+    with zipfile.ZipFile(file, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a name that is there twice
         for name, attributes, content in members:
             entry = zipfile.ZipInfo(name)
             for key, value in attributes.items():
@@ -327,7 +335,7 @@ def test_a_damaged_file_in_a_zip_is_told_and_the_others_are_read(offset: int, re
 
 def test_a_file_beyond_the_limit_of_files_is_not_read(tmp_path: Path) -> None:
     path = written(packed({"a/1.png": bytes(2_000_000), "b/2.png": image(2)}, "zip"), tmp_path)
-    with pytest.raises(DataError, match=r"2\.000 MB; source\.max_file_mb allows 1"):
+    with pytest.raises(DataError, match=r"2(\.0+)? MB; source\.max_file_mb allows 1"):
         source_of(path, max_file_mb=1, max_ratio=10000).read("a/1.png")
 
 
@@ -350,7 +358,7 @@ def test_a_compressed_tar_is_uncompressed_once(tmp_path: Path) -> None:
     assert [entry.stat().st_mtime_ns for entry in (tmp_path / "cache").glob("*.tar")] == [before]
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(data=st.data(), kind=st.sampled_from(["zip", "tar"]))
 def test_whatever_is_changed_in_an_archive_is_a_message_or_read(
     data: st.DataObject, kind: str, tmp_path_factory: pytest.TempPathFactory
@@ -383,7 +391,6 @@ ADDRESS, SHA256 = "https://host/a.zip", f"sha256:{'0' * 64}"
         ({"url": "https://host/", "checksum": SHA256}, "url"),
         ({"url": "https://host/..", "checksum": SHA256}, "url"),
         ({"url": "https://host/%2e%2e", "checksum": SHA256}, "url"),
-        ({"url": "https://host/a%2fb", "checksum": SHA256}, "url"),
         ({"path": "data/raw/fetched"}, "path"),
     ],
 )

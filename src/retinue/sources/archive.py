@@ -22,11 +22,11 @@ from retinue.sources.published import (
     ADDRESS,
     CHECKSUM,
     CHECKSUM_WORDS,
-    DOWNLOADS,
     WebFile,
     address_fault,
     at_hand,
     is_fetched,
+    is_in_cache,
     not_at_hand,
 )
 from retinue.sources.source import SourceRecord
@@ -109,7 +109,7 @@ class Archive(ArchiveLimits, ImageFolder):
 
     def fetched_files(self) -> list[Path]:
         """The archive in the cache; none where `path` is one of the user's own."""
-        return [self._archive()] if DOWNLOADS in self._archive().parents[1:] else []
+        return [self._archive()] if is_in_cache(self._archive()) else []
 
     def records(self) -> list[SourceRecord]:
         """The files as `ImageFolder` finds them in a folder of empty files with the names of the archive.
@@ -119,9 +119,9 @@ class Archive(ArchiveLimits, ImageFolder):
         """
         contents = self._contents()
         with TemporaryDirectory() as folder:
-            _lay_out(contents, Path(folder), filled=self._labels(contents))
             settings = {entry.name: getattr(self, entry.name) for entry in fields(ImageFolder)}
             try:
+                _lay_out(contents, Path(folder), filled=self._labels(contents))
                 records = ImageFolder(**{**settings, "path": folder}).records()
             except DataError as error:
                 raise DataError(str(error).replace(folder, str(self._archive()))) from error
@@ -201,10 +201,10 @@ def _lay_out(contents: Contents, root: Path, *, filled: Sequence[str]) -> None:
             if not name.endswith("/"):
                 os.close(os.open(root / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         except FileExistsError as error:
-            raise DataError(f"the archive holds {shown(name)} and a file of the same name in other letters.") from error
+            raise DataError(f"{root}: holds {shown(name)} and a file of the same name in other letters.") from error
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno not in (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ):
                 raise
-            raise DataError(f"the archive holds {shown(name)}, a name that no file here can have.") from error
+            raise DataError(f"{root}: holds {shown(name)}, a name that no file here can have.") from error
     for name in filled:
         (root / name).write_bytes(contents.read(name))

@@ -64,13 +64,12 @@ def _looked_at(path: Path, size_bytes: int, mtime_ns: int, limits: ArchiveLimits
             start = file.read(8)
         other = next((name for magic, name in _OTHERS.items() if start.startswith(magic)), None)
         if other is not None:
-            raise DataError(
-                f"an archive of {other}, which is not read here; expected {SUFFIXES_OF_ARCHIVES}. Pack it anew"
-            )
+            raise DataError(f"an archive of {other}, not read here; expected {SUFFIXES_OF_ARCHIVES}. Pack it anew")
         if start.startswith(b"PK"):
             return _named(path, zip_entries(path, size_bytes, limits), limits)
         if start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")):
-            path = uncompressed_file(path, size_bytes, limits)
+            unpacked = uncompressed_file(path, size_bytes, limits)
+            return _named(unpacked, tar_entries(unpacked), limits)
         return _named(path, tar_entries(path), limits)
     except DataError as error:
         raise DataError(f"{path}: {error}.") from error

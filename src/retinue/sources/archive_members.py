@@ -60,7 +60,7 @@ class ArchiveLimits(Checked, section="source"):
 
 
 USUAL_ARCHIVE_LIMITS = ArchiveLimits(max_members=2_000_000, max_unpacked_gb=1000, max_ratio=200)
-"""What holds for the archives of known data sets: those of conf/source/archive.yaml."""
+"""What holds for the archives of known data sets: those of conf/source/base/archive.yaml."""
 
 
 class Member(NamedTuple):

@@ -83,6 +83,11 @@ def is_fetched(path: str) -> bool:
     return Path(path) == artifacts.FETCHED
 
 
+def is_in_cache(path: Path) -> bool:
+    """Whether a file is one that was downloaded, and not one of the user."""
+    return DOWNLOADS in path.parents
+
+
 def at_hand(files: Sequence[WebFile], path: str, limits: DownloadSettings, *, setting: str) -> str:
     """The folder with `files`, checked against their checksums.
 
@@ -194,8 +199,7 @@ class Published(Source):
 
     def fetched_files(self) -> list[Path]:
         """The files in the cache; none where `path` is a folder of the user's own."""
-        folder = Path(self.path)
-        return [folder / name for name in self.names()] if DOWNLOADS in folder.parents else []
+        return [path for name in self.names() if is_in_cache(path := Path(self.path) / name)]
 
     def card(self) -> dict[str, str]:
         """What the settings say of the images."""
