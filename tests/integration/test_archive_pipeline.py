@@ -62,7 +62,8 @@ def test_an_archive_on_the_web_gives_what_its_folder_gives(
         (places / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         (places / "photos" / name).write_bytes(content)
     folder = in_checkout(places / "a", monkeypatch)
-    run(acquire, preprocess, source=compose(["source=image_folder", f"source.path={places / 'photos'}"])["source"])
+    source = compose(["source=image_folder", f"source.path={places / 'photos'}", "source.name=archive_url"])["source"]
+    run(acquire, preprocess, source=source)
     archive = in_checkout(places / "b", monkeypatch)
     files = {"photos.bin": packed({f"top/{name}": content for name, content in PHOTOS.items()}, kind)}
     server = Files(files)

@@ -66,16 +66,16 @@ def _looked_at(path: Path, size_bytes: int, mtime_ns: int, limits: ArchiveLimits
         if other is not None:
             raise DataError(f"an archive of {other}, not read here; expected {SUFFIXES_OF_ARCHIVES}. Pack it anew")
         if start.startswith(b"PK"):
-            return _named(path, zip_entries(path, size_bytes, limits), limits)
+            return _by_name(path, zip_entries(path, size_bytes, limits), limits)
         if start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")):
             unpacked = uncompressed_file(path, size_bytes, limits)
-            return _named(unpacked, tar_entries(unpacked), limits)
-        return _named(path, tar_entries(path), limits)
+            return _by_name(unpacked, tar_entries(unpacked), limits)
+        return _by_name(path, tar_entries(path), limits)
     except DataError as error:
         raise DataError(f"{path}: {error}.") from error
 
 
-def _named(path: Path, entries: Iterable[tuple[str, Member | None]], limits: ArchiveLimits) -> Contents:
+def _by_name(path: Path, entries: Iterable[tuple[str, Member | None]], limits: ArchiveLimits) -> Contents:
     """The entries, None for a folder, under names that lead nowhere else and are there once."""
     files, folders, packed, unpacked = dict[str, Member](), set[str](), 0, 0
     for number, (raw, member) in enumerate(entries, start=1):
