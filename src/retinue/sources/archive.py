@@ -145,9 +145,6 @@ class Archive(ArchiveLimits, ImageFolder):
     def _files(self) -> list[WebFile]:
         return [] if self.url is None else [WebFile(self.url, str(self.checksum))]
 
-    def _archive_limits(self) -> ArchiveLimits:
-        return ArchiveLimits(self.max_members, self.max_unpacked_gb, self.max_ratio)
-
     def _labels(self, contents: Contents) -> list[str]:
         name = str(PurePosixPath(self.labels_csv or ""))
         if name not in contents.files:
@@ -162,24 +159,26 @@ class Archive(ArchiveLimits, ImageFolder):
         path = self._archive()
         if (kind := kind_of(path)) != FILE:
             raise DataError(f"source.path: {path}: {kind}. Expected a zip or tar of images.")
-        splits = [self.train_folder, self.val_folder, self.test_folder]
-        return _below(
-            contents_of(path, self._archive_limits()),
-            path,
-            self.inside,
-            tuple(one_form(name) for name in splits if name),
-        )
+        limits = _limits_of(self.max_members, self.max_unpacked_gb, self.max_ratio)
+        splits = (self.train_folder, self.val_folder, self.test_folder)
+        return _below(contents_of(path, limits), path, self.inside, splits)
 
 
 @lru_cache(maxsize=4)
-def _below(contents: Contents, path: Path, inside: str | None, splits: Sequence[str]) -> Contents:
+def _limits_of(max_members: int, max_unpacked_gb: float, max_ratio: float) -> ArchiveLimits:
+    return ArchiveLimits(max_members, max_unpacked_gb, max_ratio)
+
+
+@lru_cache(maxsize=4)
+def _below(contents: Contents, path: Path, inside: str | None, splits: Sequence[str | None]) -> Contents:
     """What is in the folder `inside`, named from there; None: the folder that all lies in, as long as there is one."""
+    named = [one_form(name) for name in splits if name]
     top = f"{inside.strip('/')}/" if inside and inside.strip("/") else ""
     names = [*contents.files, *(f"{folder}/" for folder in contents.folders)]
     while inside is None:
         heads = {name[len(top) :].partition("/")[:2] for name in names if name.startswith(top) and name != top}
         heads = {(head, slash) for head, slash in heads if is_watched(head) and not head.startswith(".")}
-        if len(heads) != 1 or not (head := heads.pop())[1] or one_form(head[0]) in splits:
+        if len(heads) != 1 or not (head := heads.pop())[1] or one_form(head[0]) in named:
             break
         top += f"{head[0]}/"
     files = {name[len(top) :]: member for name, member in contents.files.items() if name.startswith(top)}
@@ -199,7 +198,7 @@ def _lay_out(contents: Contents, root: Path, *, filled: Sequence[str]) -> None:
                 (root / parent).mkdir(parents=True, exist_ok=True)
                 made.add(parent)
             if not name.endswith("/"):
-                os.close(os.open(root / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+                os.close(os.open(f"{root}/{name}", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         except FileExistsError as error:
             raise DataError(f"{root}: holds {shown(name)} and a file of the same name in other letters.") from error
         except (OSError, ValueError) as error:

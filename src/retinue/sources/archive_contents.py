@@ -6,7 +6,7 @@ Nothing of an archive becomes a path on this disk: a member is a name and a rang
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 from retinue.pipeline.errors import DataError
@@ -92,9 +92,14 @@ def _by_name(path: Path, entries: Iterable[tuple[str, Member | None]], limits: A
         if member.method is not None:
             packed, unpacked = packed + member.stored_bytes, unpacked + member.size_bytes
             limits.check_bytes(unpacked, max(packed, 1))
+    parents = set[str](folders)
     for name in files:
-        if name in folders or any(str(parent) in files for parent in PurePosixPath(name).parents):
-            raise DataError(f"it holds {shown(name)} as a file and as a folder, or a file in it. Pack it anew")
+        parent = name.rpartition("/")[0]
+        while parent and parent not in parents:
+            parents.add(parent)
+            parent = parent.rpartition("/")[0]
+    if twice := sorted(parents & files.keys()):
+        raise DataError(f"it holds {shown(twice[0])} as a file and as a folder. Pack it anew")
     return Contents(path, files, frozenset(folders - {""}))
 
 
