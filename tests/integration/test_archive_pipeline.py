@@ -93,6 +93,25 @@ def test_pets_have_their_masks_in_the_test_store(places: Path, monkeypatch: pyte
 
 
 @pytest.mark.slow
+def test_photographs_from_a_zip_on_the_web_are_those_of_the_folder(
+    extras: Path, places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = extras / "data/hymenoptera"
+    folder = in_checkout(places / "a", monkeypatch)
+    splits = ("source.val_folder=null", "source.test_folder=val", "source.name=hymenoptera")
+    run(acquire, source=compose(["source=image_folder", f"source.path={photos}", *splits])["source"])
+    archive = in_checkout(places / "b", monkeypatch)
+    names = sorted(path for path in photos.rglob("*") if path.is_file())
+    content = {f"hymenoptera_data/{path.relative_to(photos)}": path.read_bytes() for path in names}
+    files = {"hymenoptera_data.zip": packed(content, "zip")}
+    with serving(Files(files)) as address:
+        run(acquire, source=with_files(compose(["source=hymenoptera"])["source"], files, address))
+    for name in (artifacts.RAW_MANIFEST, artifacts.QUARANTINE):
+        assert (archive / name).read_bytes() == (folder / name).read_bytes()
+    assert read_json(artifacts.CARD)["given_splits"] == {"train": 244, "test": 153}
+
+
+@pytest.mark.slow
 def test_dvc_keeps_what_was_fetched(project: Project) -> None:
     files = {"photos.zip": packed(PHOTOS, "zip")}
     server = Files(files)

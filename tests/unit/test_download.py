@@ -10,6 +10,7 @@ import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import fsspec
@@ -329,6 +330,16 @@ def test_a_digest_that_a_publisher_has_is_checked(algorithm: str, tmp_path: Path
         with pytest.raises(DownloadError, match=f"begin with {'0' * len(digest)}. Nothing was kept; it is {digest}"):
             download(Wanted(f"{address}/w.pth", "0" * len(digest), algorithm, "x", "y"), tmp_path / "v.pth", LIMITS)
     assert [path.name for path in tmp_path.iterdir()] == ["w.pth"]
+
+
+def test_a_terminal_shows_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    terminal = SimpleNamespace(isatty=lambda: True, write=written.append, flush=lambda: None)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    (tmp_path / "w.pth.partial").write_bytes(CONTENT[:400])
+    with serving(Files({"w.pth": CONTENT})) as address:
+        fetch(f"{address}/w.pth", tmp_path / "w.pth", DIGEST)
+    assert f"[{'#' * 30}] 700 B of 700 B" in "".join(written)
 
 
 class Bucket(MemoryFileSystem):

@@ -1,5 +1,6 @@
 """The formats of published sets: images, labels, splits and px as the publisher has them; what is wrong is told."""
 
+import errno
 import gzip
 import hashlib
 import io
@@ -17,6 +18,7 @@ from choices import choices_of
 from compositions import compose
 from loopback import Files, serving
 from retinue.pipeline.errors import DataError, DownloadError
+from retinue.pipeline.files import link_or_copy
 from retinue.pipeline.settings import build
 from retinue.sources import published, tar_members
 from retinue.sources.download import DownloadSettings
@@ -122,6 +124,19 @@ def test_what_was_written_to_after_the_download_is_fetched_again() -> None:
         (path,) = source.fetched(LIMITS).fetched_files()
     assert path.read_bytes() == files[path.name]
     assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("linkable", [True, False])
+def test_a_file_is_kept_by_a_link_or_a_copy(linkable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    if not linkable:
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    (tmp_path / "a").write_bytes(b"content")
+    link_or_copy(tmp_path / "a", tmp_path / "b" / "c")
+    assert (tmp_path / "b" / "c").read_bytes() == b"content"
+    assert (tmp_path / "a").samefile(tmp_path / "b" / "c") == linkable
 
 
 def test_what_is_missing_is_told_before_anything_runs(tmp_path: Path) -> None:
