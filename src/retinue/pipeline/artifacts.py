@@ -16,11 +16,11 @@ from retinue.pipeline.files import REMADE, read_json, write_json
 from retinue.pipeline.ranges import allowed, shown
 
 RAW = Path("data/raw")
+FETCHED = RAW / "fetched"
+"""Files of the web from which the source reads its images, as their publisher has them; missing where it has none."""
 RAW_MANIFEST = RAW / "manifest.csv"
 QUARANTINE = RAW / "quarantine.json"
 CARD = RAW / "card.json"
-FETCHED = RAW / "fetched"
-"""Files of the web from which the source reads its images, as their publisher has them; missing where it has none."""
 
 PROCESSED = Path("data/processed")
 DATASET = PROCESSED / "dataset.json"
