@@ -102,8 +102,7 @@ class Acquire(L.LightningModule):
 
 
 def run(settings: Settings, tracker: Tracker) -> None:
-    """Writes data/raw/: manifest.csv (`RawImage`), quarantine.json (`Quarantined`), card.json, and fetched/, what the
-    source has from the web."""
+    """Writes data/raw/: manifest.csv (`RawImage`), quarantine.json (`Quarantined`) and card.json."""
     plan = load_plan(AcquirePlan, settings)
     source = plan.source.fetched(plan.download)
     records = source.records()
@@ -119,13 +118,13 @@ def run(settings: Settings, tracker: Tracker) -> None:
             trainer.predict(Acquire(), batches, return_predictions=False)
         if not trainer.is_global_zero:
             return
+        for path in source.fetched_files():
+            link_or_copy(path, folder / artifacts.FETCHED.name / path.name)
         images, quarantine = _sort_out(take_documents(folder), records)
         _check_usable(source, images, quarantine, labels={record.label for record in records if record.label})
         write_table(folder / artifacts.RAW_MANIFEST.name, RawImage, images)
         write_json(folder / artifacts.QUARANTINE.name, [asdict(entry) for entry in quarantine])
         write_json(folder / artifacts.CARD.name, card(source, images, quarantine))
-        for path in source.fetched_files():
-            link_or_copy(path, folder / artifacts.FETCHED.name / path.name)
     classes = len({image.label for image in images})
     tracker.summary({"images": len(images), "classes": classes, "quarantined": len(quarantine)})
     tracker.table("quarantine", ["image_id", "label", "reason"], [list(asdict(entry).values()) for entry in quarantine])
