@@ -118,11 +118,11 @@ def run(settings: Settings, tracker: Tracker) -> None:
             trainer.predict(Acquire(), batches, return_predictions=False)
         if not trainer.is_global_zero:
             return
-        for path in source.fetched_files():
-            link_or_copy(path, folder / artifacts.FETCHED.name / path.name)
         images, quarantine = _sort_out(take_documents(folder), records)
         _check_usable(source, images, quarantine, labels={record.label for record in records if record.label})
         write_table(folder / artifacts.RAW_MANIFEST.name, RawImage, images)
+        for path in source.fetched_files():
+            link_or_copy(path, folder / artifacts.FETCHED.name / path.name)
         write_json(folder / artifacts.QUARANTINE.name, [asdict(entry) for entry in quarantine])
         write_json(folder / artifacts.CARD.name, card(source, images, quarantine))
     classes = len({image.label for image in images})
