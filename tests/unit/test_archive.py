@@ -339,6 +339,13 @@ def test_a_file_beyond_the_limit_of_files_is_not_read(tmp_path: Path) -> None:
         source_of(path, max_file_mb=1, max_ratio=10000).read("a/1.png")
 
 
+def test_a_table_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    member = ("l.csv", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}, b"")
+    source = source_of(written(tar_of(*GOOD, member), tmp_path), labels_csv="l.csv")
+    with pytest.raises(DataError, match=r"source\.labels_csv: .*archive: l\.csv: a link in the archive"):
+        source.records()
+
+
 def test_an_archive_in_an_archive_stays_a_file(tmp_path: Path) -> None:
     inner = packed({"a/1.png": image(1)}, "zip")
     source = source_of(written(packed({"a/1.png": image(1), "b/in.zip": inner}, "zip"), tmp_path))

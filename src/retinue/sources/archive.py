@@ -145,12 +145,14 @@ class Archive(ArchiveLimits, ImageFolder):
     def _files(self) -> list[WebFile]:
         return [] if self.url is None else [WebFile(self.url, str(self.checksum))]
 
-    def _labels(self, contents: Contents) -> list[str]:
+    def _labels(self, contents: Contents) -> dict[str, bytes]:
         name = str(PurePosixPath(self.labels_csv or ""))
         if name not in contents.files:
-            return []
-        self.check_file(contents.files[name].size_bytes)
-        return [name]
+            return {}
+        try:
+            return {name: self.read(name)}
+        except DataError as error:
+            raise DataError(f"source.labels_csv: {self._archive()}: {name}: {error}.") from error
 
     def _archive(self) -> Path:
         return Path(self.path, *(file.name for file in self._files())).expanduser()
@@ -188,7 +190,7 @@ def _below(contents: Contents, path: Path, inside: str | None, splits: Sequence[
     return Contents(contents.path, files, frozenset(folders))
 
 
-def _lay_out(contents: Contents, root: Path, *, filled: Sequence[str]) -> None:
+def _lay_out(contents: Contents, root: Path, *, filled: Mapping[str, bytes]) -> None:
     """Makes the folders and empty files of an archive below `root`; those in `filled` with their content."""
     made = set[str]()
     for name in [*(f"{folder}/" for folder in contents.folders), *contents.files]:
@@ -205,5 +207,5 @@ def _lay_out(contents: Contents, root: Path, *, filled: Sequence[str]) -> None:
             if isinstance(error, OSError) and error.errno not in (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ):
                 raise
             raise DataError(f"{root}: holds {shown(name)}, a name that no file here can have.") from error
-    for name in filled:
-        (root / name).write_bytes(contents.read(name))
+    for name, content in filled.items():
+        (root / name).write_bytes(content)
