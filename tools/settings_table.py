@@ -15,7 +15,11 @@ import yaml
 
 from retinue.pipeline.ranges import range_of, shown
 from retinue.preflight import SCHEMAS
+from retinue.sources.archive import Archive
+from retinue.sources.cifar import Cifar
+from retinue.sources.idx import Idx
 from retinue.sources.image_folder import ImageFolder
+from retinue.sources.oxford_pets import OxfordPets
 from retinue.sources.shards import Shards
 from retinue.sources.surfaces import Surfaces
 from retinue.sources.table import ImageTable
@@ -29,6 +33,10 @@ PARTS: dict[str, list[tuple[str, type[Any], str]]] = {  # section -> heading, da
         ("source=image_folder", ImageFolder, "source/image_folder"),
         ("source=table", ImageTable, "source/table"),
         ("source=shards", Shards, "source/shards"),
+        ("source=archive", Archive, "source/archive"),
+        ("source=mnist", Idx, "source/mnist"),
+        ("source=cifar10", Cifar, "source/cifar10"),
+        ("source=oxford_pets", OxfordPets, "source/oxford_pets"),
         ("source=surfaces", Surfaces, "source/surfaces"),
     ],
     "transfer": [("transfer", Scenario, "transfer/scratch"), ("transfer=auto", Auto, "transfer/auto")],

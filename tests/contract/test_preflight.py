@@ -34,6 +34,8 @@ NEEDS = {  # what a choice does not come with
     "source=image_folder": ["source.path=photos"],
     "source=shards": ["source.path=photos"],
     "source=table": ["source.path=photos", "source.table=labels.csv"],
+    "source=archive": ["source.path=photos.zip"],
+    "source=archive_url": ["source.url=https://host/photos.zip", f"source.checksum=sha256:{'0' * 64}"],
     "weights=file": ["weights.path=weights.pth"],
     "weights=bundle": ["weights.path=bundle"],
     "weights=url": ["weights.url=https://host/weights.pth", "weights.sha256=01234567"],
@@ -55,11 +57,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / ".dvc" / "config").write_text("[core]\n    no_scm = true\n", "utf-8")
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "labels.csv").touch()
+    (tmp_path / "photos.zip").touch()
     (tmp_path / "bundle").mkdir()
     torch.save({"a": torch.zeros(1)}, tmp_path / "weights.pth")
     safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "bundle" / "weights.safetensors")
+    sources = [f"src/retinue/sources/{name}.py" for name in ("archive", "idx", "cifar", "oxford_pets", "flowers102")]
     watched = ("requirements.lock", "src/retinue/transfer/weights.py", "src/retinue/pipeline/artifacts.py")
-    for name in watched:  # what DVC watches by default
+    for name in (*watched, *sources):  # what DVC watches by default
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)

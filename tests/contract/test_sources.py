@@ -1,6 +1,7 @@
 """What every source in conf/source must offer: the same files, in the same order, with the same bytes, labelled."""
 
 import io
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from retinue.pipeline.settings import Settings, build
 from retinue.pipeline.tracker import Tracker
 from retinue.sources.source import Source, SourceRecord
 from retinue.stages import acquire
+from small_sets import is_from_the_web, small_files, with_files
 
 READ = 40
 """How many images of a source are decoded, spread over all of them."""
@@ -23,8 +25,13 @@ READ = 40
 
 @pytest.fixture(scope="module", params=choices_of("source"))
 def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The section `source` of a choice; where it wants a path, or one that is not there, that of two classes."""
+    """The section `source` of a choice; where it wants a path, or one that is not there, that of two classes.
+
+    What is on the web is replaced by small files of the same names and formats, in a folder.
+    """
     section = compose([f"source={request.param}"])["source"]
+    if is_from_the_web(section):
+        return at_hand(section, request.param, tmp_path_factory.mktemp("published"))
     wanted = {key for key, value in section.items() if value == MISSING}
     if "path" in section and not Path(section["path"]).exists():
         wanted.add("path")
@@ -44,8 +51,18 @@ def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
                 shard.add(path, path.relative_to(folder))
                 path.with_suffix(".cls").write_text(path.parent.name)
                 shard.add(path.with_suffix(".cls"), path.with_suffix(".cls").relative_to(folder))
+    if section["module"] == "archive":
+        archive = shutil.make_archive(str(folder), "zip", folder)
+        return {key: archive if key in wanted else value for key, value in section.items()}
     given = {key: str(folder) for key in wanted} | ({"table": "labels.csv"} if "table" in wanted else {})
     return {**section, **given}
+
+
+def at_hand(section: dict[str, Any], choice: str, folder: Path) -> dict[str, Any]:
+    files = small_files(choice)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return {**with_files(section, files, "https://host"), "path": str(folder), "inputs": str(folder)}
 
 
 @pytest.fixture(scope="module")

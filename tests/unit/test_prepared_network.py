@@ -19,10 +19,10 @@ from retinue.pipeline.artifacts import HELD_OUT, TRAINED_ON, Dataset
 from retinue.pipeline.errors import DataError, ModelError, SettingsError
 from retinue.pipeline.plan import load_plan
 from retinue.pipeline.settings import Settings
+from retinue.sources.download import DownloadSettings
 from retinue.training.images import TrainingImages
 from retinue.training.network import PreparedNetwork, prepare_network
 from retinue.training.plan import TrainPlan
-from retinue.transfer.download import DownloadSettings
 from retinue.transfer.weights import WeightsSettings, load_weights
 
 LIMITS = DownloadSettings(timeout_s=5, total_timeout_s=20, max_gb=0.01)

@@ -20,6 +20,8 @@ CORRECTIONS = Path("data/corrections.csv")
 """Written by people and kept in git: what is wrong in the labels of the source."""
 
 RAW = Path("data/raw")
+FETCHED = RAW / "fetched"
+"""Files of the web from which the source reads its images, as their publisher has them; missing where it has none."""
 RAW_MANIFEST = RAW / "manifest.csv"
 QUARANTINE = RAW / "quarantine.json"
 CARD = RAW / "card.json"

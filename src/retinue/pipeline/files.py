@@ -174,6 +174,15 @@ def remove_partial(outs: Iterable[str]) -> None:
             shutil.rmtree(path.with_name(path.name + _PARTIAL), ignore_errors=True)
 
 
+def link_or_copy(path: Path, target: Path) -> None:
+    """Makes `target`, of a file that nobody writes to any more, the file `path`: a second name, or a copy elsewhere."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.hardlink_to(path)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(path, target)
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, hexadecimal.
 

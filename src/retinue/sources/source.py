@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from retinue.images.decoding import FORMATS
 from retinue.images.limits import USUAL_LIMITS, Limits
 from retinue.pipeline.errors import Fault
 from retinue.pipeline.ranges import Checked, allowed
+from retinue.sources.download import DownloadSettings
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,21 @@ class Source(Checked, ABC, section="source"):
         Args:
             settings: field -> value, of those fields that can be used.
         """
+        return []
+
+    def fetched(self, limits: DownloadSettings) -> "Source":
+        """This source with the files that it has from the web at hand, downloaded where they must be.
+
+        Args:
+            limits: of a download.
+
+        Raises:
+            DownloadError: a file does not come.
+        """
+        return self
+
+    def fetched_files(self) -> list[Path]:
+        """The files that `fetched` has downloaded. Acquire keeps them in data/raw, where the later stages read them."""
         return []
 
     @abstractmethod

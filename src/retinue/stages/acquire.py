@@ -27,7 +27,7 @@ from retinue.images.shortcuts import check_shortcuts
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Attribute, ImageMeasures, NearCopy, Quarantined, RawImage, RawLevels
 from retinue.pipeline.errors import DataError
-from retinue.pipeline.files import replacing, write_json, write_table
+from retinue.pipeline.files import link_or_copy, replacing, write_json, write_table
 from retinue.pipeline.names import look_alikes, name_problem
 from retinue.pipeline.numbers import figure, percent, significant
 from retinue.pipeline.plan import UNDECLARED, load_plan, sections_of
@@ -36,6 +36,7 @@ from retinue.pipeline.settings import Settings
 from retinue.pipeline.stage import main
 from retinue.pipeline.tracker import Tracker
 from retinue.sources.corrections import Corrected, corrected
+from retinue.sources.download import DownloadSettings
 from retinue.sources.notices import check_class_sizes, notices, strays, wrong_endings
 from retinue.sources.originals import rows_to_show, write_originals
 from retinue.sources.source import Source, SourceRecord
@@ -47,6 +48,7 @@ class AcquirePlan:
 
     source: Source
     trainer: TrainerSettings = field(metadata=UNDECLARED)
+    download: DownloadSettings = field(metadata=UNDECLARED)
 
 
 SECTIONS = sections_of(AcquirePlan)
@@ -131,7 +133,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
     """Writes data/raw/: manifest.csv (`RawImage`), near_copies.csv, quarantine.json, levels.json, card.json,
     `_write_checks` and, where the source knows more of its images, attributes.csv."""
     plan = load_plan(AcquirePlan, settings)
-    source = plan.source
+    source = plan.source.fetched(plan.download)
     given = source.records()
     if not given:
         raise DataError(f"source {source.name}: holds no files. Expected images of at least two classes.")
@@ -164,6 +166,8 @@ def run(settings: Settings, tracker: Tracker) -> None:
         fingerprints.unlink()
         write_table(folder / artifacts.RAW_MANIFEST.name, RawImage, images)
         write_table(folder / artifacts.NEAR_COPIES.name, NearCopy, copies)
+        for path in source.fetched_files():
+            link_or_copy(path, folder / artifacts.FETCHED.name / path.name)
         write_json(folder / artifacts.QUARANTINE.name, [asdict(entry) for entry in quarantine])
         described = card(source, images, quarantine, correction)
         write_json(folder / artifacts.CARD.name, described)
