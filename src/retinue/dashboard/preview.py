@@ -150,9 +150,7 @@ def _before_and_after(image: PreviewImage, side: int) -> PreviewRow:
     height, width, channels = image.seen.shape
     seen = f"{figure(width)} × {figure(height)} px, {'gray' if channels == 1 else 'RGB'}"
     tiles = [
-        Tile(
-            _small_picture(image.original, side), f"{name}: as it is in the source", "source", [f"{size}, {file.mode}"]
-        ),
+        Tile(_small_picture(image.original, side), f"{name}: as it is in the source", "source", [size]),
         Tile(_small_picture(image.seen, side), f"{name}: as the network sees it", "network", [seen]),
     ]
     return PreviewRow(image.label, image.image_id, tiles)

@@ -8,6 +8,7 @@ every draw is seeded by itself.
 import inspect
 import json
 import os
+import random
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -123,8 +124,18 @@ class Policy:
         """
         if self.is_empty:
             return image
-        self._compose.set_random_seed(draw_seed(self._seed, "augment", epoch, index))
+        self._seed_transforms(draw_seed(self._seed, "augment", epoch, index))
         return _applied(self._compose, image, ", ".join(entry["name"] for entry in self._entries))
+
+    def _seed_transforms(self, seed: int) -> None:
+        """Gives all transforms one stream of random numbers.
+
+        `Compose.set_random_seed` would give each a stream of its own with the same seed: what is drawn with probability
+        0.5 would then be drawn together with everything else that is.
+        """
+        generator, py_random = np.random.default_rng(seed), random.Random(seed)
+        for transform in self._compose.transforms:
+            transform.set_random_state(generator, py_random)
 
     def last_applied(self) -> list[AppliedTransform]:
         """What the transforms did in the last draw of this policy, in their order; those that chance left out are not

@@ -517,7 +517,7 @@ class PolicyAudit:
         changed_share: of the px of a draw, those that are not as in the image; mean over the draws.
         mean_difference: between px of a draw and of the image, gray levels of 255; mean over the draws.
         identical_share: of the draws, those that are the image itself.
-        constant_share: of the draws, those that are nearly of one colour, of images that are not.
+        lost_share: of the draws, those that are nearly of one colour or nearly noise, of images that are neither.
         repeated_share: of the images, those that are drawn the same in every epoch.
         findings: what is wrong with the policy, a sentence each.
     """
@@ -527,7 +527,7 @@ class PolicyAudit:
     changed_share: float
     mean_difference: float
     identical_share: float
-    constant_share: float
+    lost_share: float
     repeated_share: float
     findings: list[str]
 

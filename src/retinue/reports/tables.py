@@ -174,7 +174,7 @@ def policy_audit(audit: PolicyAudit) -> Table:
         ["px that a draw changes", percent(audit.changed_share)],
         ["mean difference from the image, gray levels of 255", significant(audit.mean_difference, 3)],
         ["draws that are the image itself", percent(audit.identical_share)],
-        ["draws nearly of one colour", percent(audit.constant_share)],
+        ["draws nearly of one colour, or noise", percent(audit.lost_share)],
         ["images drawn the same in every epoch", percent(audit.repeated_share)],
     ]
     caption = f"What the policy does to {figure(audit.images)} training images in {figure(audit.epochs)} epochs"
