@@ -38,7 +38,9 @@ def audit(images: Mapping[int, np.ndarray], draw: Draw, epochs: int) -> PolicyAu
         draw: (image, epoch, index) -> image of the same shape.
         epochs: at least 2.
     """
-    rows = [_measured(image, [draw(image, epoch, index) for epoch in range(epochs)]) for index, image in images.items()]
+    rows = [
+        _strength_of(image, [draw(image, epoch, index) for epoch in range(epochs)]) for index, image in images.items()
+    ]
     changed, difference, identical, lost, repeated = (round(float(mean), _DECIMALS) for mean in np.mean(rows, axis=0))
     found = PolicyAudit(len(images), epochs, changed, difference, identical, lost, repeated, [])
     return replace(found, findings=list(_audit_findings(found)))
@@ -72,7 +74,7 @@ def _as_loaded(batch: Any) -> Any:
     return batch
 
 
-def _measured(image: np.ndarray, drawn: Sequence[np.ndarray]) -> tuple[float, float, float, float, float]:
+def _strength_of(image: np.ndarray, drawn: Sequence[np.ndarray]) -> tuple[float, float, float, float, float]:
     """Means over the draws of one image: share of px changed, difference, share identical, lost, and all equal."""
     changed = [float(np.any(each != image, axis=-1).mean()) for each in drawn]
     difference = [float(np.abs(each.astype(np.int16) - image).mean()) for each in drawn]

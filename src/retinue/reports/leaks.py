@@ -42,7 +42,7 @@ class Twins(NamedTuple):
     copy: Picture | None
 
 
-def section(inputs: ReportInputs) -> dict[str, Any]:
+def leaks_section(inputs: ReportInputs) -> dict[str, Any]:
     """The part of the page on what undoes a split; `pairs` and `conflicts` are None where there are none."""
     leaks = inputs.leaks
     return {

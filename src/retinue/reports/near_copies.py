@@ -45,7 +45,7 @@ class PairedImage(NamedTuple):
     alt: str
 
 
-def section(inputs: ReportInputs) -> dict[str, Any] | None:
+def near_copies_section(inputs: ReportInputs) -> dict[str, Any] | None:
     """The pairs of images that are used and look alike, those under different labels first, then the nearest.
 
     Returns:

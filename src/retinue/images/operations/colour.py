@@ -57,7 +57,7 @@ def kmeans(image: Image, colours: Annotated[int, Range(ge=2, le=64)] = 8) -> np.
     quantiles = (2 * np.arange(colours) + 1) * ranks[-1] // (2 * colours)
     centres = palette[order[np.searchsorted(ranks, quantiles, side="right")]]
     for _ in range(_MOST_ROUNDS):
-        moved = _means(palette, counts, _nearest(palette, centres), centres)
+        moved = _cluster_means(palette, counts, _nearest(palette, centres), centres)
         if np.array_equal(moved, centres):
             break
         centres = moved
@@ -70,7 +70,7 @@ def _nearest(palette: np.ndarray, centres: np.ndarray) -> np.ndarray:
     return ((centres**2).sum(axis=1) - 2 * palette @ centres.T).argmin(axis=1)
 
 
-def _means(palette: np.ndarray, counts: np.ndarray, nearest: np.ndarray, centres: np.ndarray) -> np.ndarray:
+def _cluster_means(palette: np.ndarray, counts: np.ndarray, nearest: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """The mean of the colours of each centre, rounded; a centre that has none stays."""
     sizes = np.bincount(nearest, counts, len(centres))[:, None]
     sums = np.stack([np.bincount(nearest, counts * channel, len(centres)) for channel in palette.T], axis=1)
