@@ -243,6 +243,23 @@ def test_a_loading_process_ends_with_the_stage_that_is_killed(capfd: pytest.Capt
     assert "Traceback" not in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("error", "told"), [(ConnectionResetError(), ""), (EOFError(), ""), (KeyError("a"), "KeyError")]
+)
+def test_a_loading_process_says_nothing_of_a_stage_that_left(
+    error: Exception, told: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What shares its tensors with the stage gives the errors of that connection to `sys.excepthook`."""
+    child = os.fork()
+    if not child:
+        loading._begin_worker(os.getppid(), 0)
+        sys.excepthook(type(error), error, None)
+        os._exit(0)
+    os.waitpid(child, 0)
+    said = capfd.readouterr().err
+    assert (told in said) if told else not said
+
+
 class Slow(torch.utils.data.Dataset):
     """Takes 6 s for a batch, and tells when it begins."""
 

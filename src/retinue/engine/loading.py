@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -277,6 +278,13 @@ class Batches(L.LightningDataModule):
 def _begin_worker(stage: int, worker: int) -> None:
     """Begins the loading process number `worker` of the process `stage`: killed with it, it complains of nothing."""
     end_with(stage)
+    sys.excepthook = _unless_the_stage_left
+
+
+def _unless_the_stage_left(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Reports an error of a worker's threads, but not that the stage has ended while it fetched a batch."""
+    if not isinstance(error, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, trace)
 
 
 def usable_workers(num_workers: int, batch_bytes: int) -> int:
