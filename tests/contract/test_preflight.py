@@ -273,7 +273,7 @@ def test_an_answer_is_remembered_until_something_it_depends_on_changes(place: Pa
     (stamp,) = FOLDER.iterdir()
     ensure_checked(values)
     assert [*FOLDER.iterdir()] == [stamp]
-    (place / "photos").rmdir()
+    shutil.rmtree(place / "photos")
     with pytest.raises(SettingsFaults, match=r"source\.path"):
         ensure_checked(values)
     assert [*FOLDER.iterdir()] == [stamp]
