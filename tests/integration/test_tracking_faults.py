@@ -285,3 +285,40 @@ def test_a_server_that_answers_without_contents_costs_what_it_does_not_take(tmp_
         variables = {"WANDB_BASE_URL": f"http://127.0.0.1:{port}", "WANDB_API_KEY": wandb_server.API_KEY}
         _, warnings = Stage(tmp_path / "checkout", "online", **variables).ended()
     assert any("The results are not affected" in warning for warning in warnings)
+
+
+INTERRUPTED = """
+import os, signal, time
+from retinue.pipeline.wandb_client import Service, open_run
+
+start = Service.start
+
+def start_late(self, options):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.5)
+    start(self, options)
+
+Service.start = start_late
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    with open_run("offline", timeout_s=30, finish_timeout_s=30, project="probe"):
+        raise AssertionError("the interruption came too late")
+except KeyboardInterrupt:
+    time.sleep(4)  # the thread that starts W&B goes on
+    os._exit(0)
+"""
+
+
+@pytest.mark.slow
+def test_what_starts_when_ctrl_c_comes_writes_nothing_at_home(tmp_path: Path) -> None:
+    home, place = tmp_path / "home", tmp_path / "place"
+    home.mkdir()
+    place.mkdir()
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB_", "XDG_"))}
+    variables = {**inherited, "HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], cwd=place, env=variables, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert (place / ".cache" / "wandb").is_dir()
+    assert list(home.rglob("*")) == []

@@ -275,6 +275,13 @@ class Slow(torch.utils.data.Dataset):
         return {"index": torch.tensor([index for _, index in keys])}
 
 
+def test_ctrl_c_in_a_loading_process_alone_costs_nothing() -> None:
+    trainer = L.Trainer(accelerator="cpu", barebones=True, use_distributed_sampler=False)
+    recorder = Recorder()
+    trainer.predict(recorder, Batches(Dying("SIGINT"), batch_size=3, num_workers=1), return_predictions=False)
+    assert [index for seen in recorder.seen for index in seen] == list(range(60))
+
+
 @pytest.mark.parametrize("error", [EOFError(), ConnectionRefusedError(111, "refused"), FileNotFoundError(2, "none")])
 def test_a_loading_process_whose_tensors_cannot_be_fetched_is_told_as_lost(
     error: Exception, monkeypatch: pytest.MonkeyPatch

@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -276,7 +277,12 @@ class Batches(L.LightningDataModule):
 
 
 def _begin_worker(stage: int, worker: int) -> None:
-    """Begins the loading process number `worker` of the process `stage`: killed with it, it complains of nothing."""
+    """Begins the loading process number `worker` of the process `stage`: killed with it, it complains of nothing.
+
+    Ctrl-C is the stage's to answer. A worker that ends of it by itself ends without an error, of which torch tells the
+    stage nothing: one that is waiting for the rest of a batch would wait for ever.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with(stage)
     sys.excepthook = _unless_the_stage_left
 

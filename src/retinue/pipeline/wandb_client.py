@@ -235,7 +235,10 @@ def without_telemetry() -> None:
 
 @contextmanager
 def _environment() -> Iterator[Path]:
-    """Sets the places that client and process read from the environment; W&B's folder. Afterwards all is as before."""
+    """Sets the places that client and process read from the environment; W&B's folder. Afterwards all is as before.
+
+    Not after Ctrl-C: the thread that starts W&B is left behind, and would write into the home folder.
+    """
     folder = Path(os.environ.get("WANDB_DIR") or CACHE).resolve()
     ours = {
         "WANDB_DIR": str(folder),
@@ -250,6 +253,9 @@ def _environment() -> Iterator[Path]:
     raising, logging.raiseExceptions = logging.raiseExceptions, False
     try:
         yield folder
+    except KeyboardInterrupt:
+        added.clear()
+        raise
     finally:
         logging.raiseExceptions = raising
         for key in added:
