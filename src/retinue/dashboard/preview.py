@@ -13,7 +13,7 @@ from markupsafe import Markup
 from retinue.dashboard.preview_images import PreviewImage, PreviewImages, preview_images
 from retinue.images.audit import audit
 from retinue.images.augmentation import AppliedTransform, Policy
-from retinue.pipeline.numbers import figure, short, significant
+from retinue.pipeline.numbers import figure, percent, short, significant
 from retinue.pipeline.plan import load_plan
 from retinue.pipeline.settings import Settings
 from retinue.reports import page as report
@@ -149,9 +149,10 @@ def _before_and_after(image: PreviewImage, side: int) -> PreviewRow:
     size = f"{figure(file.width)} × {figure(file.height)} px, {file.mode}"
     height, width, channels = image.seen.shape
     seen = f"{figure(width)} × {figure(height)} px, {'gray' if channels == 1 else 'RGB'}"
+    kept = [seen, f"{percent(image.cropped)} cut off"] if image.cropped else [seen]
     tiles = [
         Tile(_small_picture(image.original, side), f"{name}: as it is in the source", "source", [size]),
-        Tile(_small_picture(image.seen, side), f"{name}: as the network sees it", "network", [seen]),
+        Tile(_small_picture(image.seen, side), f"{name}: as the network sees it", "network", kept),
     ]
     return PreviewRow(image.label, image.image_id, tiles)
 

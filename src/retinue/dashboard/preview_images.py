@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from retinue.images.decoding import Examined, decode, examine
+from retinue.images.fitting import cropped_share
 from retinue.images.levels import white_of_range
 from retinue.images.preprocessing import Preprocessing
 from retinue.pipeline.errors import DataError
@@ -29,6 +30,7 @@ class PreviewImage(NamedTuple):
         file: what its complete decoding found.
         original: uint8 (H, W, 3), reduced where it is large.
         seen: uint8 (S, S, C), what preprocess stores.
+        cropped: share of its px that is not in it, in [0, 1).
     """
 
     image_id: str
@@ -36,6 +38,7 @@ class PreviewImage(NamedTuple):
     file: Examined
     original: np.ndarray
     seen: np.ndarray
+    cropped: float
 
 
 class PreviewImages(NamedTuple):
@@ -99,4 +102,5 @@ def _read_image(source: Source, record: SourceRecord, preprocessing: Preprocessi
         white = white_of_range(file.largest)  # of this image; acquire takes that of all
     original = decode(data, channels=3, shorter_side=SHOWN_SIDE, white=white, limits=limits)
     seen = replace(preprocessing, white=white).load(data, limits=limits)
-    return PreviewImage(record.image_id, record.label, file, original, seen)
+    cropped = cropped_share(preprocessing.fitting, file.height, file.width)
+    return PreviewImage(record.image_id, record.label, file, original, seen, cropped)

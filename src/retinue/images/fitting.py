@@ -118,9 +118,14 @@ def cropped_shares(fitting: Fitting, images: Sequence[RawImage]) -> np.ndarray:
     """The share of the px of each image of the raw manifest that is not in its square: float64 (N,), in [0, 1)."""
     shares = dict[tuple[int, int], float]()
     for size in {(image.height, image.width) for image in images}:
-        rows, columns = fitting.seen_part(*size)
-        shares[size] = 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / (size[0] * size[1])
+        shares[size] = cropped_share(fitting, *size)
     return np.array([shares[image.height, image.width] for image in images])
+
+
+def cropped_share(fitting: Fitting, height: int, width: int) -> float:
+    """The share of the px of an image of this size that is not in its square, in [0, 1)."""
+    rows, columns = fitting.seen_part(height, width)
+    return 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
 
 
 def seen_of(images: Sequence[RawImage], cropped: np.ndarray, kept: np.ndarray) -> Seen:

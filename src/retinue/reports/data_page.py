@@ -110,7 +110,7 @@ def data_page(inputs: ReportInputs) -> dict[str, Any]:
     copied = {int(path.stem) for path in artifacts.ORIGINALS.glob("*.png")}
     wanted, raw, sides = copied | {found.row for found in shown}, dict[int, RawImage](), list[int]()
     for row, image in enumerate(iterate_table(artifacts.RAW_MANIFEST, RawImage)):
-        sides.append(min(image.width, image.height))
+        sides.append(max(image.width, image.height) if dataset.fit == "pad" else min(image.width, image.height))
         if row in wanted:
             raw[row] = image
     pictures = DataPictures(dataset, raw)
@@ -188,10 +188,12 @@ def size_table(sides: np.ndarray, dataset: Dataset) -> Table:
     """How far images are shrunk or enlarged.
 
     Args:
-        sides: px of the shorter side of every image, int (N,).
-        dataset: whose shorter side they get.
+        sides: px of the shorter side of every image, of the longer one where fit is pad, int (N,).
+        dataset: says what preprocessing makes of that side.
     """
-    side = dataset.resize
+    which, side = ("longer" if dataset.fit == "pad" else "shorter"), dataset.image_size
+    if dataset.fit == "crop":
+        side = dataset.resize
     bounds = [0, side, 2 * side, 4 * side, np.inf]
     names = [
         f"below {figure(side)} px: enlarged, which adds no detail",
@@ -205,8 +207,10 @@ def size_table(sides: np.ndarray, dataset: Dataset) -> Table:
         for name, count in zip(names, counts, strict=True)
         if count
     ]
-    columns = [Column("shorter side"), Column("images", kind="number"), Column("share", kind="number")]
-    return Table(f"Shorter side of the images, of which preprocessing makes {figure(side)} px", columns, rows)
+    columns = [Column(f"{which} side"), Column("images", kind="number"), Column("share", kind="number")]
+    return Table(
+        f"{which.capitalize()} side of the images, of which preprocessing makes {figure(side)} px", columns, rows
+    )
 
 
 def _of_kind(outliers: Outliers, kind: str) -> Sequence[Outlier]:
