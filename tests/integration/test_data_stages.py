@@ -284,9 +284,9 @@ def test_augment_measures_what_the_policy_does(checkout: Path, capsys: pytest.Ca
     found = typed(PolicyAudit, read_json(artifacts.AUDIT), "audit.json")
     train = ImageStore(artifacts.PROCESSED / "train")
     policy = Policy(BASE["augment"]["transforms"], BASE["seed"])
-    drawn = [[policy(train[index], epoch, index) for epoch in range(4)] for index in range(16)]
+    drawn = [[policy(train[index], epoch, index) for epoch in range(4)] for index in range(len(train))]
     changed = [(each != train[index]).any(axis=-1).mean() for index, row in enumerate(drawn) for each in row]
-    assert (found.images, found.epochs, found.findings) == (16, 4, [])
+    assert (found.images, found.epochs, found.findings) == (len(train), 4, [])
     assert found.changed_share == pytest.approx(np.mean(changed), abs=1e-6)
     assert found.repeated_share == 0
     assert "warning: augment" not in capsys.readouterr().err
@@ -309,7 +309,7 @@ def test_workers_change_no_byte(checkout: Path) -> None:
     alone = digests()
     copies = {name for name in alone if name.startswith("raw/originals/")}
     assert {"raw/measures.csv", "raw/outliers.json", "raw/shortcuts.json"} <= {*alone}
-    assert (len(copies), len(alone) - len(copies)) == (2 * 8, 21)
+    assert (len(copies), len(alone) - len(copies)) == (2 * 8, 26)
     run(*STAGES, **changes, trainer={"num_workers": 2})
     assert digests() == alone
 

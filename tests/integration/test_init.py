@@ -24,8 +24,9 @@ def checkout(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     for name in ("dvc.yaml", "requirements.lock"):
         shutil.copy2(root / name, tmp_path)
     weights = tmp_path / "src/retinue/transfer/weights.py"  # what DVC watches where there is no file of weights
-    weights.parent.mkdir(parents=True)
-    weights.touch()
+    for watched in (weights, tmp_path / "src/retinue/pipeline/artifacts.py"):
+        watched.parent.mkdir(parents=True)
+        watched.touch()
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

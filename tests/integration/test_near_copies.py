@@ -56,7 +56,9 @@ def run(**changes: Any) -> None:
 
 
 def digests() -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in artifacts.RAW.iterdir()}
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in artifacts.RAW.iterdir() if path.is_file()
+    }
 
 
 def test_acquire_writes_the_pairs_in_the_order_of_the_manifest(
@@ -76,9 +78,7 @@ def test_acquire_writes_the_pairs_in_the_order_of_the_manifest(
     assert all(order.index(row.image_id) < order.index(row.copy_id) for row in rows)
     assert len(read_json(artifacts.CARD)["duplicates"]) == 1
     assert capsys.readouterr().out.endswith("1 quarantined, 4 pairs of near copies -> data/raw\n")
-    assert sorted(path.name for path in artifacts.RAW.iterdir()) == sorted(
-        path.name for path in (artifacts.RAW_MANIFEST, artifacts.NEAR_COPIES, artifacts.QUARANTINE, artifacts.CARD)
-    ), "what the search was made of is deleted"
+    assert not list(artifacts.RAW.rglob("*.npy")), "what the search was made of is deleted"
 
 
 def test_workers_change_no_pair(checkout: Path) -> None:
@@ -132,7 +132,8 @@ def test_the_page_shows_pairs_side_by_side(tmp_path: Path, monkeypatch: pytest.M
     rows += [NearCopy(ants[0], bees[0], 0.05, 90), NearCopy(ants[0], "not/used.png", 0.0, 0)]
     page = page_with(rows)
     assert "31 pairs of images differ in their bytes and look alike, 1 of them under different labels" in page
-    shown = page[page.index('<h3 id="near_copies">') : page.index('<section id="quarantine">')]
+    shown = page[page.index('<h3 id="near_copies">') :]
+    shown = shown[: shown.index("<h3", 10)]
     assert shown.count("<img ") == 2 * near_copies.MAX_PAIRS
     assert f"{31 - near_copies.MAX_PAIRS} more pairs are not shown" in shown
     first, second = (f"distance {figure(0.05)}, turned by 90°", f"distance {figure(0.0)}<")

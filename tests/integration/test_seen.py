@@ -67,7 +67,13 @@ def test_objects_that_the_crop_cuts_off_are_counted_and_pad_keeps_them(capsys: p
     assert "cropped away: 96.5 % of an image on the average, at most 96.5 %" in said.out
     expected = f"of {len(shares)} images with a mask {len(lost)} keep none of what it marks and {len(mostly)} less"
     assert expected in said.err
-    assert {path.name for path in artifacts.PROCESSED.iterdir()} == {"dataset.json", "seen", *SPLITS}
+    assert {path.name for path in artifacts.PROCESSED.iterdir()} == {
+        "dataset.json",
+        "leaks.json",
+        "held_out.npy",
+        "seen",
+        *SPLITS,
+    }
 
     whole = run(image_size=64, fit="pad", resize=1)
     assert (whole.cropped_largest, whole.lost, whole.mostly_lost) == (0, 0, 0)

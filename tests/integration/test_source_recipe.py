@@ -33,8 +33,9 @@ def checkout(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     shutil.copytree(root / "conf", tmp_path / "conf")
     shutil.copy2(root / "dvc.yaml", tmp_path)
     weights = tmp_path / "src/retinue/transfer/weights.py"  # what DVC watches where there is no file of weights
-    weights.parent.mkdir(parents=True)
-    weights.touch()
+    for watched in (weights, tmp_path / "src/retinue/pipeline/artifacts.py"):
+        watched.parent.mkdir(parents=True)
+        watched.touch()
     (tmp_path / "conf/source/ants.yaml").write_text(RECIPE, "utf-8")
     for i in range(20):
         path = tmp_path / "photos" / ("ants", "bees")[i % 2] / f"{i}.png"

@@ -161,6 +161,13 @@ SETTINGS = {
     "fit": "crop",
     "fill": "0",
     "steps": [],
+    "folds": None,
+    "fold": None,
+    "splits_csv": None,
+    "inputs": "photos",
+    "leaks": "fail",
+    "conflicts": "keep",
+    "near_copies": 0.1,
 }
 
 

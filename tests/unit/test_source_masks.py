@@ -115,7 +115,7 @@ def test_masks_for_a_csv(tmp_path: Path) -> None:
     assert none is not None
     assert (none.shape, none.dtype, none.any()) == ((SIDE, SIDE), bool, False)
     wrong: ImageFolder = build({**section, "masks": "mask/{path}.png"}, where="source")
-    with pytest.raises(DataError, match=r"source\.masks: got 'mask/\{path\}\.png': no image of the CSV has a mask"):
+    with pytest.raises(DataError, match=r"source\.masks: got 'mask/\{path\}\.png': no image of the table has a mask"):
         wrong.records()
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from retinue.pipeline.artifacts import Leaks, RawLevels, Seen, ShortcutCheck
 from retinue.reports.verdict import verdict_points
 
 
@@ -22,6 +23,11 @@ def points(counts: list[list[int]], never_predicted: list[str], **more: Any) -> 
             bundle={"training": {"best_epoch": 2}},
             card={"duplicates": []},
             quarantine=[],
+            seen=Seen(80, 0.0, 0.0, 0, 0, 0, ()),
+            levels=RawLevels(0, None, None, None, is_from_data=False),
+            leaks=Leaks((), (), ()),
+            shortcuts=ShortcutCheck(80, 80, 2, 0, 0.95, 0.6, "", []),
+            audit=SimpleNamespace(findings=[]),
             **more,
         )  # type: ignore[arg-type]
     )

@@ -137,7 +137,7 @@ class PreprocessSettings(Checked, section="preprocess"):
     test_fraction: float = field(metadata=allowed(gt=0, lt=1))
 
     folds: int | None = field(metadata=allowed(ge=2, most=1000))
-    fold: int | None = field(metadata=allowed(ge=0))
+    fold: int | None = field(metadata=allowed(ge=0, most=999))
     splits_csv: str | None
     inputs: str
     leaks: str = field(metadata=allowed(choices=("fail", "drop", "allow")))
