@@ -238,7 +238,8 @@ def test_leaks_are_shown_side_by_side_and_the_score_is_told_without_them(tmp_pat
     scene = Scene()
     make(tmp_path, monkeypatch, scene)
     artifacts.write_leaks(artifacts.LEAKS, Leaks(tuple(pairs), (LabelConflict(("x", "y"), ("3", "5")),), ()))
-    train = ImageStore.create(artifacts.PROCESSED / "train", 3, (32, 32, 1))
+    count = len(ImageStore(artifacts.PROCESSED / "train"))
+    train = ImageStore.create(artifacts.PROCESSED / "train", count, (32, 32, 1))
     for row in range(3):
         train.write(row, ImageStore(artifacts.PROCESSED / "test")[row])
     metrics = artifacts.read_metrics()
