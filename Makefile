@@ -1,5 +1,5 @@
 # make run   the whole pipeline on the committed settings; make test   the tests. Both set up .venv first.
-# make test-parity   the networks against torchvision and timm, which are installed beside the environment.
+# make test-parity   networks and operations against torchvision, timm and scikit-image, installed beside the environment.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := src

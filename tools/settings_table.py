@@ -15,8 +15,14 @@ import yaml
 
 from retinue.pipeline.ranges import range_of, shown
 from retinue.preflight import SCHEMAS
+from retinue.sources.archive import Archive
+from retinue.sources.cifar import Cifar
+from retinue.sources.idx import Idx
 from retinue.sources.image_folder import ImageFolder
+from retinue.sources.oxford_pets import OxfordPets
+from retinue.sources.shards import Shards
 from retinue.sources.surfaces import Surfaces
+from retinue.sources.table import ImageTable
 from retinue.sweeps.settings import SweepSettings
 from retinue.transfer.automatic import Auto
 from retinue.transfer.scenario import Scenario
@@ -25,6 +31,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PARTS: dict[str, list[tuple[str, type[Any], str]]] = {  # section -> heading, dataclass, file of the defaults
     "source": [
         ("source=image_folder", ImageFolder, "source/image_folder"),
+        ("source=table", ImageTable, "source/table"),
+        ("source=shards", Shards, "source/shards"),
+        ("source=archive", Archive, "source/archive"),
+        ("source=mnist", Idx, "source/mnist"),
+        ("source=cifar10", Cifar, "source/cifar10"),
+        ("source=oxford_pets", OxfordPets, "source/oxford_pets"),
         ("source=surfaces", Surfaces, "source/surfaces"),
     ],
     "transfer": [("transfer", Scenario, "transfer/scratch"), ("transfer=auto", Auto, "transfer/auto")],
@@ -38,9 +50,9 @@ one training batch, the optimizer, the schedule, the explainer, files, devices a
 are listed at once:
 
 ```
-$ retinue compose train.max_epochs=0 evaluate.threshold=2 +callbacks.x=1
+$ retinue compose train.max_epochs=0 evaluate.threshold=2 +callbacks.patience=1
 error: compose: 3 settings cannot be used:
-  callbacks.x: got 1, expected a setting or a group of conf/. Unknown key 'callbacks.x'. Available: source, …
+  callbacks.patience: got 1, expected a setting or a group of conf/. Unknown key 'callbacks.patience'. Did you …
   train.max_epochs: got 0, expected an integer >= 1.
   evaluate.threshold: got 2, expected a number in (0, 1).
 ```

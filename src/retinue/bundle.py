@@ -254,7 +254,9 @@ def read_bundle_document(path: Path) -> BundleDocument:
     if version != FORMAT or isinstance(version, bool):
         raise ModelError(f"{path}: bundle format {shown(version)}, this version reads {FORMAT}. {_REMEDY}")
     try:
-        return typed(BundleDocument, document, "bundle")
+        found = typed(BundleDocument, document, "bundle")
+        Preprocessing.from_dataset(found.dataset)  # which refuses operations that there are not
+        return found
     except DataError as error:
         raise ModelError(f"{path}: not a model bundle ({str(error).rstrip('.')}). {_REMEDY}") from error
 

@@ -1,5 +1,6 @@
 """The command `retinue`: what is not a stage."""
 
+import subprocess
 import sys
 from contextlib import chdir
 from pathlib import Path
@@ -71,6 +72,24 @@ def compose(overrides: tuple[str, ...], check: bool) -> None:
             return
         rest = f" ({', '.join(fresh)} {'is' if len(fresh) == 1 else 'are'} up to date)" if fresh else ""
         print(f"dvc repro will run: {', '.join(stale)}{rest}")
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--name", help="Name of the experiment.  [default: that of the folder]")
+@click.option("--run", "go_on", is_flag=True, help="Go on: compose the experiment and run the pipeline to its report.")
+def init(folder: Path, name: str | None, go_on: bool) -> None:
+    """Look at FOLDER, say what is in it, and write an experiment for it to conf/experiment/ (docs/sources.md)."""
+    with explained("init"):
+        from retinue.sources.proposal import run
+
+        experiment = f"experiment={run(folder, name)}"
+        if not go_on:
+            print(f"Next:\n  retinue compose {experiment}\n  dvc repro")
+            return
+    assert compose.callback is not None
+    compose.callback((experiment,), check=False)
+    sys.exit(subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=project_root(), check=False).returncode)
 
 
 @main.command()
@@ -154,6 +173,33 @@ def describe(
 
         sizes = {"num_classes": classes, "channels": channels, "image_size": image_size, "batch_size": batch_size}
         run(composition, sizes, with_measure=measure, as_json=as_json)
+
+
+@main.command()
+@click.argument("overrides", nargs=-1)
+@click.option(
+    "--images", type=click.IntRange(1, 24), default=6, show_default=True, help="Images, spread over the classes."
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default="preview.html",
+    show_default=True,
+    help="The page.",
+)
+def preview(overrides: tuple[str, ...], images: int, output: Path) -> None:
+    """Write one offline page that shows what preprocess and augment make of images (docs/augmentation.md).
+
+    OVERRIDES are Hydra's, as for compose: augment=randaugment preprocess.image_size=128. The images are read from the
+    source itself, so that no stage has to have run.
+    """
+    with explained("preview"):
+        composition = compose_settings(overrides)
+        from retinue.dashboard.preview import run
+
+        target = output.absolute()
+        with chdir(project_root()):
+            run(composition, images=images, output=target)
 
 
 @main.command()

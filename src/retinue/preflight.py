@@ -131,7 +131,7 @@ def _all_faults(values: Mapping[str, Any], elsewhere: bool) -> Iterator[Fault]:
     ]
     if not elsewhere:
         checks.append(_fits_memory)
-        for on_this_machine in (_images_are_there, _weights_are_there, _devices):
+        for on_this_machine in (_images_are_there, _pins_are_watched, _weights_are_there, _devices):
             found = on_this_machine(values)
             yield from (fault for fault in found if fault.key not in {each.key for each in watched})
     for relation in checks:
@@ -365,6 +365,22 @@ def _images_are_there(values: Mapping[str, Any]) -> Iterator[Fault]:
     source, _ = _attempt(target, lambda target: locate(target, where="source"))
     if isinstance(source, type) and issubclass(source, Source):
         yield from source.missing(_good(source, values, "source"))
+
+
+def _pins_are_watched(values: Mapping[str, Any]) -> Iterator[Fault]:
+    """The CSV of pins is a file, and DVC watches it."""
+    good, key = _good(PreprocessSettings, values, "preprocess"), "preprocess.splits_csv"
+    path = good.get("splits_csv")
+    if path is None:
+        return
+    if (kind := kind_of(Path(path))) != FILE:
+        yield Fault(key, shown(path), "a CSV with the columns image_id,split", f"{path}: {kind}.")
+        return
+    source = values.get("source")
+    watched = [good.get("inputs"), source.get("inputs") if isinstance(source, Mapping) else None]
+    if not any(isinstance(each, str) and _normal(Path(path)).is_relative_to(_normal(Path(each))) for each in watched):
+        hint = f"A change in it would go unnoticed: give preprocess.inputs={path} as well."
+        yield Fault("preprocess.inputs", shown(good.get("inputs")), f"{path}, for DVC to watch it", hint)
 
 
 def _weights_are_there(values: Mapping[str, Any]) -> Iterator[Fault]:

@@ -32,6 +32,10 @@ GROUPS = [next(iter(entry)) for entry in DEFAULTS if isinstance(entry, dict)]
 CHOICES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((ROOT / "conf" / group).glob("*.yaml"))]
 NEEDS = {  # what a choice does not come with
     "source=image_folder": ["source.path=photos"],
+    "source=shards": ["source.path=photos"],
+    "source=table": ["source.path=photos", "source.table=labels.csv"],
+    "source=archive": ["source.path=photos.zip"],
+    "source=archive_url": ["source.url=https://host/photos.zip", f"source.checksum=sha256:{'0' * 64}"],
     "weights=file": ["weights.path=weights.pth"],
     "weights=bundle": ["weights.path=bundle"],
     "weights=url": ["weights.url=https://host/weights.pth", "weights.sha256=01234567"],
@@ -52,10 +56,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc" / "config").write_text("[core]\n    no_scm = true\n", "utf-8")
     (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "labels.csv").touch()
+    (tmp_path / "photos.zip").touch()
     (tmp_path / "bundle").mkdir()
     torch.save({"a": torch.zeros(1)}, tmp_path / "weights.pth")
     safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "bundle" / "weights.safetensors")
-    for name in ("requirements.lock", "src/retinue/transfer/weights.py"):  # what DVC watches by default
+    sources = [f"src/retinue/sources/{name}.py" for name in ("archive", "idx", "cifar", "oxford_pets", "flowers102")]
+    watched = ("requirements.lock", "src/retinue/transfer/weights.py", "src/retinue/pipeline/artifacts.py")
+    for name in (*watched, *sources):  # what DVC watches by default
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
@@ -156,6 +164,14 @@ RELATED = [
     (["source.inputs="], "source.inputs", "a path that exists"),
     (["source.inputs=nope"], "source.inputs", "a path that exists"),
     (["weights.inputs=nope"], "weights.inputs", "a path that exists"),
+    (["preprocess.splits_csv=no.csv"], "preprocess.splits_csv", "no.csv: no such file"),
+    (["preprocess.splits_csv=photos"], "preprocess.splits_csv", "photos: a folder"),
+    (["preprocess.splits_csv=dvc.yaml"], "preprocess.inputs", "give preprocess.inputs=dvc.yaml as well"),
+    (["preprocess.inputs=data/raw"], "preprocess.inputs", "a path apart from what the stages write"),
+    (["preprocess.folds=5"], "preprocess.fold", "one of 0 to 4"),
+    (["preprocess.folds=5", "preprocess.fold=5"], "preprocess.fold", "The first fold is 0"),
+    (["preprocess.fold=0"], "preprocess.fold", "null, because preprocess.folds is"),
+    (["preprocess.folds=2", "preprocess.fold=0", "preprocess.val_fraction=0.5"], "preprocess.val_fraction", "than 0.5"),
     (["trainer.accelerator=tpu"], "trainer.accelerator", "a library that is not installed"),
     (["optimizer.lr=inf"], "optimizer.lr", "got inf, expected finite"),
     (["optimizer.betas=[0.9,nan]"], "optimizer.betas", "expected finite"),
@@ -186,6 +202,16 @@ def test_what_relates_sections_and_machine_is_looked_at(
         check(values)
     (fault,) = caught.value.faults
     assert (fault.key, message in str(fault)) == (key, True), str(fault)
+
+
+def test_pins_lie_where_dvc_watches_them(place: Path) -> None:
+    """At preprocess.inputs, or in what is watched as the source."""
+    check(compose(["preprocess.splits_csv=dvc.yaml", "preprocess.inputs=dvc.yaml"]))
+    (place / "photos/splits.csv").touch()
+    check(compose(["source=image_folder", "source.path=photos", "preprocess.splits_csv=photos/splits.csv"]))
+    both = ["preprocess.splits_csv=dvc.yaml", "preprocess.inputs=dvc.yaml", "preprocess.folds=5", "preprocess.fold=0"]
+    with pytest.raises(SettingsFaults, match=r"preprocess\.folds: got 5, expected null, because"):
+        check(compose(both))
 
 
 def test_what_else_is_wrong_in_a_section_hides_nothing(place: Path) -> None:
@@ -247,7 +273,7 @@ def test_an_answer_is_remembered_until_something_it_depends_on_changes(place: Pa
     (stamp,) = FOLDER.iterdir()
     ensure_checked(values)
     assert [*FOLDER.iterdir()] == [stamp]
-    (place / "photos").rmdir()
+    shutil.rmtree(place / "photos")
     with pytest.raises(SettingsFaults, match=r"source\.path"):
         ensure_checked(values)
     assert [*FOLDER.iterdir()] == [stamp]

@@ -18,6 +18,8 @@ OWN = {"retinue", "hydra_plugins", "benchmarks", "tests", "conftest"}
 OWN |= {path.stem for folder in ("tools", "tests/support", "tests/parity") for path in (ROOT / folder).glob("*.py")}
 NOT_IMPORTED = {
     "ruamel-yaml-clib": "DVC reads its files with it",
+    "s3fs": "fsspec opens s3:// with it",
+    "gcsfs": "fsspec opens gs:// with it",
     "pytest-xdist": "an option of pytest",
     "ruff": "a command",
     "mypy": "a command",

@@ -1,6 +1,8 @@
 """What every source in conf/source must offer: the same files, in the same order, with the same bytes, labelled."""
 
 import io
+import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from retinue.pipeline.settings import Settings, build
 from retinue.pipeline.tracker import Tracker
 from retinue.sources.source import Source, SourceRecord
 from retinue.stages import acquire
+from small_sets import is_from_the_web, small_files, with_files
 
 READ = 40
 """How many images of a source are decoded, spread over all of them."""
@@ -22,19 +25,44 @@ READ = 40
 
 @pytest.fixture(scope="module", params=choices_of("source"))
 def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The section `source` of a choice; where it wants a path, or one that is not there, that of two classes."""
+    """The section `source` of a choice; where it wants a path, or one that is not there, that of two classes.
+
+    What is on the web is replaced by small files of the same names and formats, in a folder.
+    """
     section = compose([f"source={request.param}"])["source"]
+    if is_from_the_web(section):
+        return at_hand(section, request.param, tmp_path_factory.mktemp("published"))
     wanted = {key for key, value in section.items() if value == MISSING}
     if "path" in section and not Path(section["path"]).exists():
         wanted.add("path")
     if not wanted:
         return section
-    folder = tmp_path_factory.mktemp("source")
+    folder, table = tmp_path_factory.mktemp("source"), ["image,label\n"]
     for index in range(8):
         path = folder / "ab"[index % 2] / f"{index}.{'png' if index < 4 else 'jpg'}"
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (20 + index, 24), (30 * index, 90, 200)).save(path)
-    return {key: str(folder) if key in wanted else value for key, value in section.items()}
+        table.append(f"{path.relative_to(folder)},{path.parent.name}\n")
+    if "table" in wanted:
+        (folder / "labels.csv").write_text("".join(table))
+    if section["module"] == "shards":
+        with tarfile.open(folder / "images.tar", "w") as shard:
+            for path in sorted(folder.glob("*/*.*")):
+                shard.add(path, path.relative_to(folder))
+                path.with_suffix(".cls").write_text(path.parent.name)
+                shard.add(path.with_suffix(".cls"), path.with_suffix(".cls").relative_to(folder))
+    if section["module"] == "archive":
+        archive = shutil.make_archive(str(folder), "zip", folder)
+        return {key: archive if key in wanted else value for key, value in section.items()}
+    given = {key: str(folder) for key in wanted} | ({"table": "labels.csv"} if "table" in wanted else {})
+    return {**section, **given}
+
+
+def at_hand(section: dict[str, Any], choice: str, folder: Path) -> dict[str, Any]:
+    files = small_files(choice)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return {**with_files(section, files, "https://host"), "path": str(folder), "inputs": str(folder)}
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +146,11 @@ class Faulty(Source):
         (SourceRecord("3\n4", "c"), r"source faulty: 1 image id(s) cannot be shown: '3\n4'. Expected"),
         (SourceRecord("3", "c", group="\0"), r"source faulty: 1 group(s) cannot be shown: '\x00'. Expected"),
         (SourceRecord("3", "c" * 256), "source faulty: 1 class name(s) are texts: 'ccc"),
+        (SourceRecord("3", "c", attributes={"\x1b": "1"}), r"source faulty: 1 attribute(s) cannot be shown: '\x1b'. E"),
     ],
     ids=[
         *("same id", "same id, set aside", "no label", "blank label", "label that acts", "label that turns"),
-        *("id of two lines", "group with a NUL", "label without end"),
+        *("id of two lines", "group with a NUL", "label without end", "attribute that acts"),
     ],
 )
 def test_acquire_refuses_what_breaks_the_contract(

@@ -105,7 +105,8 @@ def _make_documents(folder: Path) -> Any:
 
 
 def _policy_seeds() -> list[bytes]:
-    transforms = [{"name": "HorizontalFlip", "p": 0.5}, {"name": "Rotate", "limit": 10}]
+    own = [{"name": name} for name in ("RandAugment", "TrivialAugment", "RandomErasing")]
+    transforms: list[Any] = [{"name": "HorizontalFlip", "p": 0.5}, {"name": "Rotate", "limit": 10}, *own]
     return [Policy([each], seed=0).to_json().encode() for each in transforms]
 
 

@@ -29,18 +29,28 @@ def composed() -> dict[str, Any]:
     return yaml.safe_load((ROOT / "params.yaml").read_text("utf-8"))
 
 
-def _source(folder: Path, labels_csv: str | None) -> Any:
-    values = yaml.safe_load((ROOT / "conf/source/image_folder.yaml").read_text("utf-8"))
-    values.pop("defaults", None)
-    values |= {"_target_": "retinue.sources.image_folder.ImageFolder", "path": str(folder), "inputs": str(folder)}
-    return build(values | {"labels_csv": labels_csv}, where="source")
+def _choice(name: str, folder: Path | str, **changes: Any) -> dict[str, Any]:
+    """The section `source` of a choice for files, with `folder` as its path."""
+    texts = [(ROOT / f"conf/source/{each}.yaml").read_text("utf-8") for each in ("base/files", name)]
+    base, own = map(yaml.safe_load, texts)
+    own.pop("defaults")
+    target = own["_target_"].replace("${.module}", own["module"])
+    return base | own | {"_target_": target, "path": str(folder), "inputs": str(folder)} | changes
+
+
+def source_of(name: str, folder: Path, **changes: Any) -> Any:
+    """The source of a choice for files that reads `folder`."""
+    return build(_choice(name, folder, **changes), where="source")
 
 
 def _make_labels(folder: Path) -> Any:
     for name in ("a/1.png", "a/2.png", "b/3.png", "b/ü x.png", "b/4,5.png"):
         (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "images" / name).write_bytes(b"image")
-    source, path = _source(folder / "images", "labels.csv"), folder / "images" / "labels.csv"
+    source, path = (
+        source_of("image_folder", folder / "images", labels_csv="labels.csv"),
+        folder / "images" / "labels.csv",
+    )
     path.touch()
 
     def read(data: bytes) -> None:
@@ -64,7 +74,7 @@ def _label_seeds() -> list[bytes]:
 
 
 def _make_folders(folder: Path) -> Any:
-    source, root = _source(folder / "tree", None), folder / "tree"
+    source, root = source_of("image_folder", folder / "tree"), folder / "tree"
 
     def read(data: bytes) -> None:
         shutil.rmtree(root, ignore_errors=True)
@@ -137,9 +147,9 @@ def _section_seeds() -> list[bytes]:
 def _composition_seeds() -> list[bytes]:
     values = composed()
     small = {"model": {"name": "mlp", "module": "mlp", "_target_": "retinue.models.mlp.MLP", "hidden": [4]}}
-    source = yaml.safe_load((ROOT / "conf/source/image_folder.yaml").read_text("utf-8")) | {"path": ".", "inputs": "."}
-    source |= {"_target_": "retinue.sources.image_folder.ImageFolder", "module": "image_folder"}
-    return [json.dumps(each).encode() for each in (values, values | small, values | {"source": source})]
+    sources = [_choice("image_folder", "."), _choice("table", ".", table="params.yaml")]
+    more = [values | {"source": source} for source in sources]
+    return [json.dumps(each).encode() for each in (values, values | small, *more)]
 
 
 def _make_overrides(_: Path) -> Any:

@@ -1,9 +1,9 @@
 """Every target by name."""
 
-from tests.fuzz import experiments, images, processes, results, settings, weights
+from tests.fuzz import experiments, images, listed, processes, results, settings, weights
 from tests.fuzz.target import Target
 
-_MODULES = (images, settings, weights, results, experiments, processes)
+_MODULES = (images, settings, listed, weights, results, experiments, processes)
 
 TARGETS: dict[str, Target] = {target.name: target for module in _MODULES for target in module.TARGETS}
 

@@ -18,8 +18,8 @@ from retinue.bundle import Bundle
 from retinue.models.mlp import MLP
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Dataset
+from retinue.sources.download import DownloadSettings
 from retinue.training.checkpoints import has_ended, load_checkpoint
-from retinue.transfer.download import DownloadSettings
 from retinue.transfer.weights import WeightsSettings, load_weights
 
 _DIGEST = "0123456789abcdef"
@@ -205,8 +205,11 @@ def _make_download(folder: Path) -> Any:
             settings.fetch(limits)
             raise AssertionError("taken over without its digest")
         finally:
-            left = [path.name for path in folder.glob("hub/checkpoints/*") if path.suffix != ".lock"]
+            found = [path for path in folder.glob("hub/checkpoints/*") if path.suffix != ".lock"]
+            left = [path.name for path in found if path.suffix != ".partial"]  # which the next download goes on with
             assert not left, f"left behind: {left}"
+            for path in found:
+                path.unlink()
 
     return read
 

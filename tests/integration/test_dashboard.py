@@ -204,7 +204,7 @@ def test_the_paired_test_is_that_of_the_stored_predictions(project: Project, pag
     found = next(pair for pair in data_of(page)["pairs"] if pair[:2] == [i, j])
     only_twin, only_poor = int((twin & ~poor).sum()), int((poor & ~twin).sum())
     sense = 1 if i == row_index(page, "twin") else -1
-    assert found[2] == pytest.approx(sense * (only_twin - only_poor) / 360)
+    assert found[2] == pytest.approx(sense * (only_twin - only_poor) / len(twin))
     assert found[5] == pytest.approx(stats.binomtest(only_twin, only_twin + only_poor).pvalue)
     assert rows_of(page)["poor"]["standings"]["accuracy_score"]["apart"] is True
     assert rows_of(page)["twin"]["standings"]["accuracy_score"]["apart"] is False

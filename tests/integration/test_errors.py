@@ -15,6 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from compositions import compose
 from project import Project
 
 RETINUE = (sys.executable, "-m", "retinue.cli")
@@ -147,8 +148,7 @@ def test_a_path_that_leads_nowhere_is_a_settings_error(path: str, project: Proje
         assert "source.path: got " in result.stderr
         assert "Traceback" not in result.stderr
     text = (project.path / "params.yaml").read_text("utf-8")
-    section = yaml.safe_load((project.path / "conf/source/image_folder.yaml").read_text("utf-8"))
-    section |= {"path": path, "inputs": path, "_target_": "retinue.sources.image_folder.ImageFolder"}
+    section = compose(["source=image_folder", "source.path=photos"])["source"] | {"path": path, "inputs": path}
     values = {**yaml.safe_load(text), "source": section}
     (project.path / "params.yaml").write_text(yaml.safe_dump(values, allow_unicode=True), "utf-8")
     by_hand = project.stage("acquire", check=False)

@@ -20,6 +20,8 @@ from retinue.pipeline.artifacts import (
     CalibrationBin,
     ConfusionCell,
     Dataset,
+    LeakedPair,
+    Leaks,
     PrecisionRecallPoint,
     Prediction,
     RocPoint,
@@ -57,6 +59,7 @@ def make_project(num_classes: int, *, num_images: int = 300) -> tuple[Bundle, np
     fit_head(bundle, images[num_images : num_images + 600], labels[num_images : num_images + 600])
     bundle.save(artifacts.MODEL)
     artifacts.write_dataset(artifacts.PROCESSED / "dataset.json", dataset)
+    artifacts.write_leaks(artifacts.LEAKS, Leaks((), (), ()))
     write_test_split(images[test], labels[test])
     return bundle, images[test], labels[test]
 
@@ -140,6 +143,43 @@ def test_ten_classes(evaluate: Callable[..., None], here: Path, capsys: pytest.C
     np.testing.assert_array_equal([row.predicted for row in rows], predicted)
     np.testing.assert_allclose([row.confidence for row in rows], probs.max(1), rtol=1e-12)
     assert f"300 images: accuracy {figure(metrics['accuracy_score'])}" in capsys.readouterr().out
+
+
+def test_the_score_without_leaked_images_stands_beside_the_score(
+    evaluate: Callable[..., None], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And changes nothing else: of 300 test images every fifth has a copy in training, one of val is no matter here."""
+    _, _, labels = make_project(10)
+    evaluate()
+    whole = artifacts.read_metrics()
+    assert "without_leaks" not in whole
+    pairs = [LeakedPair("equal", f"{i:03d}", "test", f"t{i}", "train") for i in range(0, 300, 5)]
+    artifacts.write_leaks(artifacts.LEAKS, Leaks((*pairs, LeakedPair("near", "001", "val", "x", "train")), (), ()))
+    capsys.readouterr()
+    evaluate()
+    metrics = artifacts.read_metrics()
+    without = metrics.pop("without_leaks")
+    assert metrics == whole
+    kept = np.arange(300) % 5 != 0
+    rows = read_table(artifacts.PREDICTIONS / "predictions.csv", Prediction)
+    right = np.array([row.predicted for row in rows]) == labels
+    logits = torch.from_numpy(np.load(artifacts.LOGITS)).double()
+    probs = torch.softmax(logits, 1).numpy()
+    assert (without["leaked_images"], without["num_images"]) == (60, 240)
+    assert without["accuracy_score"] == right[kept].mean()
+    auc = sk.roc_auc_score(labels[kept], probs[kept], multi_class="ovr")
+    assert without["auc_score"] == pytest.approx(auc, abs=1e-12)
+    said = "finding: 60 of 300 test images have copies in training or validation: on the other 240, accuracy is "
+    assert said + figure(without["accuracy_score"]) in capsys.readouterr().out
+
+
+def test_without_leaked_images_a_class_may_be_left_without_any(evaluate: Callable[..., None], here: Path) -> None:
+    _, _, labels = make_project(10)
+    rows = np.flatnonzero(labels == 3).tolist()
+    pairs = tuple(LeakedPair("near", f"{i:03d}", "test", "t", "train") for i in rows)
+    artifacts.write_leaks(artifacts.LEAKS, Leaks(pairs, (), ()))
+    evaluate()
+    assert artifacts.read_metrics()["without_leaks"] == {"leaked_images": len(rows), "num_images": 300 - len(rows)}
 
 
 def test_curves_have_the_areas_of_the_metrics(evaluate: Callable[..., None], here: Path) -> None:

@@ -78,7 +78,16 @@ def test_every_block_is_python_yaml_or_a_page() -> None:
 
 def test_no_block_is_a_test_and_every_addition_has_one() -> None:
     assert not [block.path for block in BLOCKS if block.path.parts[0] == "tests"]
-    sections = {"architecture", "data source", "scenario", "optimizer", "schedule", "augmentation", "Preprocessing"}
+    sections = {
+        "architecture",
+        "data source",
+        "scenario",
+        "optimizer",
+        "schedule",
+        "augmentation",
+        "Preprocessing",
+        "operation",
+    }
     sections |= {"experiment", "sweep", "metric", "explainer", "command", "stage"}
     headings = [part.split("\n", 1) for part in DOCUMENT.split("\n## ")[1:]]
     for name in sections:
@@ -111,7 +120,7 @@ def test_the_contract_tests_take_what_was_added(extended: Project) -> None:
     added = f"({' or '.join(NAMES)}) and (choices or pipeline or sources or commands or sweeps)"
     whole = "pipeline and (deps or every_out or every_stage or composition or one_way or of_its_plan)"
     sections = "the_sections_are or all_sections or page_of_the_settings or MistakesSettings"
-    wanted = f"two_layers or top3 or ({added}) or ({whole}) or every_file_of or {sections}"
+    wanted = f"two_layers or top3 or posterize or ({added}) or ({whole}) or every_file_of or {sections}"
     paths = ["tests/contract", "tests/unit/test_metrics_contract.py", "tests/unit/test_ranges.py"]
     paths.append("tests/integration/test_report.py")
     result = extended.run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *paths, "-k", wanted)

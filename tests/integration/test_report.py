@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -14,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from report_artifacts import BINARY, ROOT, Scene, settings_values, write_artifacts
+from retinue.engine.store import ImageStore
 from retinue.pipeline import artifacts
-from retinue.pipeline.artifacts import Explanation, Quarantined
+from retinue.pipeline.artifacts import DroppedImage, Explanation, LabelConflict, LeakedPair, Leaks, Quarantined
 from retinue.pipeline.checked import ensure_checked
 from retinue.pipeline.composition import load_params
 from retinue.pipeline.errors import DataError, SettingsError
@@ -161,7 +163,9 @@ def test_every_section_and_every_image_is_there(tmp_path, monkeypatch):
     assert _rows(page, "1 quarantined file") == [["a/b.gif", "3", "not an image"]]
     gallery = read_json(artifacts.EXPLANATIONS / "gallery.json")["images"]
     alts = [values["alt"] for values, _ in page.all("img")]
-    assert len(alts) == 2 * len(gallery) + 1  # and the augmentation sheet
+    # and the sheets of preprocessing and augmentation; of the data, an outlier in both forms, and 4 training images of
+    # each of 10 classes, of which one has a copy of the original
+    assert len(alts) == 2 * len(gallery) + 2 + 2 + (4 * 10 + 1)
     assert {entry["outcome"] for entry in gallery} == {"right", "wrong", "confident_error"}
     for entry in gallery:
         assert any(entry["image_id"] in alt for alt in alts)
@@ -183,7 +187,8 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch):
     assert "No augmentation" in page.text()
     assert "gradcam does not apply here: the network has no convolution" in page.text()
     assert "No image of the test split is misclassified." in page.text()
-    assert not page.all("img")
+    ends = ("as it is", "as the network sees it", "after each operation")
+    assert all(values["alt"].endswith(ends) for values, _ in page.all("img"))
 
 
 def test_hostile_names_stay_text(tmp_path, monkeypatch):
@@ -193,6 +198,8 @@ def test_hostile_names_stay_text(tmp_path, monkeypatch):
         prefix=HOSTILE[1] + "/",
         quarantine=[Quarantined(name, name, name) for name in HOSTILE],
         duplicates=[[{"image_id": name, "label": name, "split": ""} for name in HOSTILE]],
+        leaks=Leaks((), (LabelConflict(HOSTILE, HOSTILE),), ()),
+        corrections=[{"image_id": name, "was": name, "now": "", "reason": name} for name in HOSTILE],
         sections={"report": {"title": HOSTILE[0]}, "source": {"inputs": HOSTILE[1]}},
     )
     html = make(tmp_path, monkeypatch, scene)
@@ -203,7 +210,79 @@ def test_hostile_names_stay_text(tmp_path, monkeypatch):
     assert page.all("h1") == [({}, HOSTILE[0])]
     assert [row[0] for row in _rows(page, "Metrics of each class")] == list(HOSTILE)
     assert _rows(page, "5 quarantined files") == [[name] * 3 for name in HOSTILE]
+    assert _rows(page, "5 corrected labels") == [[name, name, "left out", name] for name in HOSTILE]
     assert "49" not in {row[0] for row in _rows(page, "Images of each class")}
+
+
+CLAIM = "All figures are of the test split, which nothing before evaluation has seen."
+
+
+def test_the_claim_of_an_unseen_test_split_stands_where_it_is_true(tmp_path, monkeypatch):
+    """Not where images of it are in training, nor beside weights that somebody else has trained."""
+    scene = Scene()
+    assert CLAIM in Page(make(tmp_path, monkeypatch, scene)).text()
+    bundle = read_json(artifacts.BUNDLE)
+    loaded = {"sha256": "0" * 64, "loaded": 10, "adapted": [], "skipped": []}
+    bundle["training"]["initial_weights"] = {"name": "imagenet", **loaded}
+    write_json(artifacts.BUNDLE, bundle)
+    text = Page(run(scene)).text()
+    assert CLAIM not in text
+    assert "what the initial weights (imagenet) were trained on is not known here" in text
+
+
+def test_leaks_are_shown_side_by_side_and_the_score_is_told_without_them(tmp_path, monkeypatch):
+    """Three test images have copies in training; the verdict names their number and the score."""
+    pairs = [
+        LeakedPair("equal", f"scan/test-{i:04d}.png", "test", f"scan/train-{i:04d}.png", "train") for i in range(3)
+    ]
+    scene = Scene()
+    make(tmp_path, monkeypatch, scene)
+    artifacts.write_leaks(artifacts.LEAKS, Leaks(tuple(pairs), (LabelConflict(("x", "y"), ("3", "5")),), ()))
+    count = len(ImageStore(artifacts.PROCESSED / "train"))
+    train = ImageStore.create(artifacts.PROCESSED / "train", count, (32, 32, 1))
+    for row in range(3):
+        train.write(row, ImageStore(artifacts.PROCESSED / "test")[row])
+    metrics = artifacts.read_metrics()
+    whole = (metrics["accuracy_score"], metrics["auc_score"], metrics["intervals"])
+    scores = dict(zip(("accuracy_score", "auc_score", "intervals"), whole, strict=True))
+    artifacts.write_metrics({**metrics, "without_leaks": {"leaked_images": 3, "num_images": 357, **scores}})
+    page = Page(run(scene))
+    text = page.text()
+    assert CLAIM not in text
+    assert "3 of whose images have copies in training or validation" in text
+    point = (
+        f"3 of 360 test images have copies in training or validation: on the other 357, accuracy is {figure(whole[0])}"
+    )
+    assert point in text
+    sources = {values["alt"]: values["src"] for values, _ in page.all("img")}
+    for pair in pairs:
+        assert sources[f"test image {pair.image_id}"] == sources[f"train image {pair.copy_id}"]
+    assert _rows(page, "Equal files with different labels") == [["x, y", "3, 5", "used with their labels"]]
+    gone = [DroppedImage(pair.copy_id, "3", "copy") for pair in pairs]
+    artifacts.write_leaks(artifacts.LEAKS, Leaks(tuple(pairs), (), tuple(gone)))
+    artifacts.write_metrics(metrics)
+    text = Page(run(scene)).text()
+    assert CLAIM in text
+    assert "3 copies of images in a later split are left out." in text
+
+
+def test_corrections_strays_and_wrong_endings_are_in_the_data_section(tmp_path, monkeypatch):
+    changes = [{"image_id": f"{i:03d}.png", "was": "ants", "now": "bees", "reason": "wings"} for i in range(250)]
+    page = Page(make(tmp_path / "corrected", monkeypatch, replace(BINARY, corrections=changes)))
+    rows = _rows(page, "250 corrected labels")
+    assert rows[0] == ["000.png", "ants", "bees", "wings"]
+    assert len(rows) == 200
+    assert "50 more rows are not shown" in page.text()
+    card = read_json(artifacts.CARD)
+    card["strays"] = {"number": 12, "endings": ".txt: 12", "first": ["a.txt"]}
+    card["wrong_endings"] = {"number": 3, "kinds": {"PNG called .jpg": 3}, "first": ["a.jpg"]}
+    write_json(artifacts.CARD, {**card, "corrections": []})
+    report.run(Settings(settings_values(BINARY), report.SECTIONS), Tracker(None))
+    page = Page(artifacts.REPORT.read_text("utf-8"))
+    facts = {row[0]: row[1] for row in _rows(page, "Data card")}
+    assert facts["files that are no images"] == "12 (.txt: 12)"
+    assert facts["files with the ending of another format"] == "3 (PNG called .jpg: 3)"
+    assert "corrected label" not in page.text()
 
 
 def test_the_page_is_self_contained(tmp_path, monkeypatch):
@@ -258,6 +337,7 @@ def test_many_classes_and_files_do_not_make_a_large_page(tmp_path, monkeypatch):
     assert len(_rows(page, "Metrics of the 100 classes with the lowest F1")) == 100
     assert len(_rows(page, "Images of each class")) == 100
     assert page.text().count("50 more rows are not shown.") == 2
+    assert "110 more classes are not shown." in page.text()
     assert len(_rows(page, "1,234 quarantined files")) == 200
     assert "1,034 more rows are not shown." in page.text()
     assert "150 classes is too large" in page.text()
@@ -268,7 +348,7 @@ def test_many_classes_and_files_do_not_make_a_large_page(tmp_path, monkeypatch):
     assert max(metrics[c]["f1_score"] for c in shown) <= min(metrics[c]["f1_score"] for c in hidden)
     gallery = read_json(artifacts.EXPLANATIONS / "gallery.json")["images"]
     assert sum(entry["outcome"] == "right" for entry in gallery) > 40
-    assert len([values for values, _ in page.all("img")]) <= 2 * (40 + 40 + 8) + 1
+    assert len([values for values, _ in page.all("img")]) <= 2 * (40 + 40 + 8) + 2 + 2 * (40 + 1)
 
 
 def test_a_crowded_gallery_keeps_every_class():

@@ -33,8 +33,9 @@ def checkout(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     shutil.copytree(root / "conf", tmp_path / "conf")
     shutil.copy2(root / "dvc.yaml", tmp_path)
     weights = tmp_path / "src/retinue/transfer/weights.py"  # what DVC watches where there is no file of weights
-    weights.parent.mkdir(parents=True)
-    weights.touch()
+    for watched in (weights, tmp_path / "src/retinue/pipeline/artifacts.py"):
+        watched.parent.mkdir(parents=True)
+        watched.touch()
     (tmp_path / "conf/source/ants.yaml").write_text(RECIPE, "utf-8")
     for i in range(20):
         path = tmp_path / "photos" / ("ants", "bees")[i % 2] / f"{i}.png"
@@ -53,7 +54,7 @@ def test_a_recipe_is_a_name_and_a_path(checkout: Path) -> None:
     plain = compose(["source=image_folder", "source.path=photos"])["source"]
     assert values["source"] == {**plain, "name": NAME}
     deps = declared(values)["acquire"].deps
-    assert {"photos", "src/retinue/sources/image_folder.py"} <= set(deps)
+    assert {"photos", "data/corrections.csv", "src/retinue/sources/image_folder.py"} <= set(deps)
     run(acquire, values)
     run(preprocess, values)
     card = read_json(artifacts.RAW / "card.json")

@@ -1,6 +1,6 @@
-"""torchvision and timm as independent implementations; where they cannot be imported, these tests skip.
+"""torchvision, timm and scikit-image as independent implementations; where they cannot be imported, these tests skip.
 
-`make test-parity` installs both beside the environment, not into it: the published torchvision wheel is built for the
+`make test-parity` installs them beside the environment, not into it: the published torchvision wheel is built for the
 CUDA build of torch, does not import on the CPU build, and would take torchmetrics and Lightning with it.
 """
 

@@ -2,22 +2,19 @@
 
 import io
 import re
-from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageOps
 
 from retinue.images.decoding import Examined, decode, examine, to_channels
 from retinue.images.preprocessing import Preprocessing
-from retinue.images.splitting import Candidate, largest_remainder, split
 from retinue.pipeline.errors import DataError
 
 sides = st.integers(1, 40)
-fractions = st.floats(0.05, 0.45)
 
 
 def encoded(image: np.ndarray, file_format: str, **options: object) -> bytes:
@@ -98,59 +95,3 @@ def test_any_shape_fits_and_an_even_surface_stays_even(
     found = preprocessing.load(np.full((height, width), value, np.uint8))
     assert found.shape == (image_size, image_size, channels)
     assert (found == value).all()
-
-
-@settings(deadline=None)
-@given(st.integers(0, 10_000), st.lists(st.floats(0.001, 1), min_size=1, max_size=5))
-def test_largest_remainder_is_whole_and_within_one(total: int, weights: list[float]) -> None:
-    shares = [weight / sum(weights) for weight in weights]
-    counts = largest_remainder(total, shares)
-    assert sum(counts) == total
-    assert all(abs(count - total * share) < 1 + 1e-6 for count, share in zip(counts, shares, strict=True))
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(3, 60), min_size=1, max_size=4), fractions, fractions, st.integers(0, 5), st.randoms())
-def test_single_images_are_divided_by_the_fractions(sizes, val_fraction, test_fraction, seed, shuffler) -> None:
-    images = [Candidate(f"{label}/{i}", str(label)) for label, size in enumerate(sizes) for i in range(size)]
-    options = {"val_fraction": val_fraction, "test_fraction": test_fraction, "seed": seed}
-    assigned = dict(zip(images, split(images, **options), strict=True))
-    found = Counter((image.label, name) for image, name in assigned.items())
-    parts = {"train": 1 - val_fraction - test_fraction, "val": val_fraction, "test": test_fraction}
-    for label, size in enumerate(sizes):
-        assert sum(found[str(label), name] for name in parts) == size
-        assert all(found[str(label), name] >= 1 for name in parts)
-        if size * min(parts.values()) >= 1:
-            assert all(abs(found[str(label), name] - size * part) < 1 + 1e-6 for name, part in parts.items())
-    shuffler.shuffle(images)
-    assert dict(zip(images, split(images, **options), strict=True)) == assigned
-
-
-@settings(deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 2), st.integers(1, 6), st.booleans()), min_size=8, max_size=40),
-    st.booleans(),
-    fractions,
-    fractions,
-    st.integers(0, 5),
-)
-def test_groups_are_never_divided(members, mixed, val_fraction, test_fraction, seed) -> None:
-    """Groups of one class; where `mixed`, some have an image of the next class as well."""
-    images = [
-        Candidate(f"{group}/{i}", str((label + (mixed and also and i == 0)) % 3), str(group))
-        for group, (label, size, also) in enumerate(members)
-        for i in range(size + 1)
-    ]
-    groups_of = {label: {i.group for i in images if i.label == label} for label in {i.label for i in images}}
-    try:
-        splits = split(images, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed)
-    except DataError:
-        splits = []
-    event("divided" if splits else "refused")
-    if not splits:  # only where a class has fewer groups than there are splits, or shares them with another class
-        assert mixed or min(map(len, groups_of.values())) < 3
-        return
-    pairs = list(zip(images, splits, strict=True))
-    assert len({(image.group, name) for image, name in pairs}) == len(members)
-    for label in groups_of:
-        assert {name for image, name in pairs if image.label == label} == {"train", "val", "test"}

@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from retinue.pipeline import artifacts
 from retinue.sweeps.forkserver import client
 from retinue.sweeps.forkserver.process import Warm
 
@@ -68,6 +69,8 @@ class Project:
             text = (path / name).read_text("utf-8")
             assert "num_threads: 2" in text, name
             (path / name).write_text(text.replace("num_threads: 2", "num_threads: 1"), "utf-8")
+        (path / "data").mkdir()
+        shutil.copy2(ROOT / artifacts.CORRECTIONS, path / artifacts.CORRECTIONS)
         (path / ".dvc").mkdir()
         for name in ("config", ".gitignore"):
             shutil.copy2(ROOT / ".dvc" / name, path / ".dvc" / name)

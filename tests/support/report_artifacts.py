@@ -7,7 +7,7 @@ page belongs together as it does after a real run.
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,22 @@ from retinue.pipeline.artifacts import (
     Epoch,
     Explanation,
     LayerEntry,
+    Leaks,
     LedgerEpoch,
+    NearCopy,
+    Outlier,
+    Outliers,
+    PolicyAudit,
     Quarantined,
     RawImage,
+    RawLevels,
     Sample,
+    Seen,
+    ShortcutCheck,
+    ShortcutGroup,
 )
 from retinue.pipeline.composition import load_params
-from retinue.pipeline.files import write_json, write_table
+from retinue.pipeline.files import read_table, write_json, write_table
 from retinue.transfer.depth import blocks_of
 from retinue.transfer.freezing import freeze_blocks
 
@@ -52,11 +61,16 @@ class Scene:
         per_class: images of each class in the test split.
         skill: how far the logit of the right class stands above the others, in standard deviations.
         epochs: of the training.
-        quarantine, duplicates: what acquire found.
+        quarantine, duplicates, near_copies: what acquire found.
+        corrections: what acquire has applied.
+        leaks: what preprocess found.
+        seen: what preprocess left out; None: nothing.
         applicable: whether the explainer has something to show.
         frozen_blocks: of the network, from the first one on; 0 is transfer=scratch.
         reasons: for the scenario, as transfer=auto gives them.
         prefix: of the image ids.
+        outliers: how often acquire lists its first image as dark.
+        shortcut: features from which the label can be told; "" is none.
         sections: what differs from params.yaml, section -> key -> value.
     """
 
@@ -69,10 +83,16 @@ class Scene:
     epochs: int = 18
     quarantine: Sequence[Quarantined] = ()
     duplicates: Sequence[Sequence[Mapping[str, str]]] = ()
+    leaks: Leaks = field(default_factory=lambda: Leaks((), (), ()))
+    near_copies: Sequence[NearCopy] = ()
+    seen: Seen | None = None
+    corrections: Sequence[Mapping[str, str]] = ()
     applicable: bool = True
     frozen_blocks: int = 0
     reasons: Sequence[str] = ()
     prefix: str = "scan/"
+    outliers: int = 1
+    shortcut: str = ""
     sections: Mapping[str, Any] | None = None
 
 
@@ -109,13 +129,19 @@ def write_artifacts(scene: Scene) -> None:
     logits = _logits(rng, labels, scene)
     dataset = _dataset(scene)
     artifacts.write_dataset(artifacts.PROCESSED / "dataset.json", dataset)
+    artifacts.write_leaks(artifacts.LEAKS, scene.leaks)
+    seen = scene.seen or Seen(sum(map(len, dataset.counts.values())), 0.0, 0.0, 0, 0, 0, ())
+    write_json(artifacts.PROCESSED / "seen/shares.json", asdict(seen))
+    _write_png(artifacts.PROCESSED / "seen/sheet.png", np.full((158, 372, 3), 200, np.uint8))
     for split in artifacts.SPLITS:
         count = len(labels) if split == "test" else sum(dataset.counts[split].values())
         held = labels if split == "test" else np.arange(count) % len(scene.classes)
         rows = [Sample(f"{scene.prefix}{split}-{i:04d}.png", int(label), "") for i, label in enumerate(held)]
         write_table(artifacts.PROCESSED / split / "manifest.csv", Sample, rows)
     store = _test_images(rng, labels, scene)
+    _training_images(rng, scene)
     _raw(scene, dataset)
+    _checks(rng, scene)
     _augmented(rng, scene)
     _model(rng, scene)
     _evaluation(labels, logits, scene)
@@ -159,13 +185,47 @@ def _test_images(rng: np.random.Generator, labels: np.ndarray, scene: Scene) -> 
     return store
 
 
+def _training_images(rng: np.random.Generator, scene: Scene) -> None:
+    """The store of the training split; its first images, those that are shown, are drawn, the others black."""
+    shape = (scene.image_size, scene.image_size, scene.channels)
+    for split in ("train", "val"):
+        rows = read_table(artifacts.PROCESSED / split / artifacts.MANIFEST, Sample)
+        store = ImageStore.create(artifacts.PROCESSED / split, len(rows), shape)
+        for row, sample in enumerate(rows[: 4 * len(scene.classes)]):
+            store.write(row, _pattern(rng, sample.label, scene))
+        store.close()
+
+
+def _checks(rng: np.random.Generator, scene: Scene) -> None:
+    """What acquire found, `scene.shortcut` being what tells the label and the first image of all being dark."""
+    outlier = Outlier(0, f"{scene.prefix}train-0000.png", scene.classes[0], "dark", 0.02, 0.4)
+    found = Outliers({"dark": scene.outliers, "blurred": 0}, [outlier] * scene.outliers)
+    write_json(artifacts.OUTLIERS, asdict(found))
+    _write_png(artifacts.original_path(0), _pattern(rng, 0, scene))
+    groups = [
+        ShortcutGroup("file format", True, 0.5, 0.5, 0.5, "", ""),
+        ShortcutGroup("dimensions", False, 0.52, 0.44, 0.6, scene.classes[0], "width, px, 32 (median), others 32"),
+        ShortcutGroup(
+            "mean brightness", False, 0.58, 0.52, 0.63, scene.classes[0], "brightness 0.4 (median), others 0.3"
+        ),
+    ]
+    if scene.shortcut:
+        told = f"{scene.shortcut} of {scene.classes[0]}"
+        groups.append(ShortcutGroup(scene.shortcut, False, 0.9312, 0.9011, 0.9533, scene.classes[0], told))
+    groups.append(ShortcutGroup("everything together", False, 0.61, 0.55, 0.67, scene.classes[0], ""))
+    check = ShortcutCheck(200, 190, len(scene.classes), 0, 0.95, 0.6, "", groups)
+    write_json(artifacts.SHORTCUTS, asdict(check))
+
+
 def _raw(scene: Scene, dataset: Dataset) -> None:
     totals = {c: sum(dataset.counts[s][c] for s in artifacts.SPLITS) for c in scene.classes}
     digest = "0" * 64
     rows = [
-        RawImage(f"{scene.prefix}{i:04d}.png", c, "", "", digest, 500, 32, 32, "L", "PNG") for i, c in enumerate(totals)
+        RawImage(f"{scene.prefix}train-{i:04d}.png", c, "", "", digest, 500, 32, 32, "L", "PNG")
+        for i, c in enumerate(totals)
     ]
     write_table(artifacts.RAW / "manifest.csv", RawImage, rows)
+    write_table(artifacts.NEAR_COPIES, NearCopy, scene.near_copies)
     write_json(artifacts.RAW / "quarantine.json", [asdict(entry) for entry in scene.quarantine])
     card = {
         "name": scene.name,
@@ -181,13 +241,18 @@ def _raw(scene: Scene, dataset: Dataset) -> None:
         "width": {"min": 32, "median": 32, "max": 32},
         "height": {"min": 32, "median": 40.5, "max": 64},
         "duplicates": scene.duplicates,
+        "strays": {"number": 0, "endings": "", "first": []},
+        "wrong_endings": {"number": 0, "kinds": {}, "first": []},
+        "corrections": list(scene.corrections),
     }
     write_json(artifacts.RAW / "card.json", card)
+    write_json(artifacts.RAW / "levels.json", asdict(RawLevels(0, None, None, None, is_from_data=False)))
 
 
 def _augmented(rng: np.random.Generator, scene: Scene) -> None:
     transforms = settings_values(scene)["augment"]["transforms"]
     write_json(artifacts.AUGMENTED / "policy.json", {"transforms": transforms})
+    write_json(artifacts.AUDIT, asdict(PolicyAudit(32, 4, 0.9, 21.5, 0.1, 0.0, 0.0, [])))
     tiles = [[_pattern(rng, label, scene) for _ in range(8)] for label in range(min(4, len(scene.classes)))]
     sheet = np.concatenate([np.concatenate(row, axis=1) for row in tiles]).repeat(2, 0).repeat(2, 1)
     _write_png(artifacts.AUGMENTED / "preview.png", sheet)

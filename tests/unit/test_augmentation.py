@@ -1,15 +1,18 @@
 """Augmentation: a draw is a function of (seed, epoch, index), wherever and whenever it is made."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import chisquare
 from torch.utils.data import DataLoader
 
 from compositions import compose
 from retinue.engine.loading import StoredImages
+from retinue.engine.reproducibility import draw_seed
 from retinue.engine.store import ImageStore
 from retinue.images.augmentation import Policy
 from retinue.pipeline.errors import DataError, SettingsError
@@ -63,6 +66,22 @@ def test_a_flip_is_drawn_half_of_the_time() -> None:
     flips = sum(np.array_equal(d, flipped) for d in drawn)
     assert flips + sum(np.array_equal(d, image(1)) for d in drawn) == 400
     assert 160 <= flips <= 240  # four standard deviations of a fair coin
+
+
+def test_transforms_are_drawn_independently_of_each_other() -> None:
+    policy = Policy([{"name": "HorizontalFlip", "p": 0.5}, {"name": "VerticalFlip", "p": 0.5}], 0)
+    drawn = Counter(policy(image(1), 0, index).tobytes() for index in range(800))
+    assert len(drawn) == 4  # none, either, both
+    assert chisquare(list(drawn.values())).pvalue > 0.01
+    noise = Policy([{"name": "GaussNoise", "p": 1.0, "std_range": [0.1, 0.1]}] * 2, 0)
+    assert 0.125 < (noise(np.full((64, 64, 1), 128, np.uint8), 0, 0) / 255).std() < 0.16  # √2 · 0.1, not 2 · 0.1
+
+
+def test_a_single_transform_draws_what_albumentations_draws_with_the_seed() -> None:
+    import albumentations
+
+    transform = albumentations.Compose([albumentations.GaussNoise(p=0.5)], seed=draw_seed(3, "augment", 1, 7))
+    assert np.array_equal(Policy([{"name": "GaussNoise"}], 3)(image(), 1, 7), transform(image=image())["image"])
 
 
 def test_the_book_recipe_turns_shifts_shears_and_zooms_as_stated() -> None:

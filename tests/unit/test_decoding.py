@@ -213,7 +213,7 @@ def test_what_is_known_and_not_read_is_named_with_what_to_do() -> None:
 def test_avif_is_read_as_it_was_written() -> None:
     for options in ({"quality": 95}, {"quality": 95, "subsampling": "4:4:4"}):
         data = encoded(scene(), "AVIF", speed=8, **options)
-        assert examine(data) == (80, 48, "RGB", "AVIF")
+        assert examine(data)[:4] == (80, 48, "RGB", "AVIF")
         assert np.abs(decode(data, channels=3).astype(int) - scene()).mean() < 3
         with pytest.raises(DataError, match="a AVIF file; accepted formats are JPEG"):
             examine(data, ["JPEG"])

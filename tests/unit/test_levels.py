@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from retinue.images.decoding import decode, examine
+from retinue.images.levels import white_of_range
 from retinue.pipeline.errors import DataError
 from torture_images import saved, tiff
 
@@ -25,6 +26,30 @@ def packed_12(values: list[int]) -> bytes:
     """A TIFF of one row with 12 bits a sample, two samples in three bytes (TIFF 6.0, FillOrder 1)."""
     pairs = zip(values[::2], values[1::2], strict=True)
     return tiff(b"".join((first << 12 | second).to_bytes(3, "big") for first, second in pairs), len(values), 1, 12)
+
+
+def test_the_white_of_a_range_is_that_of_a_bit_depth() -> None:
+    for bits in range(2, 33):
+        assert white_of_range(2**bits - 1) == 2**bits - 1
+        assert white_of_range(2**bits) == 2 ** (bits + 1) - 1
+    assert [white_of_range(largest) for largest in (2900, 0.8, 0.02, 0, -3)] == [4095, 1, 2**-5, 1, 1]
+    assert white_of_range(1e300) == 1e300
+
+
+def test_the_largest_value_is_told_of_more_than_8_bits() -> None:
+    """Also of pixels that declare no white, where it will be told from the data."""
+    assert examine(sixteen([0, 2900]))[-2:] == (2900, 65535)
+    assert examine(sixteen([0, 2900]), white=4000)[-2:] == (2900, 4000)
+    assert examine(packed_12([0, 4000]))[-2:] == (4000, 4095)
+    assert examine(tiff(bytes([0, 100, 255]), 3, 1, 8))[-2:] == (None, None)
+    floats = saved(Image.fromarray(np.array([[0.25, np.inf, -1]], np.float32)), "TIFF")
+    assert examine(floats, is_white_known=False)[-2:] == (0.25, None)
+    assert examine(sixteen([0, 2900]), is_white_known=False)[-2:] == (2900, None)
+    for data in (floats, saved(Image.fromarray(np.array([[np.nan]], np.float32)), "TIFF")):
+        with pytest.raises(DataError):
+            examine(data)
+    with pytest.raises(DataError, match="NaN"):
+        examine(data, is_white_known=False)
 
 
 def levels(data: bytes, white: float | None = None) -> list[int]:

@@ -120,6 +120,7 @@ class Failing:
 
     formats = ("PNG",)
     white_value = staticmethod(lambda: None)
+    is_white_known = staticmethod(lambda: True)
     limits = staticmethod(lambda: USUAL_LIMITS)
 
     def read(self, image_id: str) -> bytes:

@@ -9,25 +9,36 @@ import numpy as np
 import pytest
 import torch
 
+from compositions import compose
 from networks import Small
 from retinue.bundle import Bundle, build_network
 from retinue.engine.store import ImageStore
 from retinue.images.augmentation import Policy
-from retinue.pipeline.artifacts import Dataset
-from retinue.pipeline.composition import compose
+from retinue.images.image_digests import digests_of, write_digests
+from retinue.pipeline.artifacts import HELD_OUT, TRAINED_ON, Dataset
 from retinue.pipeline.errors import DataError, ModelError, SettingsError
 from retinue.pipeline.plan import load_plan
 from retinue.pipeline.settings import Settings
+from retinue.sources.download import DownloadSettings
 from retinue.training.images import TrainingImages
 from retinue.training.network import PreparedNetwork, prepare_network
 from retinue.training.plan import TrainPlan
-from retinue.transfer.download import DownloadSettings
 from retinue.transfer.weights import WeightsSettings, load_weights
 
 LIMITS = DownloadSettings(timeout_s=5, total_timeout_s=20, max_gb=0.01)
 
 CLASSES = ("ant", "bee", "cat")
 HEAD = ["classifier.output.weight", "classifier.output.bias"]
+
+
+HELD = [f"{i:064x}" for i in range(7)]
+"""SHA-256 of the images of today's test split."""
+
+
+@pytest.fixture(autouse=True)
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_digests(HELD_OUT, digests_of(digest[::-1] for digest in HELD))
 
 
 def dataset(*classes: str) -> Dataset:
@@ -56,8 +67,50 @@ def bundle(tmp_path: Path) -> Path:
     """The model bundle of an earlier run on `CLASSES`."""
     model: dict[str, Any] = compose(["model=lenet5"])["model"]
     torch.manual_seed(7)
-    Bundle(build_network(model, dataset(*CLASSES)), model, dataset(*CLASSES), {}).save(tmp_path / "models")
-    return tmp_path / "models"
+    return saved(Bundle(build_network(model, dataset(*CLASSES)), model, dataset(*CLASSES), {}), tmp_path / "models")
+
+
+def saved(bundle: Bundle, folder: Path, *seen: str) -> Path:
+    """Writes a bundle that was trained on 20 other images and on `seen`, SHA-256."""
+    bundle.save(folder)
+    write_digests(folder / TRAINED_ON.name, digests_of([*(f"{100 + i:02x}{'0' * 62}" for i in range(20)), *seen]))
+    return folder
+
+
+def test_a_bundle_that_has_learnt_images_of_the_test_split_is_refused(bundle: Path, images: TrainingImages) -> None:
+    saved(Bundle.load(bundle), bundle, HELD[3][::-1], HELD[5][::-1])
+    with pytest.raises(ModelError, match=r"models: 2 images of today's test split are among the 22 that this bundle"):
+        start(images, CLASSES, "transfer=large_different", "weights=bundle", f"weights.path={bundle}")
+    begun = start(images, CLASSES, "transfer=scratch", "weights=none")
+    assert len(begun.trained_on) == 0
+
+
+def test_what_a_bundle_was_trained_on_is_handed_on(bundle: Path, images: TrainingImages) -> None:
+    begun = start(images, CLASSES, "transfer=large_different", "weights=bundle", f"weights.path={bundle}")
+    assert len(begun.trained_on) == 20
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "order", "another array", "no array"])
+def test_a_bundle_without_a_sound_record_is_refused(damage: str, bundle: Path, images: TrainingImages) -> None:
+    path = bundle / TRAINED_ON.name
+    whole = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "another array":
+        np.save(path, np.zeros((20, 2)))
+    else:
+        path.write_bytes(
+            {"cut": whole[:-8], "order": whole[:-16] + whole[-8:] + whole[-16:-8], "no array": b"{}"}[damage]
+        )
+    with pytest.raises(
+        ModelError, match=r"trained_on\.npy: what this bundle was trained on cannot be told.*weights=file"
+    ):
+        start(images, CLASSES, "transfer=large_different", "weights=bundle", f"weights.path={bundle}")
+
+
+def test_a_bundle_is_a_bundle_whatever_the_choice_is_called(bundle: Path, images: TrainingImages) -> None:
+    with pytest.raises(SettingsError, match=r"weights\.held_out: .*because weights\.path is a model bundle"):
+        start(images, CLASSES, "transfer=large_different", "weights=file", f"weights.path={bundle}")
 
 
 def test_a_bundle_folder_is_a_place_of_weights(bundle: Path) -> None:
@@ -141,7 +194,7 @@ def test_auto_finds_that_untrained_weights_save_nothing(
     model: dict[str, Any] = compose(["model=lenet5"])["model"]
     torch.manual_seed(0)  # the seed of the run: the weights are those it would draw itself
     untrained = build_network(model, dataset(*CLASSES))
-    Bundle(untrained, model, dataset(*CLASSES), {}).save(tmp_path / "models")
+    saved(Bundle(untrained, model, dataset(*CLASSES), {}), tmp_path / "models")
     path = f"weights.path={tmp_path / 'models'}"
     begun = start(images, CLASSES, "transfer=auto", f"transfer.small_below={small_below}", "weights=bundle", path)
     measured = begun.decision.measured

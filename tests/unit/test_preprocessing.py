@@ -158,6 +158,16 @@ SETTINGS = {
     "statistics": "train",
     "val_fraction": 0.15,
     "test_fraction": 0.2,
+    "fit": "crop",
+    "fill": "0",
+    "steps": [],
+    "folds": None,
+    "fold": None,
+    "splits_csv": None,
+    "inputs": "photos",
+    "leaks": "fail",
+    "conflicts": "keep",
+    "near_copies": 0.1,
 }
 
 
@@ -165,6 +175,10 @@ SETTINGS = {
     ("changes", "message"),
     [
         ({"resize": 31}, r"preprocess\.resize: got 31, expected at least preprocess\.image_size \(32 px\)"),
+        ({"fit": "padd"}, "Did you mean 'pad'"),
+        ({"fill": "white"}, "got 'white', expected edge, mean or a value from 0 to 255"),
+        ({"steps": [{"name": "otsuu"}]}, r"preprocess\.steps\[0\]\.name: got 'otsuu', .* Did you mean 'otsu'"),
+        ({"steps": [{"name": "hsv"}]}, r"got hsv, expected an operation of gray images.* Set preprocess\.channels=3"),
         ({"image_size": 0}, r"preprocess\.image_size"),
         ({"channels": 4}, r"preprocess\.channels: got 4, expected one of 1, 3"),
         ({"statistics": "trian"}, "Did you mean 'train'"),
@@ -179,3 +193,7 @@ SETTINGS = {
 def test_settings_out_of_range(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         PreprocessSettings(**{**SETTINGS, **changes})
+
+
+def test_only_a_crop_has_to_lie_inside_the_resized_image() -> None:
+    assert PreprocessSettings(**{**SETTINGS, "fit": "pad", "resize": 31}).fit == "pad"

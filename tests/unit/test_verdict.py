@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from retinue.pipeline.artifacts import Leaks, RawLevels, Seen, ShortcutCheck
 from retinue.reports.verdict import verdict_points
 
 
@@ -21,6 +22,11 @@ def points(counts: list[list[int]], never_predicted: list[str]) -> list[str]:
             bundle={"training": {"best_epoch": 2}},
             card={"duplicates": []},
             quarantine=[],
+            seen=Seen(80, 0.0, 0.0, 0, 0, 0, ()),
+            levels=RawLevels(0, None, None, None, is_from_data=False),
+            leaks=Leaks((), (), ()),
+            shortcuts=ShortcutCheck(80, 80, 2, 0, 0.95, 0.6, "", []),
+            audit=SimpleNamespace(findings=[]),
         )  # type: ignore[arg-type]
     )
 

@@ -23,7 +23,7 @@ from networks import Small
 from retinue.models.resnet import ResNet
 from retinue.models.squeezenet import SqueezeNet
 from retinue.pipeline.errors import ModelError, SettingsError
-from retinue.transfer.download import DownloadSettings
+from retinue.sources.download import DownloadSettings
 from retinue.transfer.weights import WeightsSettings, load_weights
 
 LIMITS = DownloadSettings(timeout_s=5, total_timeout_s=20, max_gb=0.01)

@@ -1,16 +1,19 @@
-"""Random changes of training images: an Albumentations policy whose draws depend on nothing but their numbers.
+"""Random changes of training images: a policy whose draws depend on nothing but their numbers.
 
-The one file that imports Albumentations. Its own state is not relied on: with loader workers every worker would draw
-the same stream, so every draw is seeded by itself.
+Its transforms are those of Albumentations, and a few of our own that are drawn in the same way. The one file that
+imports Albumentations. Its own state is not relied on: with loader workers every worker would draw the same stream, so
+every draw is seeded by itself.
 """
 
 import inspect
 import json
 import os
+import random
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import tries to reach the network
 
@@ -21,7 +24,9 @@ from albumentations.core.transforms_interface import DualTransform, ImageOnlyTra
 from pydantic import ValidationError
 
 from retinue.engine.reproducibility import draw_seed
-from retinue.pipeline.errors import DataError, SettingsError, unknown
+from retinue.images.erasing import RandomErasing
+from retinue.images.randaugment import RandAugment, TrivialAugment
+from retinue.pipeline.errors import DataError, SettingsError, SettingsFaults, unknown
 from retinue.pipeline.ranges import shown
 from retinue.pipeline.settings import is_finite
 
@@ -34,9 +39,43 @@ _RUN_CODE = {"Lambda"}  # given as an argument
 _READ_FILES = {"FDA", "HistogramMatching", "PixelDistributionAdaptation", "TextImage"}  # which DVC would not watch
 _LEAVE_UINT8 = {"ToTensorV2", "ToFloat", "FromFloat", "Normalize"}
 
+OWN: Mapping[str, type[Any]] = {kind.__name__: kind for kind in (RandAugment, TrivialAugment, RandomErasing)}
+"""Transforms of ours: dataclasses of their arguments, `p` among them, with `draw(rng, shape)`, which says what is to be
+done to an image of that shape, and `apply(image, drawn)`, which does it."""
 
-def _available() -> dict[str, type[A.BasicTransform]]:
-    """The transforms that can be named: Albumentations' own, of flat images."""
+
+class _DrawnByUs(ImageOnlyTransform):
+    """A transform of `OWN` in a sequence of Albumentations' own: drawn from the same generator."""
+
+    def __init__(self, transform: Any):
+        super().__init__(p=transform.p)
+        self._transform = transform
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        return {"drawn": self._transform.draw(self.random_generator, data["image"].shape)}
+
+    def apply(self, img: np.ndarray, drawn: Any, **params: Any) -> np.ndarray:
+        return self._transform.apply(img, drawn)
+
+
+class AppliedTransform(NamedTuple):
+    """What a transform did in one draw.
+
+    Attributes:
+        name: as in the policy.
+        parameters: what was drawn for it, as Albumentations or the transform calls it.
+    """
+
+    name: str
+    parameters: Mapping[str, Any]
+
+
+def _available() -> dict[str, type[Any]]:
+    """The transforms that can be named: our own, and Albumentations' of flat images."""
+    return {**OWN, **_of_albumentations()}
+
+
+def _of_albumentations() -> dict[str, type[A.BasicTransform]]:
     return {
         name: value
         for name, value in vars(A).items()
@@ -52,7 +91,8 @@ class Policy:
     """A sequence of random transforms, a function of (image, epoch, index) once made.
 
     Args:
-        transforms: each a mapping of `name` (of an Albumentations transform) and its arguments, `p` among them.
+        transforms: each a mapping of `name` (of a transform of `OWN` or of Albumentations) and its arguments, `p` among
+            them.
         seed: of the draws.
 
     Raises:
@@ -84,8 +124,47 @@ class Policy:
         """
         if self.is_empty:
             return image
-        self._compose.set_random_seed(draw_seed(self._seed, "augment", epoch, index))
+        self._seed_transforms(draw_seed(self._seed, "augment", epoch, index))
         return _applied(self._compose, image, ", ".join(entry["name"] for entry in self._entries))
+
+    def _seed_transforms(self, seed: int) -> None:
+        """Gives all transforms one stream of random numbers.
+
+        `Compose.set_random_seed` would give each a stream of its own with the same seed: what is drawn with probability
+        0.5 would then be drawn together with everything else that is.
+        """
+        generator, py_random = np.random.default_rng(seed), random.Random(seed)
+        for transform in self._compose.transforms:
+            transform.set_random_state(generator, py_random)
+
+    def last_applied(self) -> list[AppliedTransform]:
+        """What the transforms did in the last draw of this policy, in their order; those that chance left out are not
+        listed."""
+        return [
+            AppliedTransform(entry["name"], transform.params)
+            for entry, transform in zip(self._entries, self._compose.transforms, strict=True)
+            if transform.params
+        ]
+
+    def alone(self) -> "list[Policy]":
+        """A policy for each transform, which applies it with certainty.
+
+        Of a transform that draws one of several `operations`, a policy for each of these follows, if there are more
+        than one.
+        """
+        policies = []
+        for entry in self._entries:
+            operations = entry.get("operations", []) if entry["name"] in OWN else []
+            once = {"num_ops": 1} if "num_ops" in entry else {}
+            singles = [{**entry, **once, "operations": [name]} for name in operations] if len(operations) > 1 else []
+            entries = [entry, *singles]
+            policies += [Policy([{**each, "p": 1.0}], self._seed) for each in entries]
+        return policies
+
+    @property
+    def transforms(self) -> list[dict[str, Any]]:
+        """The transforms with every argument resolved."""
+        return [dict(entry) for entry in self._entries]
 
     def check(self, image: np.ndarray) -> None:
         """Applies each transform once with certainty, so that a transform that does not suit the images is found now.
@@ -170,16 +249,22 @@ def _resolved(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
         if not is_finite(value):
             raise SettingsError(f"{where}: {name}: {key}: got {shown(value)}, expected finite numbers.")
     defaults = {key: p.default for key, p in parameters.items() if p.default is not p.empty}
+    defaults = asdict(OWN[name]()) if name in OWN else defaults
     resolved: dict[str, Any] = json.loads(json.dumps({**defaults, **arguments}))
     return {"name": name, **resolved}
 
 
 def _build(entry: Mapping[str, Any], where: str) -> A.BasicTransform:
     name, arguments = entry["name"], {key: value for key, value in entry.items() if key != "name"}
+    if name in OWN:
+        try:
+            return _DrawnByUs(OWN[name](**arguments))
+        except SettingsFaults as error:
+            raise SettingsError(f"{where}: {' '.join(map(str, error.faults))}") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            return _available()[name](**arguments)
+            return _of_albumentations()[name](**arguments)
     except (TypeError, ValueError, ArithmeticError, Warning) as error:
         raise SettingsError(f"{where}: {name}: {_what_fails(error)}.") from error
 

@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from retinue.images.foreign import what_it_is
 from retinue.images.jpeg_markers import has_zeroed_block
-from retinue.images.levels import Levels, check_declared_depth, levels_of, to_gray_levels
+from retinue.images.levels import Levels, check_declared_depth, largest_value, levels_of, to_gray_levels, white_of_range
 from retinue.images.limits import USUAL_LIMITS, Limits
 from retinue.images.native_messages import native_messages
 from retinue.images.strips import check_strips, largest_strip_bytes
@@ -49,6 +49,7 @@ _UNREADABLE = (  # what Pillow's readers raise on damaged files
     Warning,
 )
 _ORIENTATION_TAG = 0x0112
+_CAMERA_TAGS, _EXIF_BLOCK = (0x010F, 0x0110), 0x8769
 _REDUCTIONS = (8, 4, 2)
 _PIXELS_AT_ONCE = 2**20
 _MOST_RUN_LENGTH_PIXELS = 2**24  # of a BMP, which Pillow decodes in Python: a second and more for these
@@ -60,12 +61,37 @@ _STORED_BYTES_PER_PX = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 
 
 
 class Examined(NamedTuple):
-    """What a complete decoding found: px after EXIF orientation, Pillow's pixel mode and format as stored."""
+    """What a complete decoding found.
+
+    Attributes:
+        width, height: px after EXIF orientation.
+        mode, format: Pillow's names of the pixel mode and the file format, as stored.
+        largest: of pixels of more than 8 bits a sample, the largest number; None for others.
+        white: of the same, the value that is white; None for others, and where it is to be told from the data.
+    """
 
     width: int
     height: int
     mode: str
     format: str
+    largest: float | None = None
+    white: float | None = None
+
+
+class ExifTags(NamedTuple):
+    """What an EXIF block says: number of tags, maker and model of the camera ("" where none), orientation (1 to 8)."""
+
+    num_tags: int
+    camera: str
+    orientation: int
+
+
+class Inspected(NamedTuple):
+    """What a complete decoding found, the upright pixels uint8 (H, W, 3), of a JPEG reduced, and the EXIF tags."""
+
+    found: Examined
+    pixels: np.ndarray
+    exif: ExifTags
 
 
 def examine(
@@ -73,14 +99,34 @@ def examine(
     formats: Sequence[str] = FORMATS,
     *,
     white: float | None = None,
+    is_white_known: bool = True,
     limits: Limits = USUAL_LIMITS,
 ) -> Examined:
-    """Decodes every pixel of a file, strictly.
+    """Decodes every pixel of a file, strictly; arguments and errors are those of `inspect_image`."""
+    known = is_white_known
+    return inspect_image(data, formats, longer_side=1, white=white, is_white_known=known, limits=limits).found
+
+
+def inspect_image(
+    data: bytes,
+    formats: Sequence[str] = FORMATS,
+    *,
+    longer_side: int,
+    white: float | None = None,
+    is_white_known: bool = True,
+    limits: Limits = USUAL_LIMITS,
+) -> Inspected:
+    """Decodes every pixel of a file once, strictly, and gives what was decoded.
+
+    All codes of a JPEG are read, which is where damage shows; of its pixels as few are made as are asked for.
 
     Args:
         data: the encoded file.
         formats: Pillow's names of the accepted formats. JPEG includes MPO, a JPEG with further views appended.
+        longer_side: px the caller needs at least; the pixels of a JPEG are reduced by 2, 4 or 8 as long as their longer
+            side is not below.
         white: of images with more than 8 bits a sample, the value that is white; None: what the file declares.
+        is_white_known: False takes pixels that declare no white, too; it will be told from the largest of all images.
         limits: what the file may cost.
 
     Raises:
@@ -91,12 +137,25 @@ def examine(
     if ("JPEG" if image.format == "MPO" else image.format) not in formats:
         raise DataError(f"a {image.format} file; accepted formats are {', '.join(formats)}")
     mode, name = image.mode, str(image.format)
-    # At an eighth: all codes are read, which is where damage shows, and few pixels are made of them.
-    if name in _JPEGS and _jpeg_pixels(data, image, 1, 8) is not None:
-        width, height = image.size
-        return Examined(*((height, width) if _orientation(image) >= 5 else (width, height)), mode, name)
-    height, width = _decode_with_pillow(data, image, 3, white, limits).shape[:2]
-    return Examined(width, height, mode, name)
+    if name in _JPEGS:
+        is_shown = mode in ("L", "RGB")  # libjpeg leaves CMYK as it is stored, often inverted
+        factor = next((f for f in _REDUCTIONS if max(image.size) // f >= longer_side), 1) if is_shown else 8
+        pixels = _jpeg_pixels(data, image, 3, factor)
+        if pixels is not None and is_shown:
+            exif = _exif(image)
+            width, height = image.size[::-1] if exif.orientation >= 5 else image.size
+            return Inspected(Examined(width, height, mode, name), _upright(pixels, exif.orientation), exif)
+    # A PNG may have its tags behind its pixels; a TIFF's are not all left when it is loaded.
+    early = _exif(image) if name != "PNG" else None
+    pixels = _decode_with_pillow(data, image, 3, white if is_white_known else 1.0, limits)
+    largest, taken = None, None
+    if image.mode[0] in "IF":
+        largest = largest_value(image)
+        taken = float(levels_of(image, white).white) if is_white_known else None
+        if not is_white_known:
+            pixels = _upright(_displayed(image, 3, white_of_range(largest)), _orientation(image))
+    found = Examined(pixels.shape[1], pixels.shape[0], mode, name, largest, taken)
+    return Inspected(found, pixels, early or _exif(image))
 
 
 def decode(
@@ -104,6 +163,7 @@ def decode(
     *,
     channels: int,
     shorter_side: int | None = None,
+    longer_side: int = 1,
     white: float | None = None,
     limits: Limits = USUAL_LIMITS,
 ) -> np.ndarray:
@@ -115,8 +175,8 @@ def decode(
     Args:
         data: the encoded file.
         channels: 1 (gray) or 3 (RGB).
-        shorter_side: px the caller needs at least; a JPEG may come back reduced by 2, 4 or 8 as long as its shorter
-            side is not below. None: full size.
+        shorter_side, longer_side: px the caller needs at least; a JPEG may come back reduced by 2, 4 or 8 as long as
+            neither of its sides is below. None: full size.
         white: of images with more than 8 bits a sample, the value that is white; None: what the file declares.
         limits: what the file may cost.
 
@@ -129,11 +189,28 @@ def decode(
     image = _open(data, limits)
     if image.format in _JPEGS:
         is_checked_only = image.mode not in ("L", "RGB")  # libjpeg leaves CMYK as it is stored, often inverted
-        factor = 8 if is_checked_only else _jpeg_reduction(image.size, shorter_side)
+        factor = 8 if is_checked_only else _jpeg_reduction(image.size, shorter_side, longer_side)
         pixels = _jpeg_pixels(data, image, channels, factor)
         if pixels is not None and not is_checked_only:
             return _upright(pixels, _orientation(image))
     return _decode_with_pillow(data, image, channels, white, limits)
+
+
+def opened_strictly(data: bytes, limits: Limits = USUAL_LIMITS) -> Image.Image:
+    """The image in a file with its samples as they are stored, every one of them decoded; not turned by EXIF.
+
+    Raises:
+        DataError: the file cannot be decoded in full; the message is the reason.
+    """
+    image = _open(data, limits)
+    try:
+        limits.check_memory(image.size, len(data) + _pillow_bytes(image))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            _load_all(data, image)
+    except _UNREADABLE as error:
+        raise DataError(f"cannot be decoded: {error}") from error
+    return image
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
@@ -208,10 +285,12 @@ def _jpeg_pixels(data: bytes, image: Image.Image, channels: int, factor: int) ->
         raise DataError("cannot be decoded: it takes more memory than there is") from error
 
 
-def _jpeg_reduction(size: tuple[int, int], shorter_side: int | None) -> int:
-    """The largest factor that leaves the shorter side of an image of `size` as long as it is needed."""
-    fitting = (factor for factor in _REDUCTIONS if shorter_side is not None and min(size) // factor >= shorter_side)
-    return next(fitting, 1)
+def _jpeg_reduction(size: tuple[int, int], shorter_side: int | None, longer_side: int) -> int:
+    """The largest factor that leaves the sides of an image of `size` as long as they are needed."""
+    if shorter_side is None:
+        return 1
+    needed = ((min(size), shorter_side), (max(size), longer_side))
+    return next((factor for factor in _REDUCTIONS if all(side // factor >= least for side, least in needed)), 1)
 
 
 def _decode_with_pillow(
@@ -222,16 +301,21 @@ def _decode_with_pillow(
         limits.check_memory(image.size, len(data) + _pillow_bytes(image))
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            if image.format == "TIFF":
-                check_strips(data, image)
-                check_declared_depth(image)
-                _load_tiff(image)
-            image.load()
+            _load_all(data, image)
         pixels = _displayed(image, channels, white)
     except _UNREADABLE as error:
         raise DataError(f"cannot be decoded: {error}") from error
     # Only now: Pillow turns TIFFs itself while it loads them, and drops the tag.
     return _upright(pixels, _orientation(image))
+
+
+def _load_all(data: bytes, image: Image.Image) -> None:
+    """Decodes all samples, with warnings as errors."""
+    if image.format == "TIFF":
+        check_strips(data, image)
+        check_declared_depth(image)
+        _load_tiff(image)
+    image.load()
 
 
 def _load_tiff(image: Image.Image) -> None:
@@ -284,6 +368,17 @@ def _gray(image: Image.Image, levels: Levels) -> np.ndarray:
 def _on_white(image: np.ndarray) -> np.ndarray:
     colour, alpha = image[:, :, :-1].astype(np.uint16), image[:, :, -1:].astype(np.uint16)
     return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def _exif(image: Image.Image) -> ExifTags:
+    """The EXIF tags; none where the block is damaged."""
+    orientation = _orientation(image)
+    try:
+        tags = image.getexif()
+        camera = " ".join(str(tags[tag]).strip("\0 ") for tag in _CAMERA_TAGS if tag in tags)
+        return ExifTags(len(tags) + len(tags.get_ifd(_EXIF_BLOCK)), camera, orientation)
+    except _UNREADABLE:
+        return ExifTags(0, "", orientation)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -1,5 +1,6 @@
 """What the numbers of an image mean: which is black, which is white, and the 256 levels between."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ _PHOTOMETRIC, _BITS, _MOST, _SAMPLE_FORMAT, _MOST_OF_TYPE = 262, 258, 281, 339, 
 _WHITE_IS_ZERO, _UNSIGNED = 0, 1
 _DECLARED_DEPTHS = {2**bits - 1 for bits in range(9, 17)}
 _PIXELS_AT_ONCE = 2**20
+_LARGEST_DEPTH = 2.0**64
 
 
 class Levels(NamedTuple):
@@ -51,6 +53,36 @@ def _declared_white(image: Image.Image) -> int:
     bits = int(_first(tags.get(_BITS)) or 16)
     declared = [int(_first(tags.get(tag)) or 0) for tag in (_MOST, _MOST_OF_TYPE)]
     return next((value for value in declared if value in _DECLARED_DEPTHS), 2**bits - 1)
+
+
+def white_of_range(largest: float) -> float:
+    """The white of images whose largest value is known: that of the smallest bit depth which holds it.
+
+    Rounded up, so that some images more leave the others as they are.
+
+    Args:
+        largest: of all images together; of floating-point pixels up to 1, halves of 1 are taken for bit depths.
+
+    >>> [white_of_range(largest) for largest in (2900, 4095, 4096, 255, 1, 0.3, 0)]
+    [4095.0, 4095.0, 8191.0, 255.0, 1.0, 0.5, 1.0]
+    """
+    if largest <= 0:
+        return 1.0
+    if largest > _LARGEST_DEPTH:
+        return largest
+    if largest <= 1:
+        return 2.0 ** math.ceil(math.log2(largest))
+    return 2.0 ** math.ceil(math.log2(largest + 1)) - 1
+
+
+def largest_value(image: Image.Image) -> float:
+    """The largest finite number of a decoded image of Pillow's modes I, I;16 and the like or F; 0 where none is."""
+    largest = 0.0
+    rows = max(1, _PIXELS_AT_ONCE // max(1, image.width))
+    for top in range(0, image.height, rows):
+        values = np.asarray(image.crop((0, top, image.width, min(top + rows, image.height))))
+        largest = max(largest, float(np.max(values, initial=0, where=np.isfinite(values))))
+    return largest
 
 
 def check_declared_depth(image: Image.Image) -> None:

@@ -1,31 +1,35 @@
 """One preprocessing for training, evaluation, explanation and prediction: any image in, the network's input out."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
 from retinue.images.decoding import decode, to_channels
+from retinue.images.fitting import Fitting
 from retinue.images.limits import USUAL_LIMITS, Limits
+from retinue.images.operations.chain import Chain
 from retinue.pipeline.artifacts import Dataset
-from retinue.pipeline.errors import DataError
-
-_LONGEST_STRIP = 4
+from retinue.pipeline.errors import DataError, SettingsFaults
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resizes keeping the aspect ratio, crops the centre, standardises.
+    """Makes images square and of one size, and standardises them.
 
     Attributes:
         image_size: side of the square result, px.
-        resize: the shorter side before the centre crop, px, >= image_size.
+        resize: of fit "crop" the shorter side before the centre crop, px, >= image_size.
         channels: 1 (gray) or 3 (RGB).
         mean, std: per channel, of pixel values scaled to [0, 1].
+        fit, fill: how an image becomes a square, as in `Fitting`.
+        steps: operations on the square, in their order: mappings of `name` and arguments, as in `Chain`.
+        white: of files with more than 8 bits a sample, the value that is white; None: what each file declares.
     """
 
     image_size: int
@@ -34,11 +38,13 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    fit: str = "crop"
+    fill: str = "0"
+    steps: tuple[Mapping[str, Any], ...] = ()
+    white: float | None = None
+
     def __post_init__(self) -> None:
-        if not 1 <= self.image_size <= self.resize:
-            raise DataError(
-                f"preprocessing: expected 1 <= image_size <= resize, got {self.image_size} and {self.resize} px."
-            )
+        Fitting(self.image_size, self.resize, self.fit, self.fill)  # which refuses what cannot be
         if self.channels not in (1, 3):
             raise DataError(f"preprocessing: expected 1 channel (gray) or 3 (RGB), got {self.channels}.")
         if not len(self.mean) == len(self.std) == self.channels or min(self.std) <= 0:
@@ -46,21 +52,42 @@ class Preprocessing:
                 f"preprocessing: expected a mean and a standard deviation > 0 for each of {self.channels} channel(s), "
                 f"got {self.mean} and {self.std}."
             )
+        try:
+            Chain(self.steps, self.channels)
+        except SettingsFaults as error:
+            raise DataError(f"preprocessing: {error}") from error
 
     @classmethod
     def from_dataset(cls, dataset: Dataset) -> "Preprocessing":
         """The preprocessing the images of `dataset` went through."""
-        return cls(dataset.image_size, dataset.resize, dataset.channels, dataset.mean, dataset.std)
+        return cls(
+            dataset.image_size,
+            dataset.resize,
+            dataset.channels,
+            dataset.mean,
+            dataset.std,
+            dataset.fit,
+            dataset.fill,
+            dataset.steps,
+            dataset.white,
+        )
 
-    def load(
-        self, source: bytes | Path | np.ndarray, *, white: float | None = None, limits: Limits = USUAL_LIMITS
-    ) -> np.ndarray:
-        """One image, resized and cropped.
+    @cached_property
+    def fitting(self) -> Fitting:
+        """What makes an image of any shape a square."""
+        return Fitting(self.image_size, self.resize, self.fit, self.fill)
+
+    @cached_property
+    def chain(self) -> Chain:
+        """What is done to the square."""
+        return Chain(self.steps, self.channels)
+
+    def load(self, source: bytes | Path | np.ndarray, *, limits: Limits = USUAL_LIMITS) -> np.ndarray:
+        """One image as the network's images are stored.
 
         Args:
             source: an encoded file, the path of one, or pixels: uint8 (H, W) gray, (H, W, 1) gray, (H, W, 3) RGB or
                 (H, W, 4) RGBA.
-            white: of a file with more than 8 bits a sample, the value that is white; None: what the file declares.
             limits: what a file may cost.
 
         Returns:
@@ -69,21 +96,43 @@ class Preprocessing:
         Raises:
             DataError: the file is missing or cannot be decoded, or the array is none of the above.
         """
+        return self.chain(self.squared(source, limits=limits))
+
+    def squared(self, source: bytes | Path | np.ndarray, *, limits: Limits = USUAL_LIMITS) -> np.ndarray:
+        """What `load` gives without the operations: uint8 (image_size, image_size, channels)."""
         if isinstance(source, np.ndarray):
-            return self._fit(to_channels(_checked(source), self.channels))
+            return self.fitting.apply(to_channels(_checked(source), self.channels))
         if isinstance(source, bytes):
-            return self._fit(
-                decode(source, channels=self.channels, shorter_side=self.resize, white=white, limits=limits)
+            shorter, longer = self.fitting.needed
+            decoded = decode(
+                source,
+                channels=self.channels,
+                shorter_side=shorter,
+                longer_side=longer,
+                white=self.white,
+                limits=limits,
             )
+            return self.fitting.apply(decoded)
         path = Path(source)
         try:
             limits.check_file(path.stat().st_size)
-            return self.load(path.read_bytes(), white=white, limits=limits)
+            return self.squared(path.read_bytes(), limits=limits)
         except (OSError, ValueError) as error:  # ValueError: NUL in the path
             reason = getattr(error, "strerror", error)
             raise DataError(f"{path}: cannot be read ({reason}). Expected an image file.") from error
         except DataError as error:
             raise DataError(f"{path}: {error}.") from error
+
+    def load_mask(self, mask: np.ndarray) -> np.ndarray:
+        """The mask of an image, made square as the image is.
+
+        Args:
+            mask: bool (H, W).
+
+        Returns:
+            uint8 (image_size, image_size, 1): 255 times the share of a px that is marked.
+        """
+        return self.fitting.apply(255 * mask.astype(np.uint8)[:, :, np.newaxis], fill="0")
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """Standardises stored images: (images / 255 - mean) / std.
@@ -101,28 +150,6 @@ class Preprocessing:
         shift = torch.tensor([-m / s for m, s in zip(self.mean, self.std, strict=True)], device=images.device)
         rows.mul_(scale).add_(shift.repeat(width))
         return rows.reshape(count, height, width, channels).permute(0, 3, 1, 2)
-
-    def _fit(self, image: np.ndarray) -> np.ndarray:
-        height, width = image.shape[:2]
-        # A strip is shortened first: 2 x 10,000 px, resized to 256, would be over a million px long.
-        longest = _LONGEST_STRIP * min(height, width)
-        image = _centre(image, min(height, longest), min(width, longest))
-        image = resize_shorter_side(image, self.resize)
-        return np.ascontiguousarray(_centre(image, self.image_size, self.image_size))
-
-
-def resize_shorter_side(image: np.ndarray, shorter_side: int) -> np.ndarray:
-    """`image` uint8 (H, W, C) with a shorter side of `shorter_side` px and the same aspect ratio."""
-    height, width, channels = image.shape
-    scale = shorter_side / min(height, width)
-    if scale == 1:
-        return image
-    size = max(shorter_side, round(width * scale)), max(shorter_side, round(height * scale))
-    # Not INTER_CUBIC, which rounds differently on another kind of processor; these two are exact everywhere. Down to
-    # one half, each result of INTER_LINEAR averages over the source px it stands for, at a sixth of INTER_AREA's
-    # time; beyond, it would leave px out.
-    method = cv2.INTER_LINEAR if scale >= 0.5 else cv2.INTER_AREA
-    return cv2.resize(image, size, interpolation=method).reshape(size[1], size[0], channels)
 
 
 def channel_histograms(images: np.ndarray) -> np.ndarray:
@@ -153,11 +180,6 @@ def mean_and_std(histograms: Sequence[Sequence[int]]) -> tuple[tuple[float, ...]
         means.append(total / (255 * count))
         stds.append(math.sqrt(spread) / (255 * count))
     return tuple(means), tuple(stds)
-
-
-def _centre(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-    return image[top : top + height, left : left + width]
 
 
 def _checked(image: np.ndarray) -> np.ndarray:

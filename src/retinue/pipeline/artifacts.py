@@ -6,22 +6,45 @@ are JSON, arrays are .npy (`files.py`).
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
 from retinue.pipeline.documents import typed
 from retinue.pipeline.errors import DataError, Fault
 from retinue.pipeline.files import REMADE, read_json, write_json
+from retinue.pipeline.names import class_order
 from retinue.pipeline.ranges import allowed, shown
 
+CORRECTIONS = Path("data/corrections.csv")
+"""Written by people and kept in git: what is wrong in the labels of the source."""
+
 RAW = Path("data/raw")
+FETCHED = RAW / "fetched"
+"""Files of the web from which the source reads its images, as their publisher has them; missing where it has none."""
 RAW_MANIFEST = RAW / "manifest.csv"
 QUARANTINE = RAW / "quarantine.json"
 CARD = RAW / "card.json"
+NEAR_COPIES = RAW / "near_copies.csv"
+MEASURES = RAW / "measures.csv"
+OUTLIERS = RAW / "outliers.json"
+SHORTCUTS = RAW / "shortcuts.json"
+ORIGINALS = RAW / "originals"
+"""Small copies of some images as they were before preprocessing, named by `original_path`."""
+LEVELS = RAW / "levels.json"
+ATTRIBUTES = RAW / "attributes.csv"
+"""Where the source knows more of its images than class, group and split."""
 
 PROCESSED = Path("data/processed")
 DATASET = PROCESSED / "dataset.json"
+LEAKS = PROCESSED / "leaks.json"
+HELD_OUT = PROCESSED / "held_out.npy"
+"""Digests of the images of the test split (`images/image_digests.py`), which show nothing of them."""
+DIGESTS = Path("digests.npy")
+"""Of the images of train and of val, in the folder of its store; as HELD_OUT."""
+SEEN = PROCESSED / "seen"
+SEEN_SHARES = SEEN / "shares.json"
+SEEN_SHEET = SEEN / "sheet.png"
 MANIFEST = Path("manifest.csv")
 """Of an image store, in its folder: those of the splits, and data/augmented where it holds extra images."""
 MASKS = Path("masks")
@@ -30,6 +53,7 @@ MASKS = Path("masks")
 AUGMENTED = Path("data/augmented")
 POLICY = AUGMENTED / "policy.json"
 PREVIEW = AUGMENTED / "preview.png"
+AUDIT = AUGMENTED / "audit.json"
 
 MODEL = Path("models")
 BUNDLE = MODEL / "bundle.json"
@@ -37,6 +61,8 @@ WEIGHTS = MODEL / "weights.safetensors"
 HISTORY = MODEL / "history.csv"
 ARCHITECTURE = MODEL / "architecture.json"
 TRANSFER = MODEL / "transfer.json"
+TRAINED_ON = MODEL / "trained_on.npy"
+"""Digests of the images that the network was fitted to or chosen by, here and where its initial weights are from."""
 
 PREDICTIONS = Path("evaluation/predictions")
 PREDICTED = PREDICTIONS / "predictions.csv"
@@ -68,11 +94,34 @@ SPLITS = ("train", "val", "test")
 LARGEST_SIDE = 16_384
 """px of an image of a store at most; twice what networks take for whole slides and satellite tiles."""
 
+FITS = ("crop", "pad", "stretch")
+"""How an image of any shape becomes a square."""
+
+FILL = r"edge|mean|\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5]"
+"""Regular expression of what fills a padded square."""
+
 OUTS = (
-    *(RAW, DATASET, *(PROCESSED / split for split in SPLITS), AUGMENTED, MODEL),
+    *(RAW, DATASET, LEAKS, HELD_OUT, SEEN, *(PROCESSED / split for split in SPLITS), AUGMENTED, MODEL),
     *(PREDICTIONS, CURVES, METRICS, CLASS_METRICS, EXPLANATIONS, REPORT.parent),
 )
 """What the stages of dvc.yaml write."""
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A row of data/corrections.csv: what somebody has decided about an image of the source.
+
+    Attributes:
+        image: its id, as in the raw manifest; for a folder the path below it, with `/`.
+        label: the class it is of; "" where it is dropped.
+        drop: "yes" takes the image out; "" keeps it.
+        reason: why, for the report.
+    """
+
+    image: str
+    label: str
+    drop: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -104,12 +153,71 @@ class RawImage:
 
 
 @dataclass(frozen=True)
+class RawLevels:
+    """data/raw/levels.json: what the numbers of the images with more than 8 bits a sample mean.
+
+    Attributes:
+        images: number of them.
+        largest: of all their pixels; None without such images.
+        white: the value that is white in all of them; None: in each what its file declares.
+        gray_levels: of 256, those that the largest value reaches, in the image that uses most of them; None without
+            such images.
+        is_from_data: whether `white` was told from `largest`.
+    """
+
+    images: int = field(metadata=allowed(ge=0))
+    largest: float | None
+    white: float | None = field(metadata=allowed(gt=0))
+    gray_levels: int | None = field(metadata=allowed(ge=1, le=256))
+    is_from_data: bool
+
+    @property
+    def is_mostly_unused(self) -> bool:
+        """Whether more than half of the gray levels are used by no image."""
+        return self.gray_levels is not None and self.gray_levels <= 128
+
+
+@dataclass(frozen=True)
 class Quarantined:
     """An entry of data/raw/quarantine.json: a file that cannot be used, and why."""
 
     image_id: str
     label: str
     reason: str
+
+
+@dataclass(frozen=True)
+class NearCopy:
+    """A row of data/raw/near_copies.csv: two images that are copies of each other, or nearly, but not to the byte.
+
+    Of files with the same bytes the first alone has rows. Of an image with many copies the nearest have rows, and
+    those that join, at every distance, what all pairs up to it would join: a unit is what rows join, not a row.
+
+    Attributes:
+        image_id, copy_id: as in the raw manifest, and in its order.
+        distance: in [0, 0.25]; 0 for the same picture, about 1 for two that have nothing in common.
+        turned_degrees: 0, 90, 180 or 270: by how much the image is turned counter-clockwise to be the copy.
+    """
+
+    image_id: str
+    copy_id: str
+    distance: float
+    turned_degrees: int
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A row of data/raw/attributes.csv: what a source knows of an image besides, as the age of a patient.
+
+    Attributes:
+        image_id: as in the raw manifest, in the order of it; an image may have any number of attributes.
+        name: what is known, as the column of a table is called.
+        value: not empty.
+    """
+
+    image_id: str
+    name: str
+    value: str
 
 
 @dataclass(frozen=True)
@@ -125,6 +233,185 @@ class Sample:
     image_id: str
     label: int
     group: str
+
+
+@dataclass(frozen=True)
+class LeakedPair:
+    """An entry of `pairs` in data/processed/leaks.json: what belongs together lies in two given splits.
+
+    Attributes:
+        kind: "equal" (bytes), "near" (copies), "group" (the same), or "linked" by a chain of these.
+        image_id, split: an image of "val" or "test", or one that is given to no split and follows it there.
+        copy_id, copy_split: an image that is given to a split before it, "train" or "val".
+    """
+
+    kind: str = field(metadata=allowed(choices=("equal", "near", "group", "linked")))
+    image_id: str
+    split: str = field(metadata=allowed(choices=("val", "test")))
+    copy_id: str
+    copy_split: str = field(metadata=allowed(choices=("train", "val")))
+
+
+@dataclass(frozen=True)
+class LabelConflict:
+    """An entry of `conflicts` in data/processed/leaks.json: files with equal bytes and different labels.
+
+    Attributes:
+        image_ids: of the files.
+        labels: class names, one of each.
+    """
+
+    image_ids: tuple[str, ...]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DroppedImage:
+    """An entry of `dropped` in data/processed/leaks.json: an image that is in no split.
+
+    Attributes:
+        image_id: as in the raw manifest.
+        label: class name.
+        reason: "copy" of an image in a later split, or "conflict" of its label.
+    """
+
+    image_id: str
+    label: str
+    reason: str = field(metadata=allowed(choices=("copy", "conflict")))
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """data/processed/leaks.json: what lies on both sides of given splits, and labels that disagree.
+
+    Attributes:
+        pairs: each image of a later split whose unit lies in an earlier one as well.
+        conflicts: equal files with different labels.
+        dropped: images in no split, because preprocess.leaks or preprocess.conflicts is drop.
+    """
+
+    pairs: tuple[LeakedPair, ...]
+    conflicts: tuple[LabelConflict, ...]
+    dropped: tuple[DroppedImage, ...]
+
+    def of_test(self) -> frozenset[str]:
+        """The images of the test split that have a copy in another split still, by id."""
+        gone = {image.image_id for image in self.dropped}
+        return frozenset(p.image_id for p in self.pairs if p.split == "test" and p.copy_id not in gone)
+
+
+@dataclass(frozen=True)
+class ImageMeasures:
+    """A row of data/raw/measures.csv: what is seen of an image without knowing what it shows; row i as in the manifest.
+
+    They are taken of the upright image in 8 bits, reduced to a longer side of 128 px; smaller images are not enlarged.
+
+    Attributes:
+        image_id: as in the raw manifest.
+        brightness, contrast: mean and standard deviation of the luma (ITU-R BT.601), black 0, white 1.
+        black_fraction, white_fraction: of its px, with a luma below 8 and above 247 of 255.
+        sharpness: variance of the Laplacian of the luma (Pech-Pacheco et al. 2000), in levels of 255, squared.
+        red, green, blue: mean colour, in [0, 1].
+        border_red, border_green, border_blue: that of its frame, a sixteenth of the shorter side wide, at least 1 px.
+        exif_tags: number of EXIF tags; 0 where there are none or they cannot be read.
+        camera: stands for the camera's maker and model, which it does not tell; "" where the file names none.
+        orientation: that EXIF gives, 1 to 8; 1 where it gives none.
+    """
+
+    image_id: str
+    brightness: float
+    contrast: float
+    black_fraction: float
+    white_fraction: float
+    sharpness: float
+    red: float
+    green: float
+    blue: float
+    border_red: float
+    border_green: float
+    border_blue: float
+    exif_tags: int
+    camera: str
+    orientation: int
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """An entry of `images` in data/raw/outliers.json: an image unlike the others of its set.
+
+    Attributes:
+        row: of data/raw/manifest.csv.
+        image_id, label: as there.
+        kind: what is unusual.
+        value: of the measure of that kind.
+        usual: the median of the set.
+    """
+
+    row: int = field(metadata=allowed(ge=0))
+    image_id: str
+    label: str
+    kind: str = field(metadata=allowed(choices=("dark", "blown out", "empty", "blurred", "odd aspect")))
+    value: float
+    usual: float
+
+
+@dataclass(frozen=True)
+class Outliers:
+    """data/raw/outliers.json.
+
+    Attributes:
+        counts: kind -> number of images.
+        images: the most unusual ones of each kind, the most unusual first.
+    """
+
+    counts: dict[str, int] = field(metadata=allowed(ge=0))
+    images: list[Outlier]
+
+
+@dataclass(frozen=True)
+class ShortcutGroup:
+    """An entry of `groups` in data/raw/shortcuts.json: how well the label is told from some features alone.
+
+    Attributes:
+        features: what they are, in words; "everything together" for all.
+        is_constant: they are the same in all images, and tell nothing.
+        auc_score: of labels that were not learnt from, in [0, 1]; chance is 0.5.
+        low, high: its confidence interval.
+        told_class: the class that is told best.
+        told: how that class differs from the others in the features, in words.
+    """
+
+    features: str
+    is_constant: bool
+    auc_score: float = field(metadata=allowed(ge=0, le=1))
+    low: float = field(metadata=allowed(ge=0, le=1))
+    high: float = field(metadata=allowed(ge=0, le=1))
+    told_class: str
+    told: str
+
+
+@dataclass(frozen=True)
+class ShortcutCheck:
+    """data/raw/shortcuts.json: whether the label can be told from what is not the object.
+
+    Attributes:
+        images, units: that were looked at; a unit is what groups and equal bytes join.
+        classes: how many were told apart.
+        classes_left_out: how many were not, because they have too few units, or because there are very many classes.
+        confidence_level: of the intervals, in (0, 1).
+        far_above: an AUC is far from chance where the lower end of its interval is above this.
+        why_not: why nothing was checked; "" where it was.
+        groups: the checks, `everything together` last; empty where nothing was checked.
+    """
+
+    images: int = field(metadata=allowed(ge=0))
+    units: int = field(metadata=allowed(ge=0))
+    classes: int = field(metadata=allowed(ge=0))
+    classes_left_out: int = field(metadata=allowed(ge=0))
+    confidence_level: float = field(metadata=allowed(gt=0, lt=1))
+    far_above: float = field(metadata=allowed(ge=0, le=1))
+    why_not: str
+    groups: list[ShortcutGroup]
 
 
 def _classes_differ(classes: tuple[str, ...]) -> Fault | None:
@@ -146,8 +433,10 @@ def _one_each_channel(channels: int, mean: tuple[float, ...], std: tuple[float, 
     return None
 
 
-def _crop_fits(image_size: int, resize: int) -> Fault | None:
-    return None if image_size <= resize else Fault("resize", shown(resize), f"at least image_size, {image_size} px")
+def _crop_fits(image_size: int, resize: int, fit: str) -> Fault | None:
+    if image_size <= resize or fit != "crop":
+        return None
+    return Fault("resize", shown(resize), f"at least image_size, {image_size} px")
 
 
 @dataclass(frozen=True)
@@ -159,9 +448,15 @@ class Dataset:
         classes: class names; a label is an index into them.
         counts: split -> class name -> number of images.
         image_size: side of the stored square images, px.
-        resize: the shorter side before the centre crop, px.
+        resize: of fit "crop" the shorter side before the centre crop, px.
         channels: 1 (gray) or 3 (RGB).
         mean, std: per channel, of pixel values scaled to [0, 1]; from the training split unless configured otherwise.
+        fit: how an image of any shape became a square: "crop", "pad" or "stretch".
+        fill: of "pad", what stands beside the image: "edge", "mean" or a value from 0 to 255.
+        steps: operations on the squares, in their order, by name and arguments.
+        white: of files with more than 8 bits a sample, the value that is white; None: what each declares.
+
+    Documents of versions that only cropped lack the fields with defaults, which say what those versions did.
     """
 
     RELATIONS: ClassVar = (_classes_differ, _counts_are_of_the_classes, _one_each_channel, _crop_fits)
@@ -175,6 +470,11 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...] = field(metadata=allowed(gt=0))
 
+    fit: str = field(default="crop", metadata=allowed(choices=FITS))
+    fill: str = field(default="0", metadata=allowed(pattern=FILL, expected="edge, mean or a value from 0 to 255"))
+    steps: tuple[dict[str, Any], ...] = ()
+    white: float | None = field(default=None, metadata=allowed(gt=0))
+
     @classmethod
     def from_document(cls, document: Any, where: str) -> "Dataset":
         """What JSON made of a `Dataset`, checked; `where` it was found begins the error.
@@ -183,6 +483,53 @@ class Dataset:
             DataError: the document is something else.
         """
         return typed(cls, document, where)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """data/processed/seen/shares.json: which parts of the images are in the stored squares.
+
+    Attributes:
+        images: number of them, of all splits.
+        cropped_mean, cropped_largest: share of an image's px that is cut off, in [0, 1]: on the average, and the most.
+        marked: images that are cropped and of which the source marks at least one px, as a defect.
+        lost: of those, the ones whose square shows no marked px.
+        mostly_lost: of those, the ones whose square shows some, but less than half.
+        lost_images: image ids of the first of both, the lost ones before the others.
+    """
+
+    images: int = field(metadata=allowed(ge=0))
+    cropped_mean: float = field(metadata=allowed(ge=0, le=1))
+    cropped_largest: float = field(metadata=allowed(ge=0, le=1))
+    marked: int = field(metadata=allowed(ge=0))
+    lost: int = field(metadata=allowed(ge=0))
+    mostly_lost: int = field(metadata=allowed(ge=0))
+    lost_images: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PolicyAudit:
+    """data/augmented/audit.json: what the augmentation policy does to a sample of the training images.
+
+    Attributes:
+        images: of the sample.
+        epochs: in which each was drawn; at least 2.
+        changed_share: of the px of a draw, those that are not as in the image; mean over the draws.
+        mean_difference: between px of a draw and of the image, gray levels of 255; mean over the draws.
+        identical_share: of the draws, those that are the image itself.
+        lost_share: of the draws, those that are nearly of one colour or nearly noise, of images that are neither.
+        repeated_share: of the images, those that are drawn the same in every epoch.
+        findings: what is wrong with the policy, a sentence each.
+    """
+
+    images: int
+    epochs: int
+    changed_share: float
+    mean_difference: float
+    identical_share: float
+    lost_share: float
+    repeated_share: float
+    findings: list[str]
 
 
 @dataclass(frozen=True)
@@ -367,7 +714,11 @@ class Localisation:
 
 
 ROW_TYPES: dict[Path, type] = {
+    CORRECTIONS: Correction,
     RAW_MANIFEST: RawImage,
+    NEAR_COPIES: NearCopy,
+    MEASURES: ImageMeasures,
+    ATTRIBUTES: Attribute,
     MANIFEST: Sample,
     HISTORY: Epoch,
     PREDICTED: Prediction,
@@ -383,6 +734,11 @@ ROW_TYPES: dict[Path, type] = {
 def path_of(row_type: type) -> Path:
     """The table whose rows are of a type."""
     return next(path for path, rows in ROW_TYPES.items() if rows is row_type)
+
+
+def original_path(row: int) -> Path:
+    """The small copy of the image in row `row` of data/raw/manifest.csv, a PNG; only some have one."""
+    return ORIGINALS / f"{row:08d}.png"
 
 
 def write_metrics(document: Mapping[str, Any], *, folder: Path = Path()) -> None:
@@ -442,6 +798,30 @@ def read_dataset(path: Path = DATASET) -> Dataset:
     return Dataset.from_document(read_json(path), str(path))
 
 
+def write_leaks(path: Path, leaks: Leaks) -> None:
+    """Writes leaks.json."""
+    write_json(path, asdict(leaks))
+
+
+def read_leaks(path: Path = LEAKS) -> Leaks:
+    """Reads leaks.json.
+
+    Raises:
+        DataError: it is missing, or something else.
+    """
+    return typed(Leaks, read_json(path), str(path))
+
+
+def read_seen(path: Path = SEEN_SHARES) -> Seen:
+    """Reads data/processed/seen/shares.json."""
+    return typed(Seen, read_json(path), str(path))
+
+
+def read_levels(path: Path = LEVELS) -> RawLevels:
+    """Reads data/raw/levels.json."""
+    return typed(RawLevels, read_json(path), str(path))
+
+
 def explanations_in(gallery: Any, *, classes: int, where: str) -> list[Explanation]:
     """The explained images in gallery.json; none where the explainer has nothing to show for the network.
 
@@ -483,8 +863,8 @@ def check_classes(counts: Mapping[str, int], *, where: str) -> None:
         DataError: with the class names.
     """
     if len(counts) < 2:
-        raise DataError(f"{where}: expected images of at least two classes, found {sorted(counts) or 'none'}.")
-    empty = sorted(name for name, count in counts.items() if count == 0)
+        raise DataError(f"{where}: expected images of at least two classes, found {class_order(counts) or 'none'}.")
+    empty = class_order(name for name, count in counts.items() if count == 0)
     if empty:
         raise DataError(
             f"{where}: no usable image of class {', '.join(map(repr, empty))}. Add images or drop the class."

@@ -23,7 +23,10 @@ FOLDER = CACHE / "checked"
 _PATHS = (
     ("source", "path"),
     ("source", "labels_csv"),
+    ("source", "table"),
     ("source", "inputs"),
+    ("preprocess", "splits_csv"),
+    ("preprocess", "inputs"),
     ("weights", "path"),
     ("weights", "inputs"),
 )
@@ -96,7 +99,7 @@ def _there(values: Mapping[str, Any]) -> Iterator[str]:
     for section, key in _PATHS:
         entry = values.get(section)
         name = entry.get(key) if isinstance(entry, Mapping) else None
-        path = _expanded(Path(root if key == "labels_csv" else "", str(name)))
+        path = _expanded(Path(root if key in ("labels_csv", "table") else "", str(name)))
         root = str(path) if (section, key) == ("source", "path") else root
         yield "nothing" if name is None else f"{kind_of(path)}, {kind_of(path / WEIGHTS.name)}"
 

@@ -201,11 +201,12 @@ def _instance(schema: type[Any], value: Any, where: str) -> Any:
         if key not in value:
             raise DataError(f"{where}: there is no {key}.")
     made = {key: _value(hints[key], item, f"{where}.{key}", ranges.get(key, Range())) for key, item in value.items()}
+    instance = schema(**made)
     for relation in getattr(schema, "RELATIONS", ()):
-        fault = relation(**{name: made[name] for name in signature(relation).parameters})
+        fault = relation(**{name: getattr(instance, name) for name in signature(relation).parameters})
         if fault is not None:
             raise DataError(str(fault._replace(key=f"{where}.{fault.key}")))
-    return schema(**made)
+    return instance
 
 
 def _keys(schema: type[Any], *, needed: bool = False) -> list[str]:

@@ -75,6 +75,10 @@ class ModelError(RetinueError):
     """Weights or a model bundle cannot be loaded, or do not fit."""
 
 
+class DownloadError(DataError, ModelError):
+    """What was asked of a server did not come, or is not what was asked for: images or weights."""
+
+
 class TrainingError(RetinueError):
     """Training or evaluation gave a result that must not be used (NaN loss, constant predictor)."""
 

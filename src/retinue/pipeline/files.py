@@ -105,7 +105,7 @@ def iterate_table(path: Path, schema: type[Row]) -> Iterator[Row]:
     types = typing.get_type_hints(schema)
     parsers = [types[name] for name in names]
     try:
-        file = path.open(encoding="utf-8", newline="")
+        file = path.open(encoding="utf-8-sig", newline="")  # what Excel has saved begins with a mark
     except FileNotFoundError as error:
         raise DataError(_missing(path)) from error
     except OSError as error:
@@ -172,6 +172,15 @@ def remove_partial(outs: Iterable[str]) -> None:
     for path in dict.fromkeys(place for out in outs for place in (Path(out), Path(out).parent)):
         if path.name:
             shutil.rmtree(path.with_name(path.name + _PARTIAL), ignore_errors=True)
+
+
+def link_or_copy(path: Path, target: Path) -> None:
+    """Makes `target`, of a file that nobody writes to any more, the file `path`: a second name, or a copy elsewhere."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.hardlink_to(path)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(path, target)
 
 
 def sha256(path: Path) -> str:

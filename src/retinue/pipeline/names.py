@@ -1,7 +1,9 @@
 """Names of files and classes: what can be shown of them, which look alike, which are litter."""
 
+import re
 import unicodedata
 from collections.abc import Iterable
+from fractions import Fraction
 
 _JOINERS = "\u200c\u200d"  # part of words in Persian and Hindi, and of emoji
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -12,7 +14,12 @@ _LITTER = {
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "picasa.ini"),
     *("__macosx", "icon\r", "network trash folder", "temporary items"),
     *(".ds_store", ".directory", ".thumbnails", ".appledouble", ".picasa.ini", ".spotlight-v100", ".trashes"),
+    *(".fseventsd", ".temporaryitems", ".documentrevisions-v100", ".picasaoriginals", ".sync", ".stfolder"),
+    *(".ipynb_checkpoints", ".trash"),
 }
+_LITTER_STARTS = ("._", ".trash-", ".nfs", "~$")  # AppleDouble, removable disks, network drives, open office documents
+
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 
 def escaped(text: str, *, keep: str = "") -> str:
@@ -57,7 +64,26 @@ def look_alikes(names: Iterable[str]) -> list[list[str]]:
 
 def is_litter(name: str) -> bool:
     """Whether a file or folder is what file managers, network drives and archives leave behind, not data."""
-    return name.lower() in _LITTER or name.startswith("._")
+    return name.lower() in _LITTER or name.lower().startswith(_LITTER_STARTS)
+
+
+def class_order(names: Iterable[str]) -> list[str]:
+    """The different `names` of classes in the order of every list of them: numbers in them count as numbers.
+
+    Where all names are numbers they are ordered by value; else their digits are, wherever they stand.
+
+    >>> class_order(["10", "2", "1"]), class_order(["0.5", "-1", "0.25"]), class_order(["grade 10", "grade 9", "Bad"])
+    (['1', '2', '10'], ['-1', '0.25', '0.5'], ['Bad', 'grade 9', 'grade 10'])
+    """
+    different = set(names)
+    if all(_NUMBER.fullmatch(name) for name in different):
+        return sorted(different, key=lambda name: (Fraction(name), name))
+    return sorted(different, key=lambda name: (_text_and_numbers(name), name))
+
+
+def _text_and_numbers(name: str) -> list[str | int]:
+    """Text and numbers in turns, so that any two such lists can be compared."""
+    return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"([0-9]+)", name))]
 
 
 def _is_hidden(sign: str) -> bool:

@@ -31,6 +31,8 @@ class Range:
         choices: the values there are; empty: any.
         pattern: regular expression that a text matches as a whole; empty: any.
         least: number of items of a list at least.
+        odd: an integer has to be odd.
+        texts: of a number, the words that may stand for one.
         unit: of a number, such as px.
         expected: says what is expected where bounds and choices do not, as for a pattern.
         hint: what to do about another value, as a sentence.
@@ -45,6 +47,8 @@ class Range:
     choices: tuple[Any, ...] = ()
     pattern: str = ""
     least: int = 0
+    odd: bool = False
+    texts: tuple[str, ...] = ()
     unit: str = ""
     expected: str = ""
     hint: str = ""
@@ -54,6 +58,8 @@ class Range:
         """Whether `value`, of the right type, is one of those allowed; null always is."""
         if value is None:
             return True
+        if self.texts and isinstance(value, str):
+            return value in self.texts
         if isinstance(value, (list, tuple)):
             return len(value) >= self.least and all(self.holds(item) for item in value)
         return (
@@ -62,6 +68,7 @@ class Range:
             and (self.le is None or value <= self.le)
             and (self.lt is None or value < self.lt)
             and (self.most is None or value <= self.most)
+            and (not self.odd or value % 2 == 1)
             and (not self.choices or value in self.choices)
             and (not self.pattern or re.fullmatch(self.pattern, value, re.DOTALL) is not None)
         )
@@ -94,7 +101,8 @@ class Range:
             return self.expected
         if self.choices:
             return f"one of {', '.join(map(str, self.choices))}"
-        return f"{_WORDS.get(kind, 'a value')} {self.bounds()}".strip()
+        number = f"{'an odd integer' if self.odd else _WORDS.get(kind, 'a value')} {self.bounds()}".strip()
+        return " or ".join([number, *self.texts])
 
 
 def allowed(**constraints: Any) -> dict[str, Range]:
@@ -185,7 +193,8 @@ def fault_of(key: str, value: Any, annotation: Any, limits: Range) -> Fault | No
 
 def fits(value: Any, annotation: Any) -> bool:
     """Whether `value`, as YAML gives it, is of the type `annotation`."""
-    for kind in _alternatives(annotation):
+    kinds = _alternatives(annotation)
+    for kind in kinds:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if kind is Any or (kind is NoneType and value is None) or (kind is bool and isinstance(value, bool)):
             return True
@@ -193,7 +202,7 @@ def fits(value: Any, annotation: Any) -> bool:
             return True
         if kind is float and number and abs(value) <= sys.float_info.max:  # false for NaN
             return True
-        if kind is str and (isinstance(value, str) or number):
+        if kind is str and (isinstance(value, str) or (number and not {int, float} & {*kinds})):
             return True
         if get_origin(kind) is dict and isinstance(value, Mapping):
             return True
@@ -236,7 +245,7 @@ def _converted(value: Any, annotation: Any) -> Any:
     kinds = _alternatives(annotation)
     if value is None or isinstance(value, bool):
         return value
-    if float in kinds:
+    if float in kinds and not isinstance(value, str):
         return float(value)
     if str in kinds and isinstance(value, (int, float)):
         return str(value)

@@ -21,6 +21,12 @@ def is_watched(name: str) -> bool:
     return _is_seen(name) and not is_litter(name)
 
 
+def is_below(path: str, folder: str) -> bool:
+    """Whether `path` is `folder` or lies in it, as both are written; `~` is the home folder."""
+    inner, outer = (Path(os.path.normpath(Path(each).expanduser().absolute())) for each in (path, folder))
+    return inner.is_relative_to(outer)
+
+
 def refuse_unreadable(values: Mapping[str, Any]) -> None:
     """Looks for what DVC fails on, or waits for without end, when it hashes the inputs that the settings name.
 

@@ -6,11 +6,13 @@ from typing import Any
 
 from retinue.pipeline import artifacts
 from retinue.pipeline.numbers import figure
-from retinue.reports import data_tables, plots, tables
+from retinue.reports import corrections, data_tables, leaks, near_copies, plots, tables
 from retinue.reports.architecture import architecture
+from retinue.reports.data_page import data_page
 from retinue.reports.embedding import picture
 from retinue.reports.gallery import explanations
 from retinue.reports.inputs import ReportInputs
+from retinue.reports.seen import seen_section
 from retinue.reports.transfer import transfer
 from retinue.reports.verdict import verdict
 
@@ -39,8 +41,13 @@ def content(sections: Mapping[str, Any], fingerprint: str, inputs: ReportInputs)
         "network": architecture(inputs.architecture, inputs.bundle["training"]["initial_weights"]),
         "transfer": transfer(inputs.transfer, sections["transfer"]["name"]),
         "data": _data(inputs),
+        "leaks": leaks.leaks_section(inputs),
+        "near_copies": near_copies.near_copies_section(inputs),
+        "data_page": data_page(inputs),
+        "seen": seen_section(inputs),
+        "corrections": corrections.corrections_table(inputs),
         "quarantine": data_tables.quarantined(inputs.quarantine) if inputs.quarantine else None,
-        "augmentation": _augmentation(sections["augment"], inputs.policy),
+        "augmentation": _augmentation(sections["augment"], inputs),
         "settings": _settings(sections, inputs),
     }
 
@@ -76,13 +83,13 @@ def _training(inputs: ReportInputs) -> dict[str, Any]:
 def _data(inputs: ReportInputs) -> dict[str, Any]:
     return {
         "description": inputs.card["description"],
-        "facts": data_tables.data_card(inputs.card, inputs.dataset),
+        "facts": data_tables.data_card(inputs.card, inputs.levels, inputs.dataset, inputs.seen),
         "counts": data_tables.class_counts(inputs.dataset),
         "duplicates": data_tables.duplicates(inputs.card["duplicates"]) if inputs.card["duplicates"] else None,
     }
 
 
-def _augmentation(augment: Mapping[str, Any], policy: Any) -> dict[str, Any]:
+def _augmentation(augment: Mapping[str, Any], inputs: ReportInputs) -> dict[str, Any]:
     transforms, copies = augment["transforms"], augment["copies_per_image"]
     if not transforms:
         return {"sentence": "No augmentation: the training images are used as they are.", "transforms": None}
@@ -91,7 +98,9 @@ def _augmentation(augment: Mapping[str, Any], policy: Any) -> dict[str, Any]:
         "sentence": f"Policy {augment['name']}: every epoch draws every training image anew, by seed, epoch and image "
         f"alone.{extra} Validation and test images are never augmented.",
         "transforms": tables.policy_table(transforms),
-        "frozen": tables.shortened(json.dumps(policy, indent=2, ensure_ascii=False)),
+        "audit": tables.policy_audit(inputs.audit),
+        "findings": inputs.audit.findings,
+        "frozen": tables.shortened(json.dumps(inputs.policy, indent=2, ensure_ascii=False)),
         "sheet": picture(artifacts.PREVIEW),
     }
 

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from retinue.pipeline.artifacts import SPLITS, Dataset, Quarantined
+from retinue.pipeline.artifacts import SPLITS, Dataset, Quarantined, RawLevels, Seen
 from retinue.pipeline.numbers import MISSING, figure, significant
 from retinue.reports.charts import tag
+from retinue.reports.seen import cropped_away, stored_as, white_taken
 from retinue.reports.tables import MAX_CLASSES, Column, Table
 
 MAX_FILES = 200
@@ -14,10 +15,8 @@ MAX_FILES = 200
 _MAX_SAME = 5
 
 
-def data_card(card: Mapping[str, Any], dataset: Dataset) -> Table:
+def data_card(card: Mapping[str, Any], levels: RawLevels, dataset: Dataset, seen: Seen) -> Table:
     """What the source says of itself and what its files are; how they are stored for the network."""
-    side, channels = dataset.image_size, dataset.channels
-    stored = f"{side} × {side} px, {'gray' if channels == 1 else 'RGB'}, from a shorter side of {dataset.resize} px"
     statistics = ", ".join(
         f"{figure(mean)} ± {figure(std)}" for mean, std in zip(dataset.mean, dataset.std, strict=True)
     )
@@ -27,16 +26,29 @@ def data_card(card: Mapping[str, Any], dataset: Dataset) -> Table:
         ["origin", card["origin"] or MISSING],
         ["usable images", figure(card["images"])],
         ["quarantined files", figure(card["quarantined"])],
+        *_passed_over(card),
         ["files with equal bytes", figure(sum(map(len, card["duplicates"])))],
         ["splits given by the source", _tally(card["given_splits"]) or "none: they are drawn by the seed"],
         ["width, px", _range_text(card["width"])],
         ["height, px", _range_text(card["height"])],
         ["pixel formats", _tally(card["modes"])],
         ["file formats", _tally(card["formats"])],
-        ["stored as", stored],
+        ["white, of more than 8 bits", white_taken(levels)],
+        ["stored as", stored_as(dataset)],
+        ["cropped away", cropped_away(seen)],
         ["normalised by mean ± std", statistics],
     ]
     return Table("Data card", [Column("what"), Column("value")], rows)
+
+
+def _passed_over(card: Mapping[str, Any]) -> list[list[str]]:
+    """Rows for files that are no images, and for those of another format than their ending says; none for none."""
+    stray, wrong = card["strays"], card["wrong_endings"]
+    rows = [["files that are no images", f"{figure(stray['number'])} ({stray['endings']})"]] if stray["number"] else []
+    if wrong["number"]:
+        kinds = f"{figure(wrong['number'])} ({_tally(wrong['kinds'])})"
+        rows.append(["files with the ending of another format", kinds])
+    return rows
 
 
 def class_counts(dataset: Dataset) -> Table:

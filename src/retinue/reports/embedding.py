@@ -52,10 +52,10 @@ class Picture(NamedTuple):
     pixelated: bool
 
 
-def picture(source: np.ndarray | Path) -> Picture:
+def picture(source: np.ndarray | Path, *, longest: int = LONGEST) -> Picture:
     """An image file, or an array uint8 (H, W, 1 or 3), for the page.
 
-    Up to 96 px it is kept as it is (PNG); above, the smaller of PNG and JPEG is taken, at most 1600 px long.
+    Up to 96 px it is kept as it is (PNG); above, the smaller of PNG and JPEG is taken, at most `longest` px long.
 
     Raises:
         DataError: the file is missing or is no image.
@@ -66,7 +66,7 @@ def picture(source: np.ndarray | Path) -> Picture:
         else Image.fromarray(source[..., 0] if source.shape[-1] == 1 else source)
     )
     image = image.convert("L" if image.mode in ("1", "L") else "RGB")
-    image.thumbnail((LONGEST, LONGEST))
+    image.thumbnail((longest, longest))
     encoded, kind = _encoded(image, "PNG", compress_level=PNG_LEVEL), "png"
     if max(image.size) > _LOSSLESS_SIDE:
         lossy = _encoded(image, "JPEG", quality=JPEG_QUALITY, optimize=True)

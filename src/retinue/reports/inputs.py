@@ -12,9 +12,15 @@ from retinue.pipeline.artifacts import (
     ConfusionCell,
     Dataset,
     Epoch,
+    Leaks,
+    Outliers,
+    PolicyAudit,
     PrecisionRecallPoint,
     Quarantined,
+    RawLevels,
     RocPoint,
+    Seen,
+    ShortcutCheck,
 )
 from retinue.pipeline.documents import typed
 from retinue.pipeline.errors import DataError
@@ -36,8 +42,14 @@ class ReportInputs:
     Attributes:
         card: data/raw/card.json.
         quarantine: what could not be used.
+        outliers: data/raw/outliers.json.
+        shortcuts: data/raw/shortcuts.json.
         dataset: data/processed/dataset.json.
+        leaks: data/processed/leaks.json.
+        levels: data/raw/levels.json.
+        seen: data/processed/seen/shares.json.
         policy: data/augmented/policy.json.
+        audit: data/augmented/audit.json.
         bundle: models/bundle.json.
         architecture: models/architecture.json.
         transfer: models/transfer.json.
@@ -52,8 +64,14 @@ class ReportInputs:
 
     card: Mapping[str, Any]
     quarantine: Sequence[Quarantined]
+    outliers: Outliers
+    shortcuts: ShortcutCheck
     dataset: Dataset
+    leaks: Leaks
+    levels: RawLevels
+    seen: Seen
     policy: Mapping[str, Any]
+    audit: PolicyAudit
     bundle: Mapping[str, Any]
     architecture: Mapping[str, Any]
     transfer: Mapping[str, Any]
@@ -81,8 +99,14 @@ class ReportInputs:
         return cls(
             card=read_json(artifacts.CARD),
             quarantine=quarantine,
+            outliers=typed(Outliers, read_json(artifacts.OUTLIERS), str(artifacts.OUTLIERS)),
+            shortcuts=typed(ShortcutCheck, read_json(artifacts.SHORTCUTS), str(artifacts.SHORTCUTS)),
             dataset=dataset,
+            leaks=artifacts.read_leaks(),
+            levels=artifacts.read_levels(),
+            seen=artifacts.read_seen(),
             policy=read_json(artifacts.POLICY),
+            audit=typed(PolicyAudit, read_json(artifacts.AUDIT), str(artifacts.AUDIT)),
             bundle=read_json(artifacts.BUNDLE),
             architecture=read_json(artifacts.ARCHITECTURE),
             transfer=read_json(artifacts.TRANSFER),

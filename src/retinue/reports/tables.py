@@ -9,7 +9,8 @@ import numpy as np
 
 from retinue.metrics import scalar
 from retinue.metrics.registry import SUFFIXES, higher_is_better, metrics_of
-from retinue.pipeline.numbers import MISSING, figure, interval, percent
+from retinue.pipeline.artifacts import PolicyAudit
+from retinue.pipeline.numbers import MISSING, figure, interval, percent, significant
 from retinue.reports.charts import tag
 
 MAX_CLASSES = 100
@@ -165,6 +166,19 @@ def policy_table(transforms: Sequence[Mapping[str, Any]]) -> Table:
         rows.append([str(transform["name"]), figure(transform.get("p"), 2), arguments])
     columns = [Column("transform"), Column("probability", kind="number"), Column("arguments")]
     return Table("Augmentation policy", columns, rows)
+
+
+def policy_audit(audit: PolicyAudit) -> Table:
+    """What the augmentation policy does to a sample of the training images."""
+    rows = [
+        ["px that a draw changes", percent(audit.changed_share)],
+        ["mean difference from the image, gray levels of 255", significant(audit.mean_difference, 3)],
+        ["draws that are the image itself", percent(audit.identical_share)],
+        ["draws nearly of one colour, or noise", percent(audit.lost_share)],
+        ["images drawn the same in every epoch", percent(audit.repeated_share)],
+    ]
+    caption = f"What the policy does to {figure(audit.images)} training images in {figure(audit.epochs)} epochs"
+    return Table(caption, [Column("what"), Column("value", kind="number")], rows)
 
 
 def hash_table(digests: Mapping[str, str]) -> Table:

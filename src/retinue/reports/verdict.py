@@ -6,7 +6,10 @@ from typing import Any
 import numpy as np
 
 from retinue.pipeline.numbers import figure, interval, percent
+from retinue.reports import leaks
 from retinue.reports.inputs import ReportInputs
+from retinue.reports.seen import lost_objects, unused_range
+from retinue.reports.shortcut_check import shortcut_points
 
 FEW_IMAGES = 30
 MISCALIBRATED = 0.05
@@ -40,7 +43,8 @@ def verdict(inputs: ReportInputs, level: float) -> dict[str, Any]:
 def verdict_points(inputs: ReportInputs) -> list[str]:
     """What calls for a second look; every sentence states the figures it rests on."""
     classes, counts = inputs.dataset.classes, inputs.confusion
-    found = [_never_predicted(inputs), _baseline(classes, counts)]
+    found = [lost_objects(inputs.seen), unused_range(inputs.levels), *leaks.leak_points(inputs)]
+    found += [_never_predicted(inputs), _baseline(classes, counts)]
     found += [_weakest(classes, counts), _commonest_confusion(classes, counts)]
     support = counts.sum(axis=1)
     least = int(support.argmin())
@@ -57,12 +61,14 @@ def verdict_points(inputs: ReportInputs) -> list[str]:
     epochs, best = len(inputs.history), inputs.bundle["training"]["best_epoch"]
     if best == epochs > 1:
         found.append(f"The best epoch is the last, {best}: longer training (train.max_epochs) may do better.")
-    conflicting = sum(len({entry["label"] for entry in group}) > 1 for group in inputs.card["duplicates"])
-    if conflicting:
-        found.append(f"Equal files with different labels: {figure(conflicting)} times; see the data section.")
+    if inputs.leaks.conflicts:
+        count = len(inputs.leaks.conflicts)
+        found.append(f"Equal files with different labels: {figure(count)} times; see the data section.")
+    found += shortcut_points(inputs.shortcuts)
     if inputs.quarantine:
         count = len(inputs.quarantine)
         found.append(f"{figure(count)} {'file is' if count == 1 else 'files are'} quarantined.")
+    found += inputs.audit.findings
     return [sentence for sentence in found if sentence]
 
 

@@ -16,9 +16,9 @@ from PIL import Image
 
 from retinue.bundle import Bundle
 from retinue.images.decoding import decode
+from retinue.images.fitting import resize_shorter_side
 from retinue.images.limits import USUAL_LIMITS
 from retinue.images.overlay import overlay
-from retinue.images.preprocessing import resize_shorter_side
 from retinue.pipeline.errors import DataError, RetinueError, SettingsError
 from retinue.pipeline.numbers import figure, seconds, significant
 from retinue.sliding.comparing import CropComparison, compare_with_crops
@@ -101,16 +101,21 @@ class SlidingScorer:
         return result
 
     def _load(self, path: Path) -> np.ndarray:
-        """The image, uint8 (H, W, C), with its shorter side resized as preprocessing resizes."""
-        channels = self.bundle.preprocessing.channels
+        """The image, uint8 (H, W, C), with its shorter side resized as preprocessing resizes, after its operations."""
+        preprocessing = self.bundle.preprocessing
         try:
             USUAL_LIMITS.check_file(path.stat().st_size)
-            image = decode(path.read_bytes(), channels=channels, shorter_side=self.shorter_side)
+            image = decode(
+                path.read_bytes(),
+                channels=preprocessing.channels,
+                shorter_side=self.shorter_side,
+                white=preprocessing.white,
+            )
         except OSError as error:
             raise DataError(f"cannot be read ({error.strerror}). Expected an image file.") from error
         except DataError as error:
             raise DataError(f"{error}.") from error
-        return resized(image, self.shorter_side)
+        return preprocessing.chain(resized(image, self.shorter_side))
 
     def _write(self, folder: Path, path: Path, image: np.ndarray, found: ClassMaps) -> dict[str, str]:
         name = _unique(path.stem, self._written)

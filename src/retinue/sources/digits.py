@@ -23,7 +23,8 @@ class Digits(Source):
         """The digit as a PNG: the 17 levels of the original, 0 to 16, spread over 0 to 255."""
         images, _ = _digits()
         file = io.BytesIO()
-        Image.fromarray(images[int(image_id)]).save(file, "PNG")
+        # Not packed: the bytes decide the split, and versions of zlib pack differently.
+        Image.fromarray(images[int(image_id)]).save(file, "PNG", compress_level=0)
         return file.getvalue()
 
     def card(self) -> dict[str, str]:

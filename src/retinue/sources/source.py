@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from retinue.images.decoding import FORMATS
 from retinue.images.limits import USUAL_LIMITS, Limits
 from retinue.pipeline.errors import Fault
 from retinue.pipeline.ranges import Checked, allowed
+from retinue.sources.download import DownloadSettings
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class SourceRecord:
         group: images of one group stay in one split; "" is no group.
         split: the split the source gives it to; "" leaves it to preprocess.
         problem: why the source itself cannot use the file; "" where it can.
+        is_stray: the file is no image by its name, as a table or a text beside the images, and is passed over.
+        attributes: what else is known of the image, by name, as the further columns of a table.
     """
 
     image_id: str
@@ -30,6 +34,8 @@ class SourceRecord:
     group: str = ""
     split: str = ""
     problem: str = ""
+    is_stray: bool = False
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,21 @@ class Source(Checked, ABC, section="source"):
         """
         return []
 
+    def fetched(self, limits: DownloadSettings) -> "Source":
+        """This source with the files that it has from the web at hand, downloaded where they must be.
+
+        Args:
+            limits: of a download.
+
+        Raises:
+            DownloadError: a file does not come.
+        """
+        return self
+
+    def fetched_files(self) -> list[Path]:
+        """The files that `fetched` has downloaded. Acquire keeps them in data/raw, where the later stages read them."""
+        return []
+
     @abstractmethod
     def records(self) -> list[SourceRecord]:
         """All files, in an order that depends on the source's content alone.
@@ -76,6 +97,10 @@ class Source(Checked, ABC, section="source"):
     def white_value(self) -> float | None:
         """The value that is white in images of more than 8 bits a sample; None: what each file declares."""
         return None
+
+    def is_white_known(self) -> bool:
+        """Whether `white_value` or the files say what is white; if not, it is told from the largest value of all."""
+        return True
 
     def limits(self) -> Limits:
         """What one file may cost; a file beyond is quarantined."""

@@ -1,11 +1,12 @@
-"""Freezes the augmentation policy, shows what it does, and draws extra training images where asked for."""
+"""Freezes the augmentation policy, shows and measures what it does, and draws extra training images where asked for."""
 
 import shutil
+import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import cv2
@@ -20,11 +21,12 @@ from retinue.engine.store import ImageStore
 from retinue.engine.stored_split import check_split
 from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.engine.writing import Stores, writing
+from retinue.images.audit import audit, check_workers
 from retinue.images.augmentation import Policy
 from retinue.pipeline import artifacts
-from retinue.pipeline.artifacts import Sample
+from retinue.pipeline.artifacts import PolicyAudit, Sample
 from retinue.pipeline.errors import Fault
-from retinue.pipeline.files import read_table, replacing, write_table
+from retinue.pipeline.files import read_table, replacing, write_json, write_table
 from retinue.pipeline.numbers import figure
 from retinue.pipeline.plan import UNDECLARED, load_plan, sections_of
 from retinue.pipeline.ranges import Checked, allowed, shown
@@ -33,6 +35,9 @@ from retinue.pipeline.stage import main
 from retinue.pipeline.tracker import Tracker
 
 PREVIEW_IMAGES, PREVIEW_DRAWS = 8, 7
+AUDIT_IMAGES, AUDIT_EPOCHS, COMPARED_IMAGES = 32, 4, 8
+"""The sample that is measured, at most, and the images of it that worker processes draw, too."""
+_AUDIT_BYTES = 2**26
 
 _BATCH_SIZE = 32  # images per message from a worker; no result depends on it
 _PREVIEW = "preview"  # store of the preview's draws, gone when the sheet is made
@@ -132,7 +137,8 @@ SECTIONS = sections_of(AugmentPlan)
 
 
 def run(settings: Settings, tracker: Tracker) -> None:
-    """Writes data/augmented/: policy.json, preview.png and, for copies, a store and its manifest.csv (`Sample`)."""
+    """Writes data/augmented/: policy.json, preview.png, audit.json (`PolicyAudit`) and, for copies, a store and its
+    manifest.csv (`Sample`)."""
     plan = load_plan(AugmentPlan, settings)
     policy = Policy(plan.augment.transforms, plan.seed)
     dataset = artifacts.read_dataset()
@@ -140,7 +146,8 @@ def run(settings: Settings, tracker: Tracker) -> None:
     samples = read_table(artifacts.PROCESSED / "train" / artifacts.MANIFEST, Sample)
     check_split(images, np.array([sample.label for sample in samples], np.int64), dataset)
     policy.check(images[0])
-    shown = preview_indices([sample.label for sample in samples], len(dataset.classes))
+    labels = [sample.label for sample in samples]
+    shown = spread_indices(labels, len(dataset.classes), PREVIEW_IMAGES)
     draws = Draws(images, policy, shown, plan.augment.copies_per_image)
     trainer = make_trainer(plan.trainer, seed=plan.seed, logger=tracker.lightning_logger())
     with replacing(artifacts.AUGMENTED, leader=trainer.is_global_zero) as folder:
@@ -160,9 +167,13 @@ def run(settings: Settings, tracker: Tracker) -> None:
         with closing(ImageStore(folder / _PREVIEW)) as drawn:
             preview_sheet(images, drawn, draws.shown, names).save(folder / artifacts.PREVIEW.name)
         shutil.rmtree(folder / _PREVIEW)
+        audited = audit_policy(images, policy, labels, len(dataset.classes))
+        write_json(folder / artifacts.AUDIT.name, asdict(audited))
         if draws.copied:
             write_table(folder / artifacts.MANIFEST, Sample, _copies(samples, plan.augment.copies_per_image))
     tracker.summary({"copies": draws.copied})
+    for finding in audited.findings:
+        print(f"warning: augment: {finding}", file=sys.stderr, flush=True)
     tracker.images("augmentation", [artifacts.PREVIEW], [f"policy {plan.augment.name}"])
     tracker.artifact(artifacts.AUGMENTED, "dataset")
     print(
@@ -171,19 +182,34 @@ def run(settings: Settings, tracker: Tracker) -> None:
     )
 
 
-def preview_indices(labels: Sequence[int], num_classes: int) -> list[int]:
-    """Indices of at most `PREVIEW_IMAGES` images, evenly over the classes, the first ones of each.
+def spread_indices(labels: Sequence[int], num_classes: int, count: int) -> list[int]:
+    """Indices of at most `count` images, evenly over the classes, the first ones of each.
 
-    >>> preview_indices([0, 0, 0, 1, 1, 1, 1, 1, 1, 1], 2)
+    >>> spread_indices([0, 0, 0, 1, 1, 1, 1, 1, 1, 1], 2, 8)
     [0, 1, 2, 3, 4, 5, 6]
     """
-    wanted = Counter(i * num_classes // PREVIEW_IMAGES for i in range(PREVIEW_IMAGES))
+    wanted = Counter(i * num_classes // count for i in range(count))
     chosen = []
     for index in sorted(range(len(labels)), key=lambda i: labels[i]):
         if wanted[labels[index]]:
             wanted[labels[index]] -= 1
             chosen.append(index)
     return chosen
+
+
+def audit_policy(images: ImageStore, policy: Policy, labels: Sequence[int], num_classes: int) -> PolicyAudit:
+    """Measures the draws of a sample of the training images in the first epochs of a training.
+
+    Raises:
+        TrainingError: a draw depends on the process that makes it.
+    """
+    most = max(COMPARED_IMAGES, _AUDIT_BYTES // int(np.prod(images.image_shape)))
+    sample = spread_indices(labels, num_classes, min(AUDIT_IMAGES, most))
+    found = audit({index: images[index] for index in sample}, policy, AUDIT_EPOCHS)
+    if policy.is_empty:  # chosen, so nothing to find
+        return replace(found, findings=[])
+    check_workers(images, policy, [(epoch, index) for epoch in range(2) for index in sample[:COMPARED_IMAGES]])
+    return found
 
 
 def preview_sheet(images: ImageStore, drawn: ImageStore, shown: Sequence[int], names: Sequence[str]) -> Image.Image:

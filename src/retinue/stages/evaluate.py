@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from retinue.engine.writing import writing
 from retinue.metrics import summary
 from retinue.metrics.probabilities import decide, is_constant, log_odds, num_logits
 from retinue.metrics.registry import Predicted
+from retinue.metrics.without_leaks import leaks_sentence, score_without
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Prediction, Sample
 from retinue.pipeline.errors import TrainingError
@@ -91,6 +93,8 @@ def run(settings: Settings, tracker: Tracker) -> None:
     store = ImageStore(_TEST)
     samples = _test_samples(bundle, store)
     labels = np.array([sample.label for sample in samples], np.int64)
+    leaked = artifacts.read_leaks().of_test()
+    is_leaked = np.array([sample.image_id in leaked for sample in samples], bool)
     trainer = make_trainer(plan.trainer, seed=plan.seed, logger=tracker.lightning_logger())
     with replacing(artifacts.PREDICTIONS, leader=trainer.is_global_zero) as folder:
         file = folder / artifacts.LOGITS.name
@@ -106,7 +110,10 @@ def run(settings: Settings, tracker: Tracker) -> None:
         _check_logits(logits, samples)
         scored = Predicted.from_logits(logits)
         seed = draw_seed(plan.seed, "bootstrap")
-        metrics = summary.metrics_document(labels, scored, bundle.classes, asdict(plan.evaluate), seed=seed)
+        score = partial(summary.metrics_document, classes=bundle.classes, settings=asdict(plan.evaluate), seed=seed)
+        metrics = score(labels, scored)
+        if is_leaked.any():
+            metrics["without_leaks"] = score_without(is_leaked, labels, scored, score)
         _write_predictions(folder, samples, scored.probs, decide(scored.probs, plan.evaluate.threshold))
         tables = summary.curve_tables(labels, scored, bundle.classes, asdict(plan.evaluate))
         with replacing(artifacts.CURVES) as curves:
@@ -120,6 +127,8 @@ def run(settings: Settings, tracker: Tracker) -> None:
         f"({percent(plan.evaluate.confidence_level)} interval {interval(metrics['intervals']['accuracy_score'])}), "
         f"AUC {figure(metrics['auc_score'])}"
     )
+    if is_leaked.any():
+        print(f"finding: {leaks_sentence(metrics)}")
     if absent := metrics.get("never_predicted"):
         print(
             f"finding: no test image is predicted as {', '.join(map(repr, absent))}, whatever the AUC. Choose "

@@ -5,6 +5,7 @@ from typing import Any
 
 from retinue.bundle import Bundle
 from retinue.describe.describe import describe
+from retinue.images.image_digests import read_digests, write_digests
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Epoch, LayerEntry
 from retinue.pipeline.files import replacing, write_json, write_table
@@ -57,6 +58,8 @@ def _write(
         write_json(folder / artifacts.ARCHITECTURE.name, description)
         write_json(folder / artifacts.TRANSFER.name, prepared.transfer_document(data.cache, fit.check))
         write_table(folder / artifacts.HISTORY.name, Epoch, [Epoch(**row) for row in fit.classifier.history])
+        own = [read_digests(artifacts.PROCESSED / name / artifacts.DIGESTS) for name in ("train", "val")]
+        write_digests(folder / artifacts.TRAINED_ON.name, *own, prepared.trained_on)
 
 
 if __name__ == "__main__":

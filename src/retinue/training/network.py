@@ -2,14 +2,15 @@
 
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 
 from retinue.bundle import build_network, read_bundle_document
 from retinue.engine.reproducibility import seed_everything
+from retinue.images.image_digests import NO_DIGESTS
 from retinue.models.network import Network
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Dataset
@@ -26,6 +27,7 @@ from retinue.transfer.learning_rates import parameter_groups
 from retinue.transfer.probing import measure_similarity
 from retinue.transfer.scenario import Scenario
 from retinue.transfer.similarity import Similarity
+from retinue.transfer.trained_on import checked_record
 from retinue.transfer.weights import load_weights
 
 
@@ -37,12 +39,14 @@ class PreparedNetwork(NamedTuple):
         initial_weights: what the bundle says of them.
         decision: the scenario, with reasons where transfer=auto chose it.
         freezing: what of the network is frozen.
+        trained_on: digests of the images behind the initial weights, uint64 (N,); none where they are not known.
     """
 
     network: Network
     initial_weights: dict[str, Any]
     decision: Decision
     freezing: Freezing
+    trained_on: np.ndarray = NO_DIGESTS
 
     @property
     def scenario(self) -> Scenario:
@@ -94,8 +98,9 @@ def prepare_network(plan: TrainPlan, images: TrainingImages) -> PreparedNetwork:
 
     Raises:
         SettingsFaults: transfer=auto chose a scenario that several processes cannot train.
-        ModelError: the weights cannot be had or do not fit.
+        ModelError: the weights cannot be had, do not fit, or have learnt images of the test split.
     """
+    trained_on = checked_record(plan.weights) if plan.weights.is_bundle else NO_DIGESTS
     network, document = _untrained(plan, images.dataset), {"name": plan.weights.name}
     if plan.weights.given:
         document.update(_load(network, plan, images.dataset))
@@ -104,7 +109,7 @@ def prepare_network(plan: TrainPlan, images: TrainingImages) -> PreparedNetwork:
         decision = plan.transfer.decide(per_class, partial(_similarity, plan, images, network))
         rank_zero_only(print)("\n".join(f"transfer=auto: {reason}" for reason in decision.reasons))
         if not decision.scenario.transfers:
-            network, document = _untrained(plan, images.dataset), {"name": "none"}
+            network, document, trained_on = _untrained(plan, images.dataset), {"name": "none"}, NO_DIGESTS
     else:
         decision = Decision(plan.transfer)
     if faults := [*unfreezing_faults(decision.scenario, plan.trainer)]:
@@ -112,7 +117,7 @@ def prepare_network(plan: TrainPlan, images: TrainingImages) -> PreparedNetwork:
     freezing = freeze(network, decision.scenario)
     if decision.scenario.frozen_fraction > 0:
         rank_zero_only(print)(f"transfer={decision.scenario.name}: {freezing}")
-    return PreparedNetwork(network, document, decision, freezing)
+    return PreparedNetwork(network, document, decision, freezing, trained_on)
 
 
 def _untrained(plan: TrainPlan, dataset: Dataset) -> Network:
@@ -124,8 +129,7 @@ def _load(network: Network, plan: TrainPlan, dataset: Dataset) -> dict[str, Any]
     """Loads the weights of `plan` into `network`; what the bundle says of them."""
     weights = plan.weights
     path = weights.fetch(plan.download)
-    is_bundle = weights.path is not None and Path(weights.path).is_dir()
-    source = read_bundle_document(path.with_name(artifacts.BUNDLE.name)).dataset if is_bundle else None
+    source = read_bundle_document(path.with_name(artifacts.BUNDLE.name)).dataset if weights.is_bundle else None
     report = load_weights(network, path, with_heads=source is None or source.classes == dataset.classes)
     rank_zero_only(print)(f"{path}: {report}")
     return {**({"source": source.name} if source else {}), "sha256": sha256(path), **report.document()}

@@ -15,9 +15,9 @@ from retinue.pipeline.files import code_digests, sha256
 from retinue.pipeline.plan import UNDECLARED
 from retinue.pipeline.ranges import shown
 from retinue.pipeline.settings import fingerprint
+from retinue.sources.download import DownloadSettings
 from retinue.training.classifier import TrainSettings
 from retinue.transfer.automatic import Auto
-from retinue.transfer.download import DownloadSettings
 from retinue.transfer.scenario import Scenario
 from retinue.transfer.weights import WeightsSettings
 

@@ -23,7 +23,8 @@ from retinue.pipeline.errors import Fault, ModelError
 from retinue.pipeline.files import sha256
 from retinue.pipeline.ranges import Checked, allowed, shown
 from retinue.pipeline.settings import first_line
-from retinue.transfer.download import DownloadSettings, download
+from retinue.sources.download import DownloadSettings, Wanted, download
+from retinue.sources.opening import why_no_address
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 _LONGEST_NAME = 200
@@ -56,20 +57,9 @@ def _one_place(path: str | None, url: str | None) -> Fault | None:
 
 def _address_is_whole(url: str | None) -> Fault | None:
     """An address that a connection can be made to, which a pattern cannot tell."""
-    if url is None:
+    if url is None or not (reason := why_no_address(url)):
         return None
-    try:
-        parts = urlsplit(url)
-        reason = "" if parts.hostname and parts.port != 0 else "it names no host"
-    except ValueError as error:  # [ without ], a port that is none
-        reason = str(error)
-    if not reason and not re.fullmatch(r"[!-~]+", url):
-        reason = "other characters than those of ASCII, and blanks, are written as %XX"
-    return (
-        Fault("url", shown(url), "an address that can be opened", f"{reason[:1].upper()}{reason[1:]}.")
-        if reason
-        else None
-    )
+    return Fault("url", shown(url), "an address that can be opened", f"{reason[:1].upper()}{reason[1:]}.")
 
 
 def _download_has_a_digest(url: str | None, sha256: str | None) -> Fault | None:
@@ -89,6 +79,8 @@ class WeightsSettings(Checked, section="weights"):
         url: http(s) address of one; needs `sha256`. Without path and url, weights are drawn from the seed.
         sha256: hexadecimal digest of the file, or its first digits.
         inputs: the file DVC watches: the weights, or this module where there is no file.
+        held_out: of a model bundle, the digests of the images of today's test split, which it must not have been
+            trained on; any file of the code where there is no bundle. DVC watches it, too.
     """
 
     RELATIONS = (_one_place, _address_is_whole, _download_has_a_digest)
@@ -104,6 +96,12 @@ class WeightsSettings(Checked, section="weights"):
     )
     sha256: str | None = field(metadata=allowed(pattern="[0-9a-fA-F]{8,64}", expected=_HEXADECIMAL))
     inputs: str = field(metadata=allowed(follows="path"))
+    held_out: str = ""
+
+    @property
+    def is_bundle(self) -> bool:
+        """Whether `path` is the folder of a model bundle."""
+        return self.path is not None and Path(self.path).is_dir()
 
     @property
     def given(self) -> bool:
@@ -320,7 +318,8 @@ def _downloaded(url: str, digest: str, limits: DownloadSettings) -> Path:
     try:
         with FileLock(f"{target}.lock", timeout=limits.total_timeout_s + limits.timeout_s):
             if not target.exists():  # ranks and parallel trials want it at the same time
-                download(url, target, digest, limits)
+                instead = "weights=file weights.path=FILE"
+                download(Wanted(url, digest, "sha256", "weights.sha256", instead), target, limits)
     except Timeout as error:
         raise ModelError(f"{target}: another process is downloading it and does not end. End that one.") from error
     return target

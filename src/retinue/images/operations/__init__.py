@@ -1,0 +1,1 @@
+"""Operations of the field on whole images, each a function named as OpenCV and the texts name it."""

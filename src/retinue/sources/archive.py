@@ -1,0 +1,212 @@
+"""A zip or tar of images, from the disk or from the web: a folder that is read without being unpacked."""
+
+import errno
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar, Self
+
+from retinue.pipeline.errors import DataError, Fault
+from retinue.pipeline.files import FILE, NOTHING, kind_of
+from retinue.pipeline.names import one_form
+from retinue.pipeline.ranges import allowed, shown
+from retinue.pipeline.watched import is_below, is_watched
+from retinue.sources.archive_contents import Contents, contents_of
+from retinue.sources.archive_members import ArchiveLimits
+from retinue.sources.download import DownloadSettings
+from retinue.sources.folder_meanings import SPLIT_NAMES
+from retinue.sources.image_folder import ImageFolder
+from retinue.sources.published import (
+    ADDRESS,
+    CHECKSUM,
+    CHECKSUM_WORDS,
+    WebFile,
+    address_fault,
+    at_hand,
+    is_fetched,
+    is_in_cache,
+    not_at_hand,
+)
+from retinue.sources.source import SourceRecord
+
+
+def _download_has_a_checksum(url: str | None, checksum: str | None) -> Fault | None:
+    if url is None or checksum is not None:
+        return None
+    hint = "A download is used only with its checksum, or nobody would know what was learnt from."
+    return Fault("checksum", "null", CHECKSUM_WORDS, hint)
+
+
+def _archive_can_be_fetched(url: str | None) -> Fault | None:
+    return None if url is None else address_fault("url", [WebFile(url, "")])
+
+
+def _what_is_fetched_has_an_address(path: str, url: str | None) -> Fault | None:
+    if url is not None or not is_fetched(path):
+        return None
+    return Fault("path", shown(path), "an archive", "Acquire writes there what source.url names, and it names nothing.")
+
+
+@dataclass(frozen=True)
+class Archive(ArchiveLimits, ImageFolder):
+    """Images in a zip or tar (also .gz, .bz2, .xz), laid out as `ImageFolder` wants a folder to be.
+
+    Images are read where they lie in the archive; a compressed tar is uncompressed once into .cache/archives. Links to
+    files that came before in a tar are read; other links, devices and encrypted files are quarantined. An archive with
+    names that lead out of it, with two files of one name or beyond a limit is refused.
+
+    Attributes:
+        path: the archive; with a `url` the folder that has it: data/raw/fetched, which acquire fills, or another that
+            has it already.
+        url: http(s), s3 or gs address of the archive; null: `path` is the archive.
+        checksum: of the file at `url`, as sha256:DIGEST (or sha384, sha512; sha1 and md5 where there is no other).
+        inside: folder in the archive that is read, as photos/2024; null: all of it, or what is in the one folder that
+            all of it lies in.
+    """
+
+    RELATIONS: ClassVar[Any] = (
+        *ImageFolder.RELATIONS,
+        _download_has_a_checksum,
+        _archive_can_be_fetched,
+        _what_is_fetched_has_an_address,
+    )
+
+    url: str | None = field(
+        metadata=allowed(
+            pattern=ADDRESS, expected="an address (https://, http://, s3:// or gs://)", hint="A file is source.path."
+        )
+    )
+    checksum: str | None = field(metadata=allowed(pattern=CHECKSUM, expected=CHECKSUM_WORDS))
+    inside: str | None
+
+    @classmethod
+    def missing(cls, settings: Mapping[str, Any]) -> list[Fault]:
+        """The archive, or that DVC watches it."""
+        path, url, inputs = settings.get("path", "\0"), settings.get("url"), settings.get("inputs")
+        try:
+            place = Path(path).expanduser()
+        except RuntimeError:  # ~ and a name that no user has
+            return []
+        if "\0" in str(place):  # all three are told already
+            return []
+        if url is not None:
+            return [*not_at_hand(path, [WebFile(url, "").name], inputs)]
+        if (kind := kind_of(place)) != FILE:
+            found = "no such file; check the spelling." if kind == NOTHING else f"no file, but {kind}."
+            hint = f"{found} A folder of images is source=image_folder."
+            return [Fault("source.path", shown(path), "a zip or tar of images", hint)]
+        if inputs is not None and not is_below(path, inputs):
+            hint = "DVC watches source.inputs alone: a change elsewhere would go unnoticed."
+            return [Fault("source.inputs", shown(inputs), f"source.path ({path}) or a folder around it", hint)]
+        return []
+
+    def fetched(self, limits: DownloadSettings) -> Self:
+        """The source with its archive in a cache, or where `path` says that it is."""
+        files = self._files()
+        return replace(self, path=at_hand(files, self.path, limits, setting="source.checksum")) if files else self
+
+    def fetched_files(self) -> list[Path]:
+        """The archive in the cache; none where `path` is one of the user's own."""
+        return [self._archive()] if is_in_cache(self._archive()) else []
+
+    def records(self) -> list[SourceRecord]:
+        """The files as `ImageFolder` finds them in a folder of empty files with the names of the archive.
+
+        Raises:
+            DataError: it is no archive, is refused, or its layout is not understood.
+        """
+        contents = self._contents()
+        with TemporaryDirectory() as folder:
+            settings = {entry.name: getattr(self, entry.name) for entry in fields(ImageFolder)}
+            try:
+                _lay_out(contents, Path(folder), filled=self._labels(contents))
+                records = ImageFolder(**{**settings, "path": folder}).records()
+            except DataError as error:
+                raise DataError(str(error).replace(folder, str(self._archive()))) from error
+        problems = {name: member.problem for name, member in contents.files.items() if member.problem}
+        return [replace(r, problem=r.problem or problems.get(r.image_id, "")) for r in records]
+
+    def read(self, image_id: str) -> bytes:
+        """The bytes of the file at `image_id` in the archive.
+
+        Raises:
+            OSError: it is not there, or the archive cannot be read.
+            DataError: it is damaged, or larger than `max_file_mb`.
+        """
+        contents = self._contents()
+        member = contents.files.get(image_id)
+        if member is None:
+            raise FileNotFoundError(errno.ENOENT, NOTHING, f"{self._archive()}: {image_id}")
+        self.check_file(member.size_bytes)
+        return contents.read(image_id)
+
+    def _files(self) -> list[WebFile]:
+        return [] if self.url is None else [WebFile(self.url, str(self.checksum))]
+
+    def _labels(self, contents: Contents) -> dict[str, bytes]:
+        name = str(PurePosixPath(self.labels_csv or ""))
+        if name not in contents.files:
+            return {}
+        try:
+            return {name: self.read(name)}
+        except DataError as error:
+            raise DataError(f"source.labels_csv: {self._archive()}: {name}: {error}.") from error
+
+    def _archive(self) -> Path:
+        return Path(self.path, *(file.name for file in self._files())).expanduser()
+
+    def _contents(self) -> Contents:
+        path = self._archive()
+        if (kind := kind_of(path)) != FILE:
+            raise DataError(f"source.path: {path}: {kind}. Expected a zip or tar of images.")
+        limits = _limits_of(self.max_members, self.max_unpacked_gb, self.max_ratio)
+        splits = (self.train_folder, self.val_folder, self.test_folder)
+        return _below(contents_of(path, limits), path, self.inside, splits)
+
+
+@lru_cache(maxsize=4)
+def _limits_of(max_members: int, max_unpacked_gb: float, max_ratio: float) -> ArchiveLimits:
+    return ArchiveLimits(max_members, max_unpacked_gb, max_ratio)
+
+
+@lru_cache(maxsize=4)
+def _below(contents: Contents, path: Path, inside: str | None, splits: Sequence[str | None]) -> Contents:
+    """What is in the folder `inside`, named from there; None: the folder that all lies in, as long as there is one."""
+    named = {one_form(name).casefold() for name in splits if name} | {name for names in SPLIT_NAMES for name in names}
+    top = f"{inside.strip('/')}/" if inside and inside.strip("/") else ""
+    names = [*contents.files, *(f"{folder}/" for folder in contents.folders)]
+    while inside is None:
+        heads = {name[len(top) :].partition("/")[:2] for name in names if name.startswith(top) and name != top}
+        heads = {(head, slash) for head, slash in heads if is_watched(head) and not head.startswith(".")}
+        if len(heads) != 1 or not (head := heads.pop())[1] or one_form(head[0]).casefold() in named:
+            break
+        top += f"{head[0]}/"
+    files = {name[len(top) :]: member for name, member in contents.files.items() if name.startswith(top)}
+    if not files:
+        raise DataError(f"source.inside: {path}: no files{f' below {inside}' if inside else ''}.")
+    folders = (name[len(top) :] for name in contents.folders if name.startswith(top))
+    return Contents(contents.path, files, frozenset(folders))
+
+
+def _lay_out(contents: Contents, root: Path, *, filled: Mapping[str, bytes]) -> None:
+    """Makes the folders and empty files of an archive below `root`; those in `filled` with their content."""
+    made = set[str]()
+    for name in [*(f"{folder}/" for folder in contents.folders), *contents.files]:
+        parent = name.rpartition("/")[0]
+        try:
+            if parent not in made:
+                (root / parent).mkdir(parents=True, exist_ok=True)
+                made.add(parent)
+            if not name.endswith("/"):
+                os.close(os.open(f"{root}/{name}", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        except FileExistsError as error:
+            raise DataError(f"{root}: holds {shown(name)} and a file of the same name in other letters.") from error
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno not in (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ):
+                raise
+            raise DataError(f"{root}: holds {shown(name)}, a name that no file here can have.") from error
+    for name, content in filled.items():
+        (root / name).write_bytes(content)

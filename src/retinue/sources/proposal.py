@@ -1,0 +1,150 @@
+"""`retinue init`: an experiment for a folder, proposed from a first look at it."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from retinue.pipeline.composition import Composition, project_root
+from retinue.pipeline.errors import DataError, SettingsError, SettingsFaults
+from retinue.pipeline.numbers import figure
+from retinue.sources.first_look import FirstLook, look_at
+
+_SIDES = (224, 192, 160, 128, 96, 64, 32)  # px; networks halve them several times
+_SMALL = 64  # px: below, weights of photographs do not help, and a small network does
+_UNBALANCED = 10  # images of the largest class for one of the smallest
+_SIDED = re.compile(r"\b(left|right|up|down|clockwise|[a-z0-9])\b", re.IGNORECASE)
+
+
+class _Choices(NamedTuple):
+    """The choices of conf/ that fit, each with the reason."""
+
+    preprocess: str
+    augment: str
+    model: str
+    transfer: str
+    reasons: tuple[str, str, str]
+
+
+def run(folder: Path, name: str | None) -> str:
+    """Looks at `folder`, says what it found, and writes conf/experiment/<name>.yaml.
+
+    Args:
+        folder: of images.
+        name: of the experiment; None: that of the folder.
+
+    Returns:
+        The name of the experiment.
+
+    Raises:
+        DataError: the folder cannot be used.
+        SettingsError: there is an experiment of this name, or it is no name.
+    """
+    root, folder = project_root(), folder.expanduser()
+    name = name or re.sub(r"\W+", "_", folder.resolve().name.lower(), flags=re.ASCII).strip("_")
+    if not re.fullmatch(r"\w+", name, re.ASCII):
+        raise SettingsError(f"init: {name!r}: expected letters, digits and _ for a name. Give one with --name.")
+    target = root / "conf" / "experiment" / f"{name}.yaml"
+    if target.exists():
+        raise SettingsError(f"{target}: is there already and stays as it is. Give another name with --name.")
+    found = look_at(folder)
+    print(f"{folder}:")
+    for sentence in found.sentences():
+        print(f"  {sentence}")
+    for reason in _choices(found).reasons:
+        print(f"  proposed: {reason}")
+    target.write_text(experiment_text(found, name, root), "utf-8")
+    try:
+        if faults := Composition.create([f"experiment={name}"]).faults:
+            raise SettingsFaults(faults)
+    except SettingsError:
+        target.unlink()
+        raise
+    print(f"{target}: written.", flush=True)
+    return name
+
+
+def experiment_text(found: FirstLook, name: str, root: Path) -> str:
+    """The text of an experiment for what was found.
+
+    Args:
+        found: in the folder.
+        name: of the experiment.
+        root: the checkout; a folder in it is named from there.
+    """
+    choices = _choices(found)
+    folder = Path(os.path.normpath(found.root.absolute()))
+    path = folder.relative_to(root) if folder.is_relative_to(root) else folder
+    if "${" in str(path):
+        raise DataError(f"{path}: holds ${{, which settings would resolve. Rename the folder.")
+    lines = [
+        "# @package _global_",
+        f"# {figure(len(found.records))} images of {figure(len(found.classes))} classes; proposed by `retinue init`.",
+        "#",
+        f"# Command: retinue compose experiment={name}, then dvc repro",
+        "# Cost: not measured. Expected: not known.",
+        "defaults:",
+        "  - override /source: image_folder",
+        f"  - override /preprocess: {choices.preprocess}",
+        f"  - override /augment: {choices.augment} # {choices.reasons[2]}",
+        f"  - override /model: {choices.model} # {choices.reasons[1]}",
+        f"  - override /transfer: {choices.transfer}",
+        "",
+        "source:",
+        f"  name: {json.dumps(name)}",
+        f"  path: {json.dumps(str(path), ensure_ascii=False)}",
+        *_layout_lines(found),
+        "",
+        f"preprocess: # {choices.reasons[0]}",
+        f"  image_size: {_stored_side(found)}",
+        f"  resize: {_stored_side(found)} # no more than the longer side is cropped",
+    ]
+    counts = found.classes.values()
+    if max(counts) >= _UNBALANCED * min(counts):
+        weights = (
+            f"class_weights: balanced # {figure(max(counts))} images of one class, {figure(min(counts))} of another"
+        )
+        lines += ["", "train:", f"  {weights}"]
+    return "\n".join([*lines, ""])
+
+
+def _layout_lines(found: FirstLook) -> Iterator[str]:
+    if found.layout.folders:
+        yield f"  folders: [{', '.join(found.layout.folders)}]"
+    if found.layout.masks:
+        yield f"  masks: {json.dumps(found.layout.masks, ensure_ascii=False)}"
+
+
+def _stored_side(found: FirstLook) -> int:
+    return next((side for side in _SIDES if side <= found.shorter_side), _SIDES[-1])
+
+
+def _choices(found: FirstLook) -> _Choices:
+    side = _stored_side(found)
+    size = f"{side} px, {'gray' if found.is_gray else 'in colours'}: the shorter side is {found.shorter_side} px"
+    if side >= _SMALL:
+        model, transfer = "resnet18", "auto"
+        network = (
+            "resnet18 with ImageNet weights, downloaded once; transfer=auto says how much of it is trained, and why"
+        )
+    else:
+        model, transfer, network = (
+            "lenet5",
+            "scratch",
+            "lenet5 from scratch: the images are too small for ImageNet weights",
+        )
+    sided = any(_SIDED.search(name.replace("_", " ")) for name in found.classes)
+    if found.is_gray or sided or found.layout.masks or side < _SMALL:
+        reason = (
+            "classes whose names are signs or sides"
+            if sided
+            else "objects with masks"
+            if found.layout.masks
+            else "gray or small images"
+        )
+        augment, policy = "light", f"light: no flips and no crops, for {reason}"
+    else:
+        augment, policy = "photo", "photo: crops, flips and colours, for photographs"
+    return _Choices("gray32" if found.is_gray else "rgb224", augment, model, transfer, (size, network, policy))

@@ -1,0 +1,167 @@
+"""`retinue init`: what it says of a folder is so, and what it writes composes and passes the check of all settings."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from retinue import cli
+from retinue.pipeline.composition import compose
+from retinue.pipeline.errors import DataError, SettingsError
+from retinue.preflight import check
+from retinue.sources.proposal import run
+
+
+@pytest.fixture
+def checkout(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(root / "conf", tmp_path / "conf")
+    for name in ("dvc.yaml", "requirements.lock"):
+        shutil.copy2(root / name, tmp_path)
+    weights = tmp_path / "src/retinue/transfer/weights.py"  # what DVC watches where there is no file of weights
+    for watched in (weights, tmp_path / "src/retinue/pipeline/artifacts.py"):
+        watched.parent.mkdir(parents=True)
+        watched.touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def draw(folder: Path, names: Sequence[str], size: tuple[int, int] = (40, 36), mode: str = "RGB") -> None:
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new(mode, size, number if mode == "L" else (10 * number % 256, 90, 200)).save(folder / name)
+
+
+def proposed(folder: str, name: str | None = None) -> dict[str, Any]:
+    run(Path(folder), name)
+    return compose([f"experiment={name or folder}"])
+
+
+def test_photographs(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw(checkout / "flowers", [f"{c}/{i}.jpg" for c in ("daisy", "rose") for i in range(12)], (300, 250))
+    shutil.copy2(checkout / "flowers/daisy/1.jpg", checkout / "flowers/rose/same.jpg")
+    (checkout / "flowers/list.csv").write_text("x")
+    values = proposed("flowers")
+    assert (values["model"]["name"], values["transfer"]["name"], values["weights"]["name"]) == (
+        *("resnet18", "auto", "imagenet"),
+    )
+    assert (values["preprocess"]["image_size"], values["preprocess"]["resize"]) == (224, 224)
+    assert (values["preprocess"]["channels"], values["augment"]["name"]) == (3, "photo")
+    assert (values["source"]["name"], values["source"]["path"]) == ("flowers", "flowers")
+    assert (values["source"]["folders"], values["source"]["masks"]) == (None, None)
+    assert values["train"]["class_weights"] == "none"
+    said = capsys.readouterr().out
+    for sentence in (
+        "25 images of 2 classes: daisy (12), rose (13)",
+        "shorter sides of 250 to 250 px, median 250; the longer side is up to 1.2 times as long; in colours; JPEG",
+        "1 file(s) that are no images, passed over: .csv: 1",
+        "1 sets of files with equal bytes, such as daisy/1.jpg and rose/same.jpg",
+        "conf/experiment/flowers.yaml: written.\n",
+    ):
+        assert sentence in said
+    check(values)
+
+
+def test_small_gray_signs_with_given_splits(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"{split}/{c}/{i}.png" for split in ("Train", "Testing") for c in "0123" for i in range(4)]
+    draw(checkout / "My Signs (1)", names, (28, 28), "L")
+    run(Path("My Signs (1)"), None)
+    values = compose(["experiment=my_signs_1"])
+    assert (values["model"]["name"], values["transfer"]["name"], values["weights"]["name"]) == (
+        *("lenet5", "scratch", "none"),
+    )
+    assert (values["preprocess"]["image_size"], values["preprocess"]["channels"]) == (32, 1)
+    assert (values["augment"]["name"], values["source"]["path"]) == ("light", "My Signs (1)")
+    assert "given splits: test (16), train (16)" in capsys.readouterr().out
+    check(values)
+
+
+def test_a_test_split_that_is_not_given_is_said(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw(checkout / "bugs", [f"{split}/{c}/{i}.png" for split in ("train", "valid") for c in "ab" for i in range(4)])
+    proposed("bugs")
+    assert (
+        "no test split is given: it is drawn from the training images; source.val_folder=null source.test_folder=val "
+        "tests on val instead"
+    ) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("sites", "folders"), [(2, ["any", "class"]), (6, ["group", "class"])])
+def test_sites_become_groups_where_there_are_enough(
+    sites: int, folders: list[str], checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw(checkout / "field", [f"site{s}/{c}/{i}.png" for s in range(sites) for c in ("elm", "oak") for i in range(2)])
+    values = proposed("field")
+    assert values["source"]["folders"] == folders
+    said = capsys.readouterr().out
+    assert f"folders taken as {'/'.join(folders)}; if that is wrong, source.folders=[" in said
+    assert "[class]" in said
+
+
+def test_masks_imbalance_and_series(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = [f"crack/p{p}_{i}{end}" for p in range(6) for i in range(10) for end in (".png", "_mask.png")]
+    draw(checkout / "parts", [*bad, *(f"good/q{i}_{j}.png" for i in range(3) for j in range(2))], (100, 100))
+    values = proposed("parts")
+    assert values["source"]["masks"] == "{path}_mask.png"
+    assert (values["preprocess"]["image_size"], values["augment"]["name"]) == (96, "light")
+    assert values["train"]["class_weights"] == "balanced"
+    said = capsys.readouterr().out
+    assert "66 images of 2 classes: crack (60), good (6)" in said
+    assert "names in 9 series, such as 'p0'" in said
+    assert "masks: {path}_mask.png; if these are images, take source.masks out" in said
+
+
+def test_nothing_is_overwritten_and_no_other_name_is_made(checkout: Path) -> None:
+    draw(checkout / "pets", [f"{c}/{i}.png" for c in ("cat", "dog") for i in range(3)])
+    (checkout / "conf/experiment/pets.yaml").write_text("mine")
+    with pytest.raises(SettingsError, match=r"pets\.yaml: is there already and stays as it is.*--name"):
+        run(Path("pets"), None)
+    assert (checkout / "conf/experiment/pets.yaml").read_text() == "mine"
+    assert proposed("pets", "animals")["source"]["name"] == "animals"
+    with pytest.raises(SettingsError, match="expected letters, digits and _"):
+        run(Path("pets"), "../pets")
+    outside = checkout.parent / "outside"
+    draw(outside, [f"{c}/{i}.png" for c in ("cat", "dog") for i in range(3)])
+    run(outside, None)
+    assert compose(["experiment=outside"])["source"]["path"] == str(outside)
+
+
+@pytest.mark.parametrize("go_on", [False, True])
+def test_the_command_says_what_is_next_or_does_it(go_on: bool, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(checkout / "signs", [f"{c}/{i}.png" for c in "01" for i in range(4)], (20, 20), "L")
+    done: list[tuple[list[str], Path]] = []
+
+    def ran(command: list[str], *, cwd: Path, check: bool) -> subprocess.CompletedProcess[str]:
+        done.append((command, cwd))
+        return subprocess.CompletedProcess(command, 3)
+
+    monkeypatch.setattr(cli.subprocess, "run", ran)
+    monkeypatch.setattr(cli, "stages_to_run", lambda root: (["acquire"], []))
+    ended = CliRunner().invoke(cli.main, ["init", "signs", *(["--run"] if go_on else [])])
+    if go_on:
+        assert done == [([sys.executable, "-m", "dvc", "repro"], checkout)]
+        assert ended.exit_code == 3
+        assert "path: signs" in (checkout / "params.yaml").read_text("utf-8")
+    else:
+        assert (ended.exit_code, done) == (0, [])
+        assert ended.output.endswith("Next:\n  retinue compose experiment=signs\n  dvc repro\n")
+        assert not (checkout / "params.yaml").exists()
+
+
+def test_what_is_no_folder_of_classes_is_told(checkout: Path) -> None:
+    draw(checkout / "one", ["cat/1.png", "cat/2.png"])
+    (checkout / "broken/a").mkdir(parents=True)
+    (checkout / "broken/a/1.jpg").write_bytes(b"x")
+    shutil.copytree(checkout / "broken/a", checkout / "broken/b")
+    for folder, message in (
+        ("nowhere", "nowhere: no such file; expected a folder of images"),
+        ("one", "one: expected a folder for each of at least two classes, found cat"),
+        ("broken", "broken: none of 2 images that were looked at decodes"),
+    ):
+        with pytest.raises(DataError, match=message):
+            run(Path(folder), None)
+        assert not (checkout / f"conf/experiment/{folder}.yaml").exists()

@@ -1,0 +1,235 @@
+"""Shards: samples in tars and Parquet files are read where they lie; what is damaged or hostile ends in a message."""
+
+import io
+import json
+import tarfile
+import tracemalloc
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from listed_sources import png, shards, told
+from retinue.pipeline.errors import DataError, SettingsError
+
+
+def write_tar(path: Path, members: Sequence[tuple[str, bytes]], kind: int = tarfile.PAX_FORMAT) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", format=kind) as file:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            file.addfile(info, io.BytesIO(data))
+
+
+@pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_samples_of_a_tar_are_their_image_and_what_is_called_alike(kind: int, tmp_path: Path) -> None:
+    long = "deep/" * 18 + "x" * (60 if kind == tarfile.USTAR_FORMAT else 300)
+    write_tar(
+        tmp_path / "train-00000.tar",
+        [("./a/0.png", png(0)), ("./a/0.cls", b"3\n"), ("a/1.cls", b"7"), ("a/1.PNG", png(1))],
+        kind,
+    )
+    write_tar(tmp_path / "sub/val_0.tar", [(f"{long}.jpg", b"long"), (f"{long}.cls", b"3")], kind)
+    (tmp_path / "README.md").write_text("what else lies there")
+    source = shards(tmp_path)
+    assert told(source.records()) == [
+        (f"sub/val_0.tar/{long}.jpg", "3", "val", ""),
+        ("train-00000.tar/a/0.png", "3", "train", ""),
+        ("train-00000.tar/a/1.PNG", "7", "train", ""),
+    ]
+    assert source.read("train-00000.tar/a/1.PNG") == png(1)
+    assert source.read("train-00000.tar/a/0.png") == png(0)
+    assert source.read(f"sub/val_0.tar/{long}.jpg") == b"long"
+    assert {record.split for record in shards(tmp_path, columns={"split": ""}).records()} == {""}
+
+
+def test_a_single_shard_is_a_path(tmp_path: Path) -> None:
+    write_tar(tmp_path / "all.tar", [("0.jpg", b"x"), ("0.txt", "größer ".encode())])
+    source = shards(tmp_path / "all.tar")
+    assert told(source.records()) == [("all.tar/0.jpg", "größer", "", "")]
+    assert source.read("all.tar/0.jpg") == b"x"
+
+
+def test_json_says_label_group_split_and_more(tmp_path: Path) -> None:
+    documents = [
+        {"label": "cat", "group": "p1", "split": "Test", "age": 7, "where": {"lon": 1.5}},
+        {"label": 4, "split": None},
+        {"label": 1.0},
+    ]
+    members = [(f"{i}.json", json.dumps(document).encode()) for i, document in enumerate(documents)]
+    members += [(f"{i}.jpg", b"%d" % i) for i in range(3)] + [(f"{i}.cls", b"9") for i in range(3)]
+    write_tar(tmp_path / "x.tar", members)
+    found = shards(tmp_path).records()
+    assert [(r.label, r.group, r.split) for r in found] == [("cat", "p1", "test"), ("4", "", ""), ("1.0", "", "")]
+    assert dict(found[0].attributes) == {"cls": "9", "age": "7", "where": '{"lon": 1.5}'}
+    assert [r.label for r in shards(tmp_path, columns={"label": "cls"}, attributes=["age"]).records()] == ["9"] * 3
+    with pytest.raises(DataError, match=r"x\.tar: no column 'species' \(source\.columns\.label\).*Columns found"):
+        shards(tmp_path, columns={"label": "species"}).records()
+
+
+def test_several_images_of_a_sample_are_asked_about(tmp_path: Path) -> None:
+    write_tar(tmp_path / "x.tar", [("0.jpg", b"j"), ("0.png", b"p"), ("0.seg.png", b"s"), ("0.cls", b"a")])
+    with pytest.raises(DataError, match=r"x\.tar: '0' has several images: jpg, png\..*source\.columns\.image=jpg"):
+        shards(tmp_path).records()
+    source = shards(tmp_path, columns={"image": "seg.png"})
+    assert told(source.records()) == [("x.tar/0.seg.png", "a", "", "")]
+    assert source.read("x.tar/0.seg.png") == b"s"
+
+
+def test_samples_without_image_or_label_are_set_aside(tmp_path: Path) -> None:
+    write_tar(tmp_path / "x.tar", [("0.jpg", b"j"), ("0.cls", b"a"), ("1.jpg", b"j"), ("1.cls", b" "), ("2.cls", b"b")])
+    assert told(shards(tmp_path).records()) == [
+        ("x.tar/0.jpg", "a", "", ""),
+        ("x.tar/1.jpg", "", "", "its shard has no label for it"),
+        ("x.tar/2.cls", "b", "", "no image among the members called '2'"),
+    ]
+
+
+def test_names_that_lead_out_are_names_and_no_paths(tmp_path: Path) -> None:
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    names = ["../secret.jpg", "/etc/hostname.jpg", "a/../../secret.jpg"]
+    members = [entry for name in names for entry in ((name, b"inside"), (name.replace(".jpg", ".cls"), b"a"))]
+    write_tar(tmp_path / "shards/x.tar", members)
+    source = shards(tmp_path / "shards")
+    found = source.records()
+    assert [record.problem for record in found] == ["", "", ""]
+    assert {source.read(record.image_id) for record in found} == {b"inside"}
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["secret.jpg", "shards", "x.tar"]
+    for image_id in ("../secret.jpg", "x.tar/../../secret.jpg", "../shards/x.tar/a.jpg", "secret.jpg", "x.tar"):
+        with pytest.raises(OSError, match=r"no such (shard|image)"):
+            source.read(image_id)
+
+
+def test_links_and_devices_are_set_aside_and_never_followed(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as file:
+        for number, kind in enumerate((tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE)):
+            info = tarfile.TarInfo(f"{number}.jpg")
+            info.type, info.linkname = kind, "/etc/hostname"
+            file.addfile(info)
+        info = tarfile.TarInfo("folder.jpg")
+        info.type = tarfile.DIRTYPE
+        file.addfile(info)
+        info = tarfile.TarInfo("5.cls")
+        info.size = 1
+        file.addfile(info, io.BytesIO(b"a"))
+    source = shards(tmp_path)
+    found = source.records()
+    assert [record.image_id for record in found] == [*(f"x.tar/{i}.jpg" for i in range(4)), "x.tar/5.cls"]
+    assert all("no ordinary file in its tar" in record.problem for record in found[:4])
+    with pytest.raises(DataError, match="no ordinary file"):
+        source.read("x.tar/0.jpg")
+
+
+@pytest.mark.parametrize("sign", ["\x1b[2J", "\u202e", "\udcff"])
+def test_names_that_cannot_be_shown_are_set_aside(sign: str, tmp_path: Path) -> None:
+    write_tar(tmp_path / "x.tar", [(f"a{sign}.jpg", b"j"), (f"a{sign}.cls", b"a")], tarfile.GNU_FORMAT)
+    (record,) = shards(tmp_path).records()
+    assert record.image_id.isprintable()
+    assert "control, invisible or direction characters" in record.problem
+
+
+def whole() -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name, data in (("0.jpg", b"j" * 700), ("0.cls", b"a")):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return file.getvalue()
+
+
+def header(name: bytes, size: bytes, kind: bytes = b"0") -> bytes:
+    """A header of which everything is as stated, with a right checksum."""
+    block = bytearray(name.ljust(100, b"\0") + b"0000644\0" + b"0000000\0" * 2 + size.ljust(12, b"\0")[:12])
+    block += b"00000000000\0" + b" " * 8 + kind
+    block += b"\0" * (257 - len(block)) + b"ustar  \0"
+    block += b"\0" * (512 - len(block))
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
+    "cut off in a member": (lambda: whole()[:800], "cut off"),
+    "cut off in a header": (lambda: whole()[:1700], "damaged or cut off"),
+    "another file": (lambda: bytes(range(256)) * 8, "no tar, or damaged"),
+    "compressed": (lambda: b"\x1f\x8b\x08" + bytes(range(253)) * 4, "no tar, or damaged"),
+    "a size of 8 GB": (lambda: header(b"0.jpg", b"77777777777") + b"x" * 512, "cut off"),
+    "a size below 0": (lambda: header(b"0.jpg", b"\xff" * 12) + b"x" * 512, "cut off"),
+    "a size of 10^28": (lambda: header(b"0.jpg", b"\x80" + b"\x7f" * 11) + b"x" * 512, "cut off"),
+    "a name of 100 MB": (
+        lambda: header(b"x", b"%011o" % 10**8, b"L") + b"x" * (10**8 + 512),
+        "a name or its description",
+    ),
+    "a pax record without end": (
+        lambda: header(b"x", b"%011o" % 16, b"x") + b"999999 path=abc\n".ljust(512, b"\0"),
+        "pax",
+    ),
+    "a file with holes": (
+        lambda: header(b"x", b"%011o" % 22, b"x") + b"22 GNU.sparse.major=1\n".ljust(512, b"\0"),
+        "holes",
+    ),
+    "a name twice": (lambda: whole()[:1536] + whole(), "two members are called '0.jpg'"),
+    "a JSON bomb": (
+        lambda: header(b"0.json", b"%011o" % 10**5) + (b"[" * 10**5).ljust(512 * 196, b"\0"),
+        "nested more than",
+    ),
+    "a label of 2 MB": (lambda: header(b"0.cls", b"%011o" % 2**21) + b"x" * 2**21, "of text; expected at most"),
+    "a label that is no text": (
+        lambda: header(b"0.cls", b"%011o" % 2) + b"\xff\xfe".ljust(512, b"\0"),
+        "not text in UTF-8",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_tar_ends_in_a_message_and_little_memory(name: str, tmp_path: Path) -> None:
+    make, message = HOSTILE[name]
+    (tmp_path / "x.tar").write_bytes(make())
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"x\.tar: ") as refused:
+            shards(tmp_path).records()
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+    assert message in str(refused.value)
+    assert len(str(refused.value)) < 1000
+
+
+def test_a_sparse_tar_of_a_terabyte_is_empty_at_once(tmp_path: Path) -> None:
+    with (tmp_path / "x.tar").open("wb") as file:
+        file.truncate(10**12)
+    with pytest.raises(DataError, match=r"x\.tar: no column is known to be the label"):
+        shards(tmp_path).records()
+
+
+def test_an_image_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
+    write_tar(tmp_path / "x.tar", [("0.jpg", b"x" * 2_000_000), ("0.cls", b"a")])
+    source = shards(tmp_path, max_file_mb=1)
+    assert len(source.records()) == 1
+    with pytest.raises(DataError, match=r"2 MB; source\.max_file_mb allows 1"):
+        source.read("x.tar/0.jpg")
+
+
+def test_a_shard_that_changes_is_read_anew(tmp_path: Path) -> None:
+    write_tar(tmp_path / "x.tar", [("0.jpg", b"one"), ("0.cls", b"a")])
+    source = shards(tmp_path)
+    assert source.read("x.tar/0.jpg") == b"one"
+    write_tar(tmp_path / "x.tar", [("9.jpg", b"x" * 600), ("0.jpg", b"other"), ("0.cls", b"a")])
+    assert source.read("x.tar/0.jpg") == b"other"
+    (tmp_path / "x.tar").unlink()
+    with pytest.raises(OSError, match="no such shard"):
+        source.read("x.tar/0.jpg")
+
+
+def test_what_is_no_shard_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"source\.path: .*a shard, or a folder of them.*no such file"):
+        shards(tmp_path / "gone").records()
+    (tmp_path / "x.tar.gz").touch()
+    with pytest.raises(
+        DataError, match=r"no shards\. Expected files that end in \.tar or \.parquet\. 'x\.tar\.gz' is comp"
+    ):
+        shards(tmp_path).records()
+    with pytest.raises(SettingsError, match=r"source\.columns\.lable: got 'x', expected one of image"):
+        shards(tmp_path, columns={"lable": "x"})
