@@ -25,6 +25,7 @@ from retinue.pipeline.errors import DataError, SettingsError
 from retinue.pipeline.files import read_json, read_table
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.tracker import Tracker
+from retinue.sources import raw_files
 from retinue.stages import acquire, augment, preprocess
 
 STAGES = (acquire, preprocess, augment)
@@ -108,13 +109,13 @@ def test_acquire_lists_what_decodes_and_quarantines_the_rest(checkout: Path) -> 
 def test_acquire_measures_each_image_once(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row i of the measures is row i of the manifest; only the few that are shown are decoded again."""
     decoded = Counter[str]()
-    inspect = acquire.inspect_image
+    inspect = raw_files.inspect_image
 
     def counted(data: bytes, *args: Any, **options: Any) -> Any:
         decoded[hashlib.sha256(data).hexdigest()] += 1
         return inspect(data, *args, **options)
 
-    monkeypatch.setattr(acquire, "inspect_image", counted)
+    monkeypatch.setattr(raw_files, "inspect_image", counted)
     run(acquire, source=LOOSE)
     assert len(decoded) == PHOTOS + 2
     assert set(decoded.values()) == {1}
