@@ -16,7 +16,7 @@ from project import Project
 from retinue.engine.store import ImageStore
 from retinue.images.augmentation import Policy
 from retinue.images.image_digests import read_digests
-from retinue.images.measures import measures_of
+from retinue.images.measures import MEASURED_SIDE, measures_of
 from retinue.images.preprocessing import Preprocessing
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import SPLITS, ImageMeasures, Outliers, PolicyAudit, RawImage, Sample, ShortcutCheck
@@ -123,7 +123,7 @@ def test_acquire_measures_each_image_once(checkout: Path, monkeypatch: pytest.Mo
     rows = read_table(artifacts.MEASURES, ImageMeasures)
     assert [row.image_id for row in rows] == [image.image_id for image in images]
     for image, row in zip(images, rows, strict=True):
-        found = inspect((checkout / "photos" / image.image_id).read_bytes(), longer_side=128)
+        found = inspect((checkout / "photos" / image.image_id).read_bytes(), longer_side=MEASURED_SIDE)
         assert row == measures_of(image.image_id, found.pixels, found.exif)
     copies = sorted(artifacts.ORIGINALS.iterdir())
     assert len(copies) == 2 * 8  # of each class eight
