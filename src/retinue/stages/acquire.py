@@ -77,6 +77,7 @@ def run(settings: Settings, tracker: Tracker) -> None:
         found = sorted_out(take_documents(folder), records)
         check_usable(source, found.images, found.quarantine, {record.label for record in records if record.label})
         copies = _near_copies(folder / _FINGERPRINTS, records, found.images)
+        near = [(copy.image_id, copy.copy_id) for copy in copies if copy.distance <= USUAL_DISTANCE]
         levels = raw_levels(found.numbers, source.white_value(), is_white_known=source.is_white_known())
         card = dataset_card(source, found.images, found.quarantine, correction)
         _write_found(folder, found, copies, _attributes(found.images, records))
@@ -84,10 +85,10 @@ def run(settings: Settings, tracker: Tracker) -> None:
             link_or_copy(path, folder / artifacts.FETCHED.name / path.name)
         write_json(folder / artifacts.CARD.name, card)
         write_json(folder / artifacts.LEVELS.name, asdict(levels))
-        _write_checks(folder, source, found, white=levels.white)
+        _write_checks(folder, source, found, near, white=levels.white)
     warn_of_unused_range(source.name, levels)
     say_what_was_found(source.name, card, correction)
-    _record(found, copies, tracker)
+    _record(found, len(near), tracker)
 
 
 def _examine(trainer: L.Trainer, batches: Batches, folder: Path, num_files: int) -> None:
@@ -119,13 +120,15 @@ def _write_found(folder: Path, found: Found, copies: Sequence[NearCopy], attribu
         write_table(folder / artifacts.ATTRIBUTES.name, Attribute, attributes)
 
 
-def _write_checks(folder: Path, source: Source, found: Found, *, white: float | None) -> None:
+def _write_checks(
+    folder: Path, source: Source, found: Found, near: Sequence[tuple[str, str]], *, white: float | None
+) -> None:
     """Writes the measures, what stands out in them, whether they tell the label, and pictures of what is shown."""
     images, measures = found.images, found.measures
     outliers = find_outliers(images, measures)
     write_table(folder / artifacts.MEASURES.name, ImageMeasures, measures)
     write_json(folder / artifacts.OUTLIERS.name, asdict(outliers))
-    write_json(folder / artifacts.SHORTCUTS.name, asdict(check_shortcuts(images, measures)))
+    write_json(folder / artifacts.SHORTCUTS.name, asdict(check_shortcuts(images, measures, near)))
     write_originals(folder / artifacts.ORIGINALS.name, source, images, rows_to_show(images, outliers), white=white)
 
 
@@ -139,14 +142,14 @@ def _attributes(images: Sequence[RawImage], records: Sequence[SourceRecord]) -> 
     ]
 
 
-def _record(found: Found, copies: Sequence[NearCopy], tracker: Tracker) -> None:
-    """Tells tracker and console how many images there are of how many classes, and what is wrong with them."""
+def _record(found: Found, near: int, tracker: Tracker) -> None:
+    """Tells tracker and console how many images there are of how many classes, what is wrong with them, and how many
+    pairs are `near` copies."""
     images, quarantine = found.images, found.quarantine
     classes = len({image.label for image in images})
     tracker.summary({"images": len(images), "classes": classes, "quarantined": len(quarantine)})
     tracker.table("quarantine", ["image_id", "label", "reason"], [list(asdict(entry).values()) for entry in quarantine])
     tracker.artifact(artifacts.RAW, "dataset")
-    near = sum(copy.distance <= USUAL_DISTANCE for copy in copies)
     print(
         f"{figure(len(images))} images of {figure(classes)} classes, {figure(len(quarantine))} quarantined"
         f"{f', {figure(near)} pairs of near copies' if near else ''} -> {artifacts.RAW}"
