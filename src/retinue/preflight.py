@@ -22,6 +22,7 @@ from retinue.bundle import build_sized
 from retinue.engine.trainer import TrainerSettings, check_devices
 from retinue.explainers.explainer import Explainer
 from retinue.images.augmentation import Policy
+from retinue.images.preprocess_settings import PreprocessSettings
 from retinue.models.network import Network
 from retinue.pipeline.artifacts import OUTS
 from retinue.pipeline.errors import Fault, ModelError, SettingsError, SettingsFaults, nearest
@@ -34,7 +35,6 @@ from retinue.pipeline.tracker import TrackingSettings
 from retinue.sources.source import Source
 from retinue.stages.augment import AugmentSettings
 from retinue.stages.explain import ExplainSettings
-from retinue.stages.preprocess import PreprocessSettings
 from retinue.training.classifier import TrainSettings
 from retinue.training.plan import batch_faults, transfer_faults, unfreezing_faults
 from retinue.transfer.automatic import SCENARIOS, Auto

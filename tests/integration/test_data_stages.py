@@ -16,7 +16,7 @@ from project import Project
 from retinue.engine.store import ImageStore
 from retinue.images.augmentation import Policy
 from retinue.images.image_digests import read_digests
-from retinue.images.measures import measures_of
+from retinue.images.measures import MEASURED_SIDE, measures_of
 from retinue.images.preprocessing import Preprocessing
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import SPLITS, ImageMeasures, Outliers, PolicyAudit, RawImage, Sample, ShortcutCheck
@@ -25,6 +25,7 @@ from retinue.pipeline.errors import DataError, SettingsError
 from retinue.pipeline.files import read_json, read_table
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.tracker import Tracker
+from retinue.sources import raw_files
 from retinue.stages import acquire, augment, preprocess
 
 STAGES = (acquire, preprocess, augment)
@@ -108,13 +109,13 @@ def test_acquire_lists_what_decodes_and_quarantines_the_rest(checkout: Path) -> 
 def test_acquire_measures_each_image_once(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row i of the measures is row i of the manifest; only the few that are shown are decoded again."""
     decoded = Counter[str]()
-    inspect = acquire.inspect_image
+    inspect = raw_files.inspect_image
 
     def counted(data: bytes, *args: Any, **options: Any) -> Any:
         decoded[hashlib.sha256(data).hexdigest()] += 1
         return inspect(data, *args, **options)
 
-    monkeypatch.setattr(acquire, "inspect_image", counted)
+    monkeypatch.setattr(raw_files, "inspect_image", counted)
     run(acquire, source=LOOSE)
     assert len(decoded) == PHOTOS + 2
     assert set(decoded.values()) == {1}
@@ -122,7 +123,7 @@ def test_acquire_measures_each_image_once(checkout: Path, monkeypatch: pytest.Mo
     rows = read_table(artifacts.MEASURES, ImageMeasures)
     assert [row.image_id for row in rows] == [image.image_id for image in images]
     for image, row in zip(images, rows, strict=True):
-        found = inspect((checkout / "photos" / image.image_id).read_bytes(), longer_side=128)
+        found = inspect((checkout / "photos" / image.image_id).read_bytes(), longer_side=MEASURED_SIDE)
         assert row == measures_of(image.image_id, found.pixels, found.exif)
     copies = sorted(artifacts.ORIGINALS.iterdir())
     assert len(copies) == 2 * 8  # of each class eight

@@ -81,6 +81,17 @@ def test_acquire_writes_the_pairs_in_the_order_of_the_manifest(
     assert not list(artifacts.RAW.rglob("*.npy")), "what the search was made of is deleted"
 
 
+@pytest.mark.parametrize(("distance", "units"), [(0.1, 12), (-1.0, 16)])
+def test_the_shortcut_check_parts_no_near_copies(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, distance: float, units: int
+) -> None:
+    """Of 17 images twelve are photographs of their own; were no distance near enough, only equal bytes would join."""
+    monkeypatch.setattr(acquire, "USUAL_DISTANCE", distance)
+    run()
+    check = read_json(artifacts.SHORTCUTS)
+    assert (check["images"], check["units"], check["why_not"]) == (17, units, "")
+
+
 def test_workers_change_no_pair(checkout: Path) -> None:
     run()
     alone = digests()
@@ -109,11 +120,19 @@ def test_ranks_change_no_pair(project: Project, checkout: Path) -> None:
     assert (project.path / artifacts.NEAR_COPIES).read_bytes() == alone
 
 
-def page_with(rows: list[NearCopy]) -> str:
+def page_with(rows: list[NearCopy], joined_within: float | None = 0.1) -> str:
     """The page of a run whose acquire found `rows`."""
     write_table(artifacts.NEAR_COPIES, NearCopy, rows)
-    report.run(Settings(settings_values(BINARY), report.SECTIONS), Tracker(None))
+    values = settings_values(BINARY)
+    values["preprocess"] = {**values["preprocess"], "near_copies": joined_within}
+    report.run(Settings(values, report.SECTIONS), Tracker(None))
     return artifacts.REPORT.read_text("utf-8")
+
+
+def section_of(page: str) -> str:
+    """What the page says of near copies."""
+    section = page[page.index('<h3 id="near_copies">') :]
+    return section[: section.index("<h3", 10)]
 
 
 def image_ids(labels: Callable[[int], bool] = lambda label: True) -> list[str]:
@@ -128,12 +147,11 @@ def test_the_page_shows_pairs_side_by_side(tmp_path: Path, monkeypatch: pytest.M
     before = page_with([])
     assert "Near copies" not in before
     ants, bees = image_ids(lambda label: label == 0), image_ids(lambda label: label == 1)
-    rows = [NearCopy(ants[i], ants[i + 1], 0.01 * i, 0) for i in range(30)]
+    rows = [NearCopy(ants[i], ants[i + 1], 0.003 * i, 0) for i in range(30)]
     rows += [NearCopy(ants[0], bees[0], 0.05, 90), NearCopy(ants[0], "not/used.png", 0.0, 0)]
     page = page_with(rows)
     assert "31 pairs of images differ in their bytes and look alike, 1 of them under different labels" in page
-    shown = page[page.index('<h3 id="near_copies">') :]
-    shown = shown[: shown.index("<h3", 10)]
+    shown = section_of(page)
     assert shown.count("<img ") == 2 * near_copies.MAX_PAIRS
     assert f"{31 - near_copies.MAX_PAIRS} more pairs are not shown" in shown
     first, second = (f"distance {figure(0.05)}, turned by 90°", f"distance {figure(0.0)}<")
@@ -141,3 +159,26 @@ def test_the_page_shows_pairs_side_by_side(tmp_path: Path, monkeypatch: pytest.M
     assert f'bees, test <code class="quiet">{bees[0]}</code>' in shown
     assert "not/used.png" not in page
     assert len(page) - len(before) < 1_000_000, "pictures are small whatever the images are"
+
+
+def test_the_page_tells_pairs_that_belong_together_from_those_beyond(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.1 belongs together with 0.1; a pair beyond comes last, though its labels contradict each other."""
+    monkeypatch.chdir(tmp_path)
+    write_artifacts(BINARY)
+    ants, bees = image_ids(lambda label: label == 0), image_ids(lambda label: label == 1)
+    rows = [NearCopy(ants[0], bees[0], 0.2, 0), NearCopy(ants[1], ants[2], 0.1, 0), NearCopy(bees[1], bees[2], 0.02, 0)]
+    shown = section_of(page_with(rows))
+    assert "Images at most 0.1 apart (preprocess.near_copies) belong together when splits are made: 2 of 3." in shown
+    assert "The others come last and join none." in shown
+    places = [shown.index(f"distance {figure(distance)}") for distance in (0.02, 0.1, 0.2)]
+    assert places == sorted(places)
+    assert shown.count("not joined") == 1
+    assert shown.index("not joined") > places[-1]
+    near = section_of(page_with(rows[1:]))
+    assert "2 of 2." in near
+    assert "The others" not in near
+    without = section_of(page_with(rows, joined_within=None))
+    assert "None of the pairs joins its images: preprocess.near_copies is null" in without
+    assert without.count("not joined") == 3

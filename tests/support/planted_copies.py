@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from retinue.images.decoding import inspect_image
-from retinue.images.fingerprints import IS_USED, LENGTH, LONGER_SIDE, ORDER, image_fingerprint
+from retinue.images.fingerprints import IS_USED, LENGTH, ORDER, image_fingerprint
+from retinue.images.measures import MEASURED_SIDE
 
 TURNS = {
     90: Image.Transpose.ROTATE_90,
@@ -74,7 +75,7 @@ COPIES: dict[str, Callable[[Image.Image, np.random.Generator], bytes]] = {
 
 def fingerprint_of(data: bytes) -> np.ndarray:
     """The fingerprint of an encoded image, as acquire makes it."""
-    found, pixels, _ = inspect_image(data, longer_side=LONGER_SIDE)
+    found, pixels, _ = inspect_image(data, longer_side=MEASURED_SIDE)
     return image_fingerprint(pixels, found.width, found.height)
 
 

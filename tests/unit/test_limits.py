@@ -15,8 +15,8 @@ from retinue.images.structure import structure_of
 from retinue.pipeline.errors import DataError, SettingsError
 from retinue.pipeline.settings import strict
 from retinue.sources.image_folder import ImageFolder
+from retinue.sources.raw_files import RawFiles
 from retinue.sources.source import SourceRecord
-from retinue.stages.acquire import RawFiles
 from torture_images import gif, jpeg_with_scans, picture, png, saved, tiff_with_pages
 
 LOOSE = {

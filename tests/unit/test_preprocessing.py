@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from retinue.images.preprocess_settings import PreprocessSettings
 from retinue.images.preprocessing import Preprocessing, channel_histograms, mean_and_std
 from retinue.pipeline.artifacts import Dataset
 from retinue.pipeline.errors import DataError, SettingsError
-from retinue.stages.preprocess import PreprocessSettings
 
 
 def preprocessing(image_size: int = 8, resize: int | None = None, channels: int = 3) -> Preprocessing:

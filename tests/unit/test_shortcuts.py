@@ -1,8 +1,8 @@
 """The shortcut check: what is planted is found, one kind at a time, and nothing is found where nothing is."""
 
-import hashlib
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,8 +10,8 @@ from scipy.stats import binom
 
 from measured_sets import PLANTS, measured_set
 from retinue.images import shortcuts
-from retinue.images.shortcuts import FAR_ABOVE, TOGETHER, check_shortcuts, shortcut_units
-from retinue.pipeline.artifacts import RawImage, ShortcutCheck
+from retinue.images.shortcuts import FAR_ABOVE, TOGETHER, check_shortcuts
+from retinue.pipeline.artifacts import ShortcutCheck
 
 
 def far(check: ShortcutCheck) -> set[str]:
@@ -82,18 +82,25 @@ def test_copies_and_groups_stay_in_one_fold() -> None:
     assert "border colour" in far(alone)
 
 
-def test_units_join_through_groups_and_equal_bytes() -> None:
-    def image(name: str, group: str, content: str) -> RawImage:
-        return RawImage(name, "a", group, "", hashlib.sha256(content.encode()).hexdigest(), 1, 1, 1, "L", "PNG")
+def test_near_copies_stay_in_one_fold() -> None:
+    """Twelve sets of twenty near copies each: parted, they fake a shortcut; a pair from one to the next keeps all."""
+    images, measures = measured_set(1, 240, group_size=20)
+    images = [replace(image, group="") for image in images]
+    near = [(one.image_id, other.image_id) for i, (one, other) in enumerate(pairwise(images)) if (i + 1) % 20]
+    assert "border colour" in far(check_shortcuts(images, measures))
+    check = check_shortcuts(images, measures, near)
+    assert (check.images, check.units) == (240, 12)
+    assert far(check) == set()
 
-    images = [
-        image("0", "g", "x"),
-        image("1", "", "y"),
-        image("2", "g", "y"),
-        image("3", "", "z"),
-        image("4", "h", "z"),
-    ]
-    assert shortcut_units(images).tolist() == [0, 0, 0, 3, 3]
+
+def test_units_join_through_groups_equal_bytes_and_near_copies() -> None:
+    """Class a is 0 to 9; of it 0, 2 by their group, 1, 2 by their bytes and 1, 3 as near copies are one unit."""
+    images, measures = measured_set(0, 20)
+    images = [replace(image, label="ab"[i // 10]) for i, image in enumerate(images)]
+    for row, changes in {0: {"group": "g"}, 1: {"sha256": "y"}, 2: {"group": "g", "sha256": "y"}}.items():
+        images[row] = replace(images[row], **changes)
+    check = check_shortcuts(images, measures, [(images[1].image_id, images[3].image_id)])
+    assert (check.images, check.units) == (20, 17)
 
 
 def test_too_few_are_not_checked_and_small_classes_are_left_out() -> None:

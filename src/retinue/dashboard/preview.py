@@ -13,6 +13,7 @@ from markupsafe import Markup
 from retinue.dashboard.preview_images import PreviewImage, PreviewImages, preview_images
 from retinue.images.audit import audit
 from retinue.images.augmentation import AppliedTransform, Policy
+from retinue.images.preprocess_settings import PreprocessSettings
 from retinue.pipeline.numbers import figure, percent, short, significant
 from retinue.pipeline.plan import load_plan
 from retinue.pipeline.settings import Settings
@@ -21,7 +22,6 @@ from retinue.reports.embedding import Picture, picture
 from retinue.reports.tables import flattened, policy_audit
 from retinue.sources.source import Source
 from retinue.stages.augment import AugmentSettings
-from retinue.stages.preprocess import PreprocessSettings
 
 FOLDER = Path(__file__).parent
 

@@ -13,9 +13,6 @@ Hash Functions, 2010, section 3.2.1), with sizes beside the signs.
 import cv2
 import numpy as np
 
-LONGER_SIDE = 128
-"""px that a fingerprint is made of, at least; a JPEG may be decoded reduced as long as its longer side has them."""
-
 ORDER = 16
 """Frequencies of each axis, in half periods an image, from 0."""
 
@@ -62,7 +59,7 @@ def image_fingerprint(pixels: np.ndarray, width: int, height: int) -> np.ndarray
     """The fingerprint of an image, whatever its proportions: it is stretched to a square.
 
     Args:
-        pixels: uint8 (H, W, 3) RGB, upright; may be reduced.
+        pixels: uint8 (H, W, 3) RGB, upright; may be reduced, to a longer side of no less than `MEASURED_SIDE`.
         width, height: px of the image itself, which say how much detail it can have.
 
     Returns:

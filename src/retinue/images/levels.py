@@ -1,12 +1,16 @@
 """What the numbers of an image mean: which is black, which is white, and the 256 levels between."""
 
 import math
+import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from retinue.pipeline.artifacts import RawLevels
 from retinue.pipeline.errors import DataError
+from retinue.pipeline.numbers import figure, significant
 
 _PHOTOMETRIC, _BITS, _MOST, _SAMPLE_FORMAT, _MOST_OF_TYPE = 262, 258, 281, 339, 341
 _WHITE_IS_ZERO, _UNSIGNED = 0, 1
@@ -83,6 +87,39 @@ def largest_value(image: Image.Image) -> float:
         values = np.asarray(image.crop((0, top, image.width, min(top + rows, image.height))))
         largest = max(largest, float(np.max(values, initial=0, where=np.isfinite(values))))
     return largest
+
+
+def raw_levels(
+    found: Sequence[tuple[float | None, float | None]], white: float | None, *, is_white_known: bool
+) -> RawLevels:
+    """What the numbers of all images with more than 8 bits a sample mean.
+
+    Args:
+        found: of each image the largest and the white value, as `Examined` has them.
+        white: the value that is white, as the user says; None: nothing is said.
+        is_white_known: whether `white`, or where it is None what each file declares, is white; else the data tell it.
+    """
+    numbers = [(largest, own) for largest, own in found if largest is not None]
+    largest = max((value for value, _ in numbers), default=None)
+    if largest is None:
+        return RawLevels(0, None, white, None, is_from_data=False)
+    from_data = None if is_white_known else white_of_range(largest)
+    used = max(value / (own or from_data or 1.0) for value, own in numbers)
+    levels = 1 + round(255 * min(used, 1.0))
+    return RawLevels(len(numbers), largest, from_data or white, levels, from_data is not None)
+
+
+def warn_of_unused_range(source: str, levels: RawLevels) -> None:
+    """Warns where most gray levels of the images of `source`, its name, are not used."""
+    if not levels.is_mostly_unused:
+        return
+    print(
+        f"warning: source {source}: {figure(levels.images)} images of more than 8 bits a sample have no value above "
+        f"{significant(levels.largest)}, which leaves {figure(levels.gray_levels)} of 256 gray levels. Where that is "
+        "their range, source.white=auto takes the bit depth that holds it.",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def check_declared_depth(image: Image.Image) -> None:

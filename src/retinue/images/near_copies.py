@@ -6,12 +6,16 @@ agree in most of all signs are compared by their values. Where many agree in the
 that follow it in the order of further signs, so that the work grows with the number of images, never with its square.
 """
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from retinue.images.fingerprints import IS_USED, LEVEL, ORDER, bandwidths, distances, turned
+from retinue.pipeline import artifacts
+from retinue.pipeline.artifacts import NearCopy, RawImage
+from retinue.pipeline.numbers import figure
 
 LARGEST_DISTANCE = 0.25
 """Pairs beyond are not kept. Nearly all copies are nearer than a third of it, see docs/near_copies.md."""
@@ -26,6 +30,7 @@ _MOST_SIGNS_DIFFER = 0.3  # of a distance of 0.25, measured, at most a quarter
 _NEAREST = 8
 _AT_ONCE = 2**16
 _WORDS = 4
+_LARGE_UNIT = 20  # images, and one in so many of all
 _BITS = 64 * _WORDS
 
 
@@ -42,6 +47,33 @@ class NearCopies(NamedTuple):
     second: np.ndarray
     distance: np.ndarray
     quarters: np.ndarray
+
+
+def copies_among(fingerprints: np.ndarray, image_ids: Sequence[str], images: Sequence[RawImage]) -> list[NearCopy]:
+    """The pairs of images that show the same; of files with the same bytes, the first stands for all.
+
+    Warns where pairs join so many that they may be scenes of a camera that stands still.
+
+    Args:
+        fingerprints: int8 (N, LENGTH), may be a memory map.
+        image_ids: theirs.
+        images: those of the N that can be used.
+    """
+    firsts = {image.sha256: image.image_id for image in reversed(images)}
+    wanted = set(firsts.values())
+    pairs = near_copies(fingerprints, np.array([image_id in wanted for image_id in image_ids]))
+    largest = largest_unit(pairs, len(image_ids))
+    if largest > max(_LARGE_UNIT, len(images) / _LARGE_UNIT):
+        print(
+            f"warning: near copies join {figure(largest)} images into one unit, as those of a camera that stands still "
+            f"do. Look at {artifacts.NEAR_COPIES}: where they are different objects, lower preprocess.near_copies.",
+            file=sys.stderr,
+            flush=True,
+        )
+    return [
+        NearCopy(image_ids[first], image_ids[second], distance, 90 * quarters)
+        for first, second, distance, quarters in zip(*(column.tolist() for column in pairs), strict=True)
+    ]
 
 
 def near_copies(fingerprints: np.ndarray, is_wanted: np.ndarray) -> NearCopies:

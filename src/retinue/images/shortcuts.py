@@ -6,12 +6,13 @@ can tell, a network can learn instead of the object.
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 
+from retinue.images.units import units_of
 from retinue.pipeline.artifacts import ImageMeasures, RawImage, ShortcutCheck, ShortcutGroup
 from retinue.pipeline.numbers import percent, significant
 
@@ -38,12 +39,15 @@ class Feature(NamedTuple):
     values: np.ndarray
 
 
-def check_shortcuts(images: Sequence[RawImage], measures: Sequence[ImageMeasures]) -> ShortcutCheck:
+def check_shortcuts(
+    images: Sequence[RawImage], measures: Sequence[ImageMeasures], near: Iterable[tuple[str, str]] = ()
+) -> ShortcutCheck:
     """How well the label is told by each group of features, and by all of them together.
 
-    The units are dealt into five folds, and each but the first is told by a classifier that has learnt from the folds
-    before it. (Where each is told by all others, as usual, two images teach each other, and what they have in common by
-    chance counts twice: on labels without a meaning the AUC spread by a third more than its interval said.)
+    A unit is what groups, equal bytes and near copies join. The units are dealt into five folds, and each fold but the
+    first is told by a classifier that has learnt from those before it. (Where each is told by all others, as usual, two
+    images teach each other, and what they have in common by chance counts twice: on labels without a meaning the AUC
+    spread by a third more than its interval said.)
 
     The AUC is the mean over these folds, of each class against the rest (of two classes, of one of them). Its
     interval is Wilson's (1927) for a fraction of that variance, which is that of DeLong et al. (1988) summed over units
@@ -52,16 +56,17 @@ def check_shortcuts(images: Sequence[RawImage], measures: Sequence[ImageMeasures
     Args:
         images: rows of the raw manifest.
         measures: theirs.
+        near: pairs of image ids that show the same.
     """
-    units = shortcut_units(images)
-    units_of = _units_by_class(images, units)
-    chosen = sorted((c for c in units_of if len(units_of[c]) >= FOLDS), key=lambda c: (-len(units_of[c]), c))
+    units = units_of(images, near)
+    of_class = _units_by_class(images, units)
+    chosen = sorted((c for c in of_class if len(of_class[c]) >= FOLDS), key=lambda c: (-len(of_class[c]), c))
     classes = sorted(chosen[:MOST_CLASSES])
-    left_out = len(units_of) - len(classes)
+    left_out = len(of_class) - len(classes)
     if len(classes) < 2:
         why = f"Fewer than two classes have {FOLDS} images or groups that are independent of each other."
-        return ShortcutCheck(0, 0, 0, len(units_of), CONFIDENCE_LEVEL, FAR_ABOVE, why, [])
-    rows, folds = _drawn([units_of[name] for name in classes], images, units)
+        return ShortcutCheck(0, 0, 0, len(of_class), CONFIDENCE_LEVEL, FAR_ABOVE, why, [])
+    rows, folds = _drawn([of_class[name] for name in classes], images, units)
     labels = np.array([classes.index(images[row].label) for row in rows])
     units = np.unique(units[rows], return_inverse=True)[1]
     groups = feature_groups([images[row] for row in rows], [measures[row] for row in rows])
@@ -71,25 +76,6 @@ def check_shortcuts(images: Sequence[RawImage], measures: Sequence[ImageMeasures
     return ShortcutCheck(
         len(rows), int(units.max()) + 1, len(classes), left_out, CONFIDENCE_LEVEL, FAR_ABOVE, "", found
     )
-
-
-def shortcut_units(images: Sequence[RawImage]) -> np.ndarray:
-    """Images that a group or equal bytes join, also through others, have one number: int64 (N,)."""
-    parent = list(range(len(images)))
-
-    def root(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    first: dict[tuple[str, str], int] = {}
-    for row, image in enumerate(images):
-        for key in (("sha256", image.sha256), ("group", image.group)):
-            if key[1]:
-                a, b = root(first.setdefault(key, row)), root(row)
-                parent[max(a, b)] = min(a, b)
-    return np.array([root(row) for row in range(len(images))], np.int64)
 
 
 def feature_groups(images: Sequence[RawImage], measures: Sequence[ImageMeasures]) -> dict[str, list[Feature]]:
@@ -142,16 +128,16 @@ def _units_by_class(images: Sequence[RawImage], units: np.ndarray) -> dict[str, 
 
 
 def _drawn(
-    units_of: Sequence[dict[int, list[int]]], images: Sequence[RawImage], units: np.ndarray
+    of_classes: Sequence[dict[int, list[int]]], images: Sequence[RawImage], units: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the images that are looked at, sorted, and the fold of each.
 
     Units are taken in the order of the hashes of their bytes, which has nothing to do with their order in the source,
     and dealt out to the folds class by class, so that every fold has some of every class.
     """
-    most = max(FOLDS, MOST_IMAGES // len(units_of))
+    most = max(FOLDS, MOST_IMAGES // len(of_classes))
     kept, fold_of = list[int](), dict[int, int]()
-    for of_class in units_of:
+    for of_class in of_classes:
         ordered = sorted(of_class, key=lambda unit: min((images[row].sha256, row) for row in of_class[unit]))
         turns = [(turn, place, row) for place, unit in enumerate(ordered) for turn, row in enumerate(of_class[unit])]
         kept += [row for _, _, row in sorted(turns)[:most]]  # the first image of every unit, then the second

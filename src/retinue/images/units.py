@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from retinue.pipeline.artifacts import RawImage
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -33,7 +35,7 @@ class Candidate:
         return self.pin or self.split
 
 
-def units_of(images: Sequence[Candidate], near: Iterable[tuple[str, str]]) -> np.ndarray:
+def units_of(images: Sequence[Candidate | RawImage], near: Iterable[tuple[str, str]]) -> np.ndarray:
     """The unit of each image: the transitive union of equal bytes, groups and near copies.
 
     Union by forests with halved paths: N images and M pairs take O((N + M) log N) at worst (Tarjan and van Leeuwen,

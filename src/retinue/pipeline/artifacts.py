@@ -395,7 +395,7 @@ class ShortcutCheck:
     """data/raw/shortcuts.json: whether the label can be told from what is not the object.
 
     Attributes:
-        images, units: that were looked at; a unit is what groups and equal bytes join.
+        images, units: that were looked at; a unit is what groups, equal bytes and near copies join.
         classes: how many were told apart.
         classes_left_out: how many were not, because they have too few units, or because there are very many classes.
         confidence_level: of the intervals, in (0, 1).

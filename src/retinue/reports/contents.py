@@ -42,7 +42,7 @@ def content(sections: Mapping[str, Any], fingerprint: str, inputs: ReportInputs)
         "transfer": transfer(inputs.transfer, sections["transfer"]["name"]),
         "data": _data(inputs),
         "leaks": leaks.leaks_section(inputs),
-        "near_copies": near_copies.near_copies_section(inputs),
+        "near_copies": near_copies.near_copies_section(inputs, sections["preprocess"]["near_copies"]),
         "data_page": data_page(inputs),
         "seen": seen_section(inputs),
         "corrections": corrections.corrections_table(inputs),

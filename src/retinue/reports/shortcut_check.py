@@ -43,8 +43,8 @@ def shortcut_section(check: ShortcutCheck) -> dict[str, Any]:
     how = (
         "A classifier of trees was given nothing but the features of a row, and asked for the class of images that it "
         f"had not learnt from: {figure(check.images)} images of {figure(check.classes)} classes{left_out}, in five "
-        "folds that part no group and no equal files, each but the first told by what was learnt from those before it. "
-        "An AUC of 0.5 is chance, 1 is certainty."
+        "folds that part no group, no equal files and no near copies, each but the first told by what was learnt from "
+        "those before it. An AUC of 0.5 is chance, 1 is certainty."
     )
     far = f"It is called far from chance where the lower end of its interval is above {figure(check.far_above, 1)}."
     return {"sentences": [_what_tells(check), how, far, _advice(check)], "table": _shortcut_table(check)}
