@@ -205,7 +205,7 @@ def test_the_score_does_not_depend_on_the_way(
         "folders": ["experiment=hymenoptera", f"source.path={photos}"],
         "parquet": [*parquet_of_bytes(photos, listed, tmp_path / "shards"), *recipe],
     }
-    small = ["preprocess=rgb224", "preprocess.image_size=96", "preprocess.resize=112", "train.max_epochs=4"]
+    small = ["preprocess=rgb224", "preprocess.image_size=72", "preprocess.resize=84", "train.max_epochs=3"]
     documents = {}
     for name, source in ways.items():
         (tmp_path / name).mkdir()
