@@ -15,7 +15,7 @@ from retinue.pipeline.ranges import Checked, allowed
 from retinue.sources.download import DownloadSettings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SourceRecord:
     """One file of a source, before anything has looked inside it.
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as L
@@ -64,8 +64,8 @@ class RawFiles(Dataset[dict[str, Any]]):
     """Reads and strictly decodes the files of a source.
 
     A batch is a dict of `index` (N,); `findings`, for each file the fields of its `RawImage` and of its
-    `ImageMeasures` and its largest and its white value, or the reason why it cannot be used; and `fingerprints` int8
-    (N, LENGTH), zeros where it cannot.
+    `ImageMeasures`, those of its record left out, and its largest and its white value, or the reason why it cannot be
+    used; and `fingerprints` int8 (N, LENGTH), zeros where it cannot.
     """
 
     def __init__(self, source: Source, records: Sequence[SourceRecord]):
@@ -105,20 +105,17 @@ class RawFiles(Dataset[dict[str, Any]]):
             is_white_known=source.is_white_known(),
             limits=source.limits(),
         )
-        image = RawImage(
-            image_id=record.image_id,
-            label=record.label,
-            group=record.group,
-            split=record.split,
-            sha256=hashlib.sha256(data).hexdigest(),
-            size_bytes=len(data),
-            width=found.width,
-            height=found.height,
-            mode=found.mode,
-            format=found.format,
-        )
-        measures = measures_of(record.image_id, pixels, exif)
-        finding = [asdict(image), asdict(measures), (found.largest, found.white)]
+        file = {
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "size_bytes": len(data),
+            "width": found.width,
+            "height": found.height,
+            "mode": found.mode,
+            "format": found.format,
+        }
+        measures = asdict(measures_of(record.image_id, pixels, exif))
+        del measures["image_id"]
+        finding = [file, measures, (found.largest, found.white)]
         return finding, image_fingerprint(pixels, found.width, found.height)
 
 
@@ -158,9 +155,8 @@ def run(settings: Settings, tracker: Tracker) -> None:
             trainer.predict(Acquire(), batches, return_predictions=False)
         if not trainer.is_global_zero:
             return
-        findings = take_documents(folder)
-        levels = raw_levels(source, [found[2] for found in findings if isinstance(found, list)])
-        images, measures, quarantine = _sort_out(findings, records)
+        images, measures, quarantine, numbers = _sort_out(take_documents(folder), records)
+        levels = raw_levels(source, numbers)
         _check_usable(source, images, quarantine, labels={record.label for record in records if record.label})
         copies = _near_copies(np.load(fingerprints, mmap_mode="r"), records, images)
         fingerprints.unlink()
@@ -261,18 +257,36 @@ def _warn_of_unused_range(source: str, levels: RawLevels) -> None:
     )
 
 
-def _sort_out(
-    findings: Sequence[list[Any] | str], records: Sequence[SourceRecord]
-) -> tuple[list[RawImage], list[ImageMeasures], list[Quarantined]]:
-    """What can be used, with its measures, and what cannot, in the order of the source."""
-    images, measures, quarantine = [], [], []
-    for record, found in zip(records, findings, strict=True):
-        if isinstance(found, str):
-            quarantine.append(Quarantined(record.image_id, record.label, found))
-        else:
-            images.append(RawImage(**found[0]))
-            measures.append(ImageMeasures(**found[1]))
-    return images, measures, quarantine
+class _SortedOut(NamedTuple):
+    """What can be used, with its measures, and what cannot, in the order of the source.
+
+    Attributes:
+        images: what can be used.
+        measures: theirs.
+        quarantine: what cannot.
+        numbers: the largest and the white value of the images that have more than 8 bits a sample.
+    """
+
+    images: list[RawImage]
+    measures: list[ImageMeasures]
+    quarantine: list[Quarantined]
+    numbers: list[Sequence[float | None]]
+
+
+def _sort_out(findings: Iterable[list[Any] | str], records: Sequence[SourceRecord]) -> _SortedOut:
+    """Takes the findings one at a time; what they share, as names, is in memory once."""
+    found = _SortedOut([], [], [], [])
+    for record, finding in zip(records, findings, strict=True):
+        if isinstance(finding, str):
+            found.quarantine.append(Quarantined(record.image_id, record.label, finding))
+            continue
+        file, measures, numbers = finding
+        file.update(mode=sys.intern(file["mode"]), format=sys.intern(file["format"]))
+        found.images.append(RawImage(record.image_id, record.label, record.group, record.split, **file))
+        found.measures.append(ImageMeasures(record.image_id, **measures))
+        if numbers[0] is not None:
+            found.numbers.append(numbers)
+    return found
 
 
 def _write_checks(
