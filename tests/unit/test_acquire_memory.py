@@ -59,5 +59,6 @@ def test_an_image_takes_less_than_a_kilobyte(tmp_path: Path) -> None:
     assert (len(found.images), len(found.measures), found.numbers) == (COUNT - 1, COUNT - 1, [])
     assert found.quarantine == [Quarantined(records[0].image_id, "class", "cut off")]
     assert all(image.image_id is record.image_id for image, record in zip(found.images, records[1:], strict=True))
+    assert not list(tmp_path.iterdir())
     assert held < MOST_BYTES * COUNT
     assert peak < held + 2**18  # a document and a buffer of the file, whatever the number of images
