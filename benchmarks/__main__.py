@@ -9,7 +9,7 @@ import torch
 
 from retinue.pipeline.numbers import significant
 
-NAMES = ("decoding", "training_epoch", "gradcam", "sliding", "memory", "frozen_prefix")
+NAMES = ("decoding", "data_stages", "training_epoch", "gradcam", "sliding", "memory", "frozen_prefix")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -17,13 +17,15 @@ PREPROCESSING = Preprocessing(image_size=224, resize=SHORTER_SIDE, channels=3, m
 
 def measure(photos: Path | None = None, pairs: int = 5) -> list[Row]:
     """One row per set of photographs: those below `photos`, and generated ones of three usual sizes."""
-    sets = {f"generated photographs, {w} × {h}": _generated(w, h) for w, h in ((500, 375), (1600, 1200), (4000, 3000))}
+    sets = {f"generated photographs, {w} × {h}": generated(w, h) for w, h in ((500, 375), (1600, 1200), (4000, 3000))}
     if photos is not None:
         files = sorted(p for p in photos.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))[:200]
         sets = {f"{len(files)} photographs": [file.read_bytes() for file in files], **sets}
     rows = []
     for name, encoded in sets.items():
-        ours, peer = in_turn(partial(timed, partial(_ours, encoded)), partial(timed, partial(_pillow, encoded)), pairs)
+        ours, peer = in_turn(
+            partial(timed, partial(_ours, encoded)), partial(timed, partial(resized_by_pillow, encoded)), pairs
+        )
         rows.append(rate_row(f"decode + resize to {SHORTER_SIDE} px: {name}", len(encoded), ours, peer, "≥ 2"))
     return rows
 
@@ -33,14 +35,14 @@ def _ours(encoded: list[bytes]) -> None:
         PREPROCESSING.load(data)
 
 
-def _pillow(encoded: list[bytes]) -> None:
+def resized_by_pillow(encoded: list[bytes]) -> None:
     for data in encoded:
         image = Image.open(io.BytesIO(data)).convert("RGB")
         scale = SHORTER_SIDE / min(image.size)
         np.asarray(image.resize((round(image.width * scale), round(image.height * scale))))
 
 
-def _generated(width: int, height: int) -> list[bytes]:
+def generated(width: int, height: int) -> list[bytes]:
     """JPEGs with the smooth areas and fine detail of a photograph, quality 90."""
     random = np.random.default_rng(0)
     encoded = []

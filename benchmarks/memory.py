@@ -1,4 +1,4 @@
-"""Peak memory of preprocess and train at 2,000 and at 20,000 images of one size."""
+"""Peak memory of acquire, preprocess and train at 2,000 and at 20,000 images of one size."""
 
 import os
 import shutil
@@ -21,12 +21,12 @@ SETTINGS = [
 ]
 
 
-def measure() -> list[Row]:
-    """A row for each of the two stages: peak resident memory of its largest process, MiB."""
-    few, many = _peaks(FEW), _peaks(MANY)
+def measure(few_images: int = FEW, many_images: int = MANY) -> list[Row]:
+    """A row for each of the three stages: peak resident memory of its largest process, MiB."""
+    few, many = _peaks(few_images), _peaks(many_images)
     return [
         Row(
-            f"peak memory of {stage}, {figure(MANY)} against {figure(FEW)} images",
+            f"peak memory of {stage}, {figure(many_images)} against {figure(few_images)} images",
             f"{significant(many[stage], 3)} MiB",
             f"{significant(few[stage], 3)} MiB",
             many[stage] / few[stage],
@@ -34,7 +34,7 @@ def measure() -> list[Row]:
             many[stage] / few[stage],
             "≤ 1.1",
         )
-        for stage in ("preprocess", "train")
+        for stage in ("acquire", "preprocess", "train")
     ]
 
 

@@ -135,7 +135,7 @@ class Painted(Source):
         Image.fromarray(np.where(self.masks[image_id], 255, 0).astype(np.uint8)).convert("RGB").save(file, "PNG")
         return file.getvalue()
 
-    def mask(self, image_id: str) -> np.ndarray | None:
+    def mask(self, image_id: str, size: Any = None) -> np.ndarray | None:
         return self.masks[image_id]
 
     def card(self) -> dict[str, str]:
@@ -190,7 +190,7 @@ def test_a_mask_that_does_not_fit_is_refused(wrong: np.ndarray | None, message: 
     assert loaded(source, shapes, 4, 4)["problem"] == ""
 
     class Failing(Painted):
-        def mask(self, image_id: str) -> np.ndarray | None:
+        def mask(self, image_id: str, size: Any = None) -> np.ndarray | None:
             return wrong if image_id == "two" else mask
 
     problem = loaded(Failing("painted", "", ["PNG"], 0.0, source.masks), shapes, 4, 4)["problem"]
@@ -199,7 +199,7 @@ def test_a_mask_that_does_not_fit_is_refused(wrong: np.ndarray | None, message: 
 
 def test_a_mask_that_cannot_be_read_names_the_image() -> None:
     class Unreadable(Painted):
-        def mask(self, image_id: str) -> np.ndarray | None:
+        def mask(self, image_id: str, size: Any = None) -> np.ndarray | None:
             raise PermissionError(13, "Permission denied")
 
     source = Unreadable("painted", "", ["PNG"], 0.0, {"one": np.ones((4, 4), bool)})

@@ -1,9 +1,11 @@
 """Writes what the ranks compute to preallocated rows, so that the bytes do not depend on the number of ranks."""
 
+import heapq
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -95,14 +97,18 @@ class JsonSink:
         self._file.close()
 
 
-def take_documents(folder: Path) -> list[Any]:
-    """The documents that all ranks wrote to `folder`, in order; their files are deleted."""
-    pairs: list[Any] = []
-    for path in folder.glob("rank-*.jsonl"):
-        with path.open(encoding="utf-8") as file:
-            pairs += map(json.loads, file)
+def take_documents(folder: Path) -> Iterator[Any]:
+    """The documents that all ranks wrote to `folder`, in order, one at a time; then their files are deleted.
+
+    A rank writes in the order of its rows, so that the files are merged, and no two documents are in memory at once.
+    """
+    paths = sorted(folder.glob("rank-*.jsonl"))
+    with ExitStack() as opened:
+        files = [opened.enter_context(path.open(encoding="utf-8")) for path in paths]
+        for _, value in heapq.merge(*(map(json.loads, file) for file in files), key=itemgetter(0)):
+            yield value
+    for path in paths:
         path.unlink()
-    return [value for _, value in sorted(pairs, key=lambda pair: pair[0])]
 
 
 class ResultWriter(L.Callback):

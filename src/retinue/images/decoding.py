@@ -107,6 +107,16 @@ def examine(
     return inspect_image(data, formats, longer_side=1, white=white, is_white_known=known, limits=limits).found
 
 
+def upright_size(data: bytes, limits: Limits = USUAL_LIMITS) -> tuple[int, int]:
+    """Height and width of an image as a person sees it, px; decodes it as `examine` does.
+
+    Raises:
+        DataError: the file cannot be decoded; the message is the reason.
+    """
+    found = examine(data, is_white_known=False, limits=limits)
+    return found.height, found.width
+
+
 def inspect_image(
     data: bytes,
     formats: Sequence[str] = FORMATS,

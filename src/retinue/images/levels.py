@@ -90,19 +90,18 @@ def largest_value(image: Image.Image) -> float:
 
 
 def raw_levels(
-    found: Sequence[tuple[float | None, float | None]], white: float | None, *, is_white_known: bool
+    numbers: Sequence[tuple[float, float | None]], white: float | None, *, is_white_known: bool
 ) -> RawLevels:
     """What the numbers of all images with more than 8 bits a sample mean.
 
     Args:
-        found: of each image the largest and the white value, as `Examined` has them.
+        numbers: of each such image its largest value and its white, None where nothing says it.
         white: the value that is white, as the user says; None: nothing is said.
         is_white_known: whether `white`, or where it is None what each file declares, is white; else the data tell it.
     """
-    numbers = [(largest, own) for largest, own in found if largest is not None]
-    largest = max((value for value, _ in numbers), default=None)
-    if largest is None:
+    if not numbers:
         return RawLevels(0, None, white, None, is_from_data=False)
+    largest = max(value for value, _ in numbers)
     from_data = None if is_white_known else white_of_range(largest)
     used = max(value / (own or from_data or 1.0) for value, own in numbers)
     levels = 1 + round(255 * min(used, 1.0))

@@ -124,7 +124,7 @@ class Correction:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RawImage:
     """A row of data/raw/manifest.csv: an image that decodes, in the order of the source.
 
@@ -300,7 +300,7 @@ class Leaks:
         return frozenset(p.image_id for p in self.pairs if p.split == "test" and p.copy_id not in gone)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageMeasures:
     """A row of data/raw/measures.csv: what is seen of an image without knowing what it shows; row i as in the manifest.
 

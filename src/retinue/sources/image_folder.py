@@ -56,7 +56,7 @@ class ImageFolder(Layout, FolderSource):
         self._check_masks(root, records)
         return records
 
-    def mask(self, image_id: str) -> np.ndarray | None:
+    def mask(self, image_id: str, size: tuple[int, int] | None = None) -> np.ndarray | None:
         """What the mask of an image covers, all of it false where there is no mask; None where `masks` is None.
 
         Raises:
@@ -65,7 +65,7 @@ class ImageFolder(Layout, FolderSource):
         """
         if self.masks is None:
             return None
-        return mask_at(mask_place(self.masks, image_id), image_id, self.read, self)
+        return mask_at(mask_place(self.masks, image_id), image_id, self.read, self, size)
 
     def _check_masks(self, root: Path, records: Iterable[SourceRecord]) -> None:
         """Refuses a pattern of masks that fits no image of a table, and masks that DVC does not watch."""

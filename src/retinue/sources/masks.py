@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from retinue.images.decoding import examine
+from retinue.images.decoding import upright_size
 from retinue.images.endings import FORMAT_OF_ENDING, ending_of, is_stray, without_ending
 from retinue.images.limits import Limits
 from retinue.images.masks import decode_mask, mask_of_boxes
@@ -58,7 +58,9 @@ def masks_among(template: str, names: Sequence[str]) -> tuple[set[str], set[str]
     return masks, {name for name in images - masks if is_marked and name.endswith(tail)}
 
 
-def mask_at(place: str, image: str, read: Callable[[str], bytes], limits: Limits) -> np.ndarray:
+def mask_at(
+    place: str, image: str, read: Callable[[str], bytes], limits: Limits, size: tuple[int, int] | None = None
+) -> np.ndarray:
     """What a mask covers: bool (height, width), false everywhere where there is no mask.
 
     Args:
@@ -66,6 +68,7 @@ def mask_at(place: str, image: str, read: Callable[[str], bytes], limits: Limits
         image: path of its image.
         read: gives the bytes of a file; the `strerror` of its OSError begins with `NOTHING` where there is none.
         limits: what a file may cost.
+        size: height and width of the upright image, px; None: the image is decoded to know them.
 
     Raises:
         OSError: a file cannot be read.
@@ -81,11 +84,11 @@ def mask_at(place: str, image: str, read: Callable[[str], bytes], limits: Limits
     try:
         if not is_boxes:
             return decode_mask(data, limits)
-        found = examine(read(image), is_white_known=False, limits=limits)
-        boxes = boxes_in(data, ending_of(place), found.height, found.width) if data else []
+        height, width = size or upright_size(read(image), limits)
+        boxes = boxes_in(data, ending_of(place), height, width) if data else []
     except DataError as error:
         raise DataError(f"{place}, the mask of {image}: {error}.") from error
-    return mask_of_boxes(boxes, found.height, found.width)
+    return mask_of_boxes(boxes, height, width)
 
 
 def likely_masks(images: Iterable[str]) -> str | None:

@@ -45,7 +45,7 @@ class OxfordPets(Published):
         """The JPEG as published."""
         return self.member("images.tar.gz", f"images/{image_id}.jpg")
 
-    def mask(self, image_id: str) -> np.ndarray | None:
+    def mask(self, image_id: str, size: tuple[int, int] | None = None) -> np.ndarray | None:
         """The px of the animal; None where `masks` is off.
 
         Raises:

@@ -1,7 +1,8 @@
 """Files of a source as acquire wants them: each read, decoded and measured once, or set aside with the reason."""
 
 import hashlib
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -20,8 +21,8 @@ class RawFiles(Dataset[dict[str, Any]]):
     """Reads and strictly decodes the files of a source.
 
     A batch is a dict of `index` (N,); `findings`, for each file the fields of its `RawImage` and of its
-    `ImageMeasures` and its largest and its white value, or the reason why it cannot be used; and `fingerprints` int8
-    (N, LENGTH), zeros where it cannot.
+    `ImageMeasures`, those of its record left out, and its largest and its white value, or the reason why it cannot be
+    used; and `fingerprints` int8 (N, LENGTH), zeros where it cannot.
     """
 
     def __init__(self, source: Source, records: Sequence[SourceRecord]):
@@ -61,20 +62,17 @@ class RawFiles(Dataset[dict[str, Any]]):
             is_white_known=source.is_white_known(),
             limits=source.limits(),
         )
-        image = RawImage(
-            image_id=record.image_id,
-            label=record.label,
-            group=record.group,
-            split=record.split,
-            sha256=hashlib.sha256(data).hexdigest(),
-            size_bytes=len(data),
-            width=found.width,
-            height=found.height,
-            mode=found.mode,
-            format=found.format,
-        )
-        measures = measures_of(record.image_id, pixels, exif)
-        finding = [asdict(image), asdict(measures), (found.largest, found.white)]
+        file = {
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "size_bytes": len(data),
+            "width": found.width,
+            "height": found.height,
+            "mode": found.mode,
+            "format": found.format,
+        }
+        measures = asdict(measures_of(record.image_id, pixels, exif))
+        del measures["image_id"]
+        finding = [file, measures, (found.largest, found.white)]
         return finding, image_fingerprint(pixels, found.width, found.height)
 
 
@@ -84,30 +82,32 @@ class Found(NamedTuple):
     Attributes:
         images: that can be used.
         measures: theirs.
-        numbers: their largest and their white value, as `Examined` has them.
+        numbers: the largest and the white value of those that have more than 8 bits a sample.
         quarantine: what cannot be used.
     """
 
     images: list[RawImage]
     measures: list[ImageMeasures]
-    numbers: list[tuple[float | None, float | None]]
+    numbers: list[tuple[float, float | None]]
     quarantine: list[Quarantined]
 
 
-def sorted_out(findings: Sequence[list[Any] | str], records: Sequence[SourceRecord]) -> Found:
-    """What can be used and what cannot.
+def sorted_out(findings: Iterable[list[Any] | str], records: Sequence[SourceRecord]) -> Found:
+    """What can be used and what cannot; what many findings share, as names, is in memory once.
 
     Args:
-        findings: those of `RawFiles`, one for each record.
+        findings: those of `RawFiles`, one for each record, taken one at a time.
         records: of the source.
     """
     found = Found([], [], [], [])
     for record, finding in zip(records, findings, strict=True):
         if isinstance(finding, str):
             found.quarantine.append(Quarantined(record.image_id, record.label, finding))
-        else:
-            image, measures, (largest, white) = finding
-            found.images.append(RawImage(**image))
-            found.measures.append(ImageMeasures(**measures))
+            continue
+        file, measures, (largest, white) = finding
+        file.update(mode=sys.intern(file["mode"]), format=sys.intern(file["format"]))
+        found.images.append(RawImage(record.image_id, record.label, record.group, record.split, **file))
+        found.measures.append(ImageMeasures(record.image_id, **measures))
+        if largest is not None:
             found.numbers.append((largest, white))
     return found

@@ -15,7 +15,7 @@ from retinue.pipeline.ranges import Checked, allowed
 from retinue.sources.download import DownloadSettings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SourceRecord:
     """One file of a source, before anything has looked inside it.
 
@@ -106,8 +106,13 @@ class Source(Checked, ABC, section="source"):
         """What one file may cost; a file beyond is quarantined."""
         return USUAL_LIMITS
 
-    def mask(self, image_id: str) -> np.ndarray | None:
+    def mask(self, image_id: str, size: tuple[int, int] | None = None) -> np.ndarray | None:
         """Which px of an image show what its class is named after, as a defect: the truth for explanations.
+
+        Args:
+            image_id: of the image.
+            size: height and width of the upright image, px, where they are known; None: if need be, the image is
+                decoded to know them.
 
         Returns:
             bool (height, width) of the upright image, without a px where there is nothing of the kind to see; None, for

@@ -87,7 +87,7 @@ class SourceImages(Dataset[dict[str, Any]]):
     def _mask(self, index: int) -> np.ndarray:
         """What the source marks in an image: bool (H, W)."""
         image_id, shape = self._image_ids[index], tuple(self._shapes[index].tolist())
-        mask: np.ndarray | None = from_source(self._source.mask, image_id)
+        mask: np.ndarray | None = from_source(self._source.mask, image_id, shape)
         if mask is None or mask.dtype != bool or mask.shape != shape:
             found = "no mask" if mask is None else f"a mask {mask.dtype} {mask.shape}"
             raise DataError(
@@ -102,9 +102,9 @@ class SourceImages(Dataset[dict[str, Any]]):
         return 255 * (self._preprocessing.load_mask(mask) > 128).astype(np.uint8)
 
 
-def from_source(get: Callable[[str], Any], image_id: str) -> Any:
-    """What the source gives for an image."""
+def from_source(get: Callable[..., Any], image_id: str, *further: Any) -> Any:
+    """What the source gives for an image, of a method that takes its id and what is `further` known."""
     try:
-        return get(image_id)
+        return get(image_id, *further)
     except OSError as error:
         raise DataError(f"{image_id}: {error.strerror}. {_CHANGED}") from error

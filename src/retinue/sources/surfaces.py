@@ -119,7 +119,7 @@ class Surfaces(Source):
         Image.fromarray(self.render(image_id).image).save(file, "PNG", compress_level=0)
         return file.getvalue()
 
-    def mask(self, image_id: str) -> np.ndarray:
+    def mask(self, image_id: str, size: tuple[int, int] | None = None) -> np.ndarray:
         """The px of the defect, bool (H, W): exactly those that would look otherwise without it."""
         return self.render(image_id).mask
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from retinue.images.decoding import examine
+from retinue.images.decoding import upright_size
 from retinue.images.masks import decode_mask, mask_of_boxes
 from retinue.pipeline.errors import DataError, Fault
 from retinue.pipeline.ranges import allowed, shown
@@ -71,7 +71,7 @@ class ImageTable(FolderSource):
         """
         return self._listed.records
 
-    def mask(self, image_id: str) -> np.ndarray | None:
+    def mask(self, image_id: str, size: tuple[int, int] | None = None) -> np.ndarray | None:
         """The px that are not 0 in the masks of the image, or lie in its boxes; none where its cells are empty.
 
         Raises:
@@ -83,8 +83,7 @@ class ImageTable(FolderSource):
         parts = self._listed.masks.get(image_id, MaskParts())
         masks = [self._decoded_mask(file) for file in parts.files]
         if not masks or parts.boxes:
-            found = examine(self.read(image_id), self.formats, is_white_known=False, limits=self)
-            masks.append(mask_of_boxes(parts.boxes, found.height, found.width))
+            masks.append(mask_of_boxes(parts.boxes, *(size or upright_size(self.read(image_id), self))))
         for other in masks[1:]:
             if other.shape != masks[0].shape:
                 raise DataError(

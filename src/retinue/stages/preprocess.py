@@ -89,7 +89,8 @@ def run(settings: Settings, tracker: Tracker) -> None:
     unscaled = preprocess.preprocessing(artifacts.read_levels().white)
     cropped = cropped_shares(unscaled.fitting, images)
     is_train, is_test = (splits.split_of == SPLITS.index(name) for name in ("train", "test"))
-    has_masks = from_source(source.mask, splits.samples["test"][0].image_id) is not None
+    first = next(splits.images_of("test", images))
+    has_masks = from_source(source.mask, first.image_id, (first.height, first.width)) is not None
     if has_masks:
         _check_masks_stay(unscaled, source.name)
     loaded = SourceImages(source, images, is_train, is_test & has_masks, (cropped > 0) & has_masks, unscaled)
