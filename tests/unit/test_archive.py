@@ -292,7 +292,7 @@ def with_negative_size() -> bytes:
             "no archive, or a damaged one (unexpected end of data)",
         ),
         *((packed({"a/1.png": os.urandom(9000)}, kind)[:5000], {}, "damaged or cut off") for kind in KINDS[2:]),
-        (with_damaged_header(), {}, "a tar that is damaged at byte 1,024"),
+        (with_damaged_header(), {}, "a tar that is damaged or cut off at byte 1,024"),
         (with_long_pax_header(), {}, "a header of 1073741824 bytes"),
         (with_negative_size(), {}, "no archive, or a damaged one"),
         (b"", {}, "no archive"),
