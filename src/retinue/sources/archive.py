@@ -17,7 +17,6 @@ from retinue.pipeline.watched import is_below, is_watched
 from retinue.sources.archive_contents import Contents, contents_of
 from retinue.sources.archive_members import ArchiveLimits
 from retinue.sources.download import DownloadSettings
-from retinue.sources.folder_meanings import SPLIT_NAMES
 from retinue.sources.image_folder import ImageFolder
 from retinue.sources.published import (
     ADDRESS,
@@ -31,6 +30,7 @@ from retinue.sources.published import (
     not_at_hand,
 )
 from retinue.sources.source import SourceRecord
+from retinue.sources.split_names import split_named
 
 
 def _download_has_a_checksum(url: str | None, checksum: str | None) -> Fault | None:
@@ -175,15 +175,16 @@ def _limits_of(max_members: int, max_unpacked_gb: float, max_ratio: float) -> Ar
 @lru_cache(maxsize=4)
 def _below(contents: Contents, path: Path, inside: str | None, splits: Sequence[str | None]) -> Contents:
     """What is in the folder `inside`, named from there; None: the folder that all lies in, as long as there is one."""
-    named = {one_form(name).casefold() for name in splits if name} | {name for names in SPLIT_NAMES for name in names}
+    named = {one_form(name).casefold() for name in splits if name}
     top = f"{inside.strip('/')}/" if inside and inside.strip("/") else ""
     names = [*contents.files, *(f"{folder}/" for folder in contents.folders)]
     while inside is None:
         heads = {name[len(top) :].partition("/")[:2] for name in names if name.startswith(top) and name != top}
         heads = {(head, slash) for head, slash in heads if is_watched(head) and not head.startswith(".")}
-        if len(heads) != 1 or not (head := heads.pop())[1] or one_form(head[0]).casefold() in named:
+        head, slash = heads.pop() if len(heads) == 1 else ("", "")
+        if not slash or split_named(head) or one_form(head).casefold() in named:
             break
-        top += f"{head[0]}/"
+        top += f"{head}/"
     files = {name[len(top) :]: member for name, member in contents.files.items() if name.startswith(top)}
     if not files:
         raise DataError(f"source.inside: {path}: no files{f' below {inside}' if inside else ''}.")

@@ -13,11 +13,12 @@ from retinue.pipeline.files import FILE, FOLDER, kind_of
 from retinue.pipeline.names import escaped, name_problem
 from retinue.pipeline.ranges import shown
 from retinue.pipeline.watched import files_below
-from retinue.sources.cells import attributes_of, label_and_split, split_named, with_whole_numbers
+from retinue.sources.cells import attributes_of, label_and_split, with_whole_numbers
 from retinue.sources.columns import Columns, columns_can_be, columns_of
 from retinue.sources.folder_source import FolderSource
 from retinue.sources.sheets import PARQUET_NEEDED, has_pyarrow, is_parquet
 from retinue.sources.source import SourceRecord
+from retinue.sources.split_names import split_named
 from retinue.sources.tar_shards import IMAGE_ENDINGS, TarSheet, tar_contents
 
 _TAR = ".tar"
