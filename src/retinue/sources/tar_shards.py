@@ -99,10 +99,10 @@ def tar_contents(path: Path) -> Contents:
 def _indexed(path: Path, size_bytes: int, mtime_ns: int) -> Contents:
     found: dict[str, Member] = {}
     try:
-        for raw, member in tar_entries(path, named=_plain, expected=_EXPECTED):
+        for raw, member in tar_entries(path, named=_without_dot, expected=_EXPECTED):
             if member is None:
                 continue
-            if (name := _plain(raw)) in found:
+            if (name := _without_dot(raw)) in found:
                 raise DataError(f"two members are called {shown(name)}. Expected each once")
             found[name] = member
             if len(found) > _MOST_MEMBERS:
@@ -112,5 +112,5 @@ def _indexed(path: Path, size_bytes: int, mtime_ns: int) -> Contents:
     return Contents(path, found, frozenset())
 
 
-def _plain(raw: str) -> str:
+def _without_dot(raw: str) -> str:
     return raw.removeprefix("./")
