@@ -120,7 +120,7 @@ def test_dvc_keeps_what_was_fetched(project: Project) -> None:
         project.compose("source=archive_url", *(f"source.{key}={value}" for key, value in section.items()))
         project.repro("preprocess")
     assert len(server.asked) == 1
-    project.run("rm", "-rf", "data", ".cache")
+    project.run("rm", "-rf", "data/raw", "data/processed", ".cache")
     project.run("dvc", "checkout", "acquire")
     assert (project.path / artifacts.FETCHED / "photos.zip").read_bytes() == files["photos.zip"]
     assert "didn't change, skipping" in project.repro("acquire").stdout
