@@ -145,7 +145,7 @@ def test_a_killed_acquire_goes_on_with_its_download(project: Project) -> None:
         project.compose("source=archive_url", "source.max_bad_fraction=0.1", *values)
         process = project.start(sys.executable, "-m", "retinue.stages.acquire")
         until = time.monotonic() + 60
-        while time.monotonic() < until and not _received(project):
+        while time.monotonic() < until and _received(project) < 2**20:
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -171,7 +171,7 @@ def look_at(root: Path) -> FirstLook:
         [record.image_id for record in records if record.is_stray],
         looked_at,
         damaged,
-        _kept(root, layout.masks, usable),
+        _kept_in_crop(root, layout.masks, usable),
         _twins(root, usable),
         _series(usable),
         other,
@@ -204,11 +204,11 @@ def _examined(root: Path, records: Sequence[SourceRecord]) -> tuple[list[Examine
 
 
 def _spread(records: Sequence[SourceRecord]) -> Sequence[SourceRecord]:
-    """At most `_LOOKED_AT` of them, at equal distances."""
+    """Returns at most `_LOOKED_AT` of `records`, at equal distances."""
     return records[:: max(1, -(-len(records) // _LOOKED_AT))]
 
 
-def _kept(root: Path, masks: str | None, records: Sequence[SourceRecord]) -> list[float]:
+def _kept_in_crop(root: Path, masks: str | None, records: Sequence[SourceRecord]) -> list[float]:
     """The share in a centre crop of what each mask marks, of images that are looked at."""
     if masks is None:
         return []
