@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -43,7 +44,7 @@ def proposed(folder: str, name: str | None = None) -> dict[str, Any]:
 
 
 def test_photographs(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    draw(checkout / "flowers", [f"{c}/{i}.jpg" for c in ("daisy", "rose") for i in range(12)], (300, 250))
+    draw(checkout / "flowers", [f"{c}/{i}.jpg" for c in ("daisy", "rose") for i in range(12)], (280, 250))
     shutil.copy2(checkout / "flowers/daisy/1.jpg", checkout / "flowers/rose/same.jpg")
     (checkout / "flowers/list.csv").write_text("x")
     values = proposed("flowers")
@@ -58,13 +59,51 @@ def test_photographs(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None
     said = capsys.readouterr().out
     for sentence in (
         "25 images of 2 classes: daisy (12), rose (13)",
-        "shorter sides of 250 to 250 px, median 250; the longer side is up to 1.2 times as long; in colours; JPEG",
+        "shorter sides of 250 to 250 px, median 250; the longer side is up to 1.1 times as long; in colours; JPEG",
         "1 file(s) that are no images, passed over: .csv: 1",
         "1 sets of files with equal bytes, such as daisy/1.jpg and rose/same.jpg",
         "conf/experiment/flowers.yaml: written.\n",
     ):
         assert sentence in said
     check(values)
+
+
+@pytest.mark.parametrize(
+    ("size", "fit", "side", "reason"),
+    [
+        (
+            (120, 100),
+            "pad",
+            96,
+            "fit=pad: a centre crop would cut off 16.7 % of an image at the median; so all of each",
+        ),
+        ((100, 300), "pad", 224, "224 px, in colours: the longer side is 300 px"),
+        ((115, 100), "crop", 96, "fit=crop: a centre crop cuts off 13.9 % of an image at the median"),
+    ],
+)
+def test_long_images_are_padded(
+    size: tuple[int, int], fit: str, side: int, reason: str, checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw(checkout / "boats", [f"{c}/{i}.png" for c in ("ferry", "tug") for i in range(5)], size)
+    draw(checkout / "boats", [f"{c}/square{i}.png" for c in ("ferry", "tug") for i in range(2)], (100, 100))
+    values = proposed("boats")["preprocess"]
+    assert (values["fit"], values["image_size"]) == (fit, side)
+    assert f"  proposed: {reason}" in capsys.readouterr().out
+    check(compose(["experiment=boats"]))
+
+
+@pytest.mark.parametrize(("edge", "fit"), [(0, "pad"), (40, "crop")])
+def test_objects_that_a_crop_would_cut_are_kept(
+    edge: int, fit: str, checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"{c}/{i}.png" for c in ("crack", "good") for i in range(5)]
+    draw(checkout / "parts", names, (110, 100))
+    for number in range(5):
+        mask = np.zeros((100, 110), np.uint8)
+        mask[:, edge : edge + 10] = 255  # the centre crop begins at 5
+        Image.fromarray(mask).save(checkout / f"parts/crack/{number}_mask.png")
+    assert proposed("parts")["preprocess"]["fit"] == fit
+    assert ("a centre crop would cut what 5 of 5 masks mark" in capsys.readouterr().out) == (fit == "pad")
 
 
 def test_small_gray_signs_with_given_splits(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:

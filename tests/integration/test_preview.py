@@ -5,7 +5,9 @@ import html
 import io
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,6 +120,30 @@ def test_the_page_loads_nothing_and_escapes_names(tmp_path: Path) -> None:
     assert (
         len({alt.split(": ")[0] for alt, _ in pictures(text) if alt.endswith("in the source")}) == 6
     )  # that there are
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_operation_of_preprocess_is_shown(channels: int, checkout: Path, tmp_path: Path) -> None:
+    steps: list[dict[str, Any]] = [{"name": "gray"}, {"name": "gaussian_blur", "kernel_size": 5}, {"name": "otsu"}]
+    steps = steps[1:] if channels == 1 else steps
+    given = ",".join("{" + ",".join(f"{key}: {value}" for key, value in step.items()) + "}" for step in steps)
+    chosen = (*SMALL, f"preprocess.channels={channels}", "preprocess.statistics=train", "augment=none")
+    text = written(tmp_path, *chosen, f"preprocess.steps=[{given}]", "--images", "4")
+    shown = [(alt, px) for alt, px in pictures(text) if "operation" in alt]
+    assert len(shown) == 3 * (1 + len(steps))  # of three of the four images
+    plain = Preprocessing(32, 36, channels, (0.0,) * channels, (1.0,) * channels)
+    for number, name in enumerate(("b/0.png", "a/1.png", "b/1.png")):
+        tiles = shown[number * (1 + len(steps)) : (number + 1) * (1 + len(steps))]
+        for count, (alt, px) in enumerate(tiles):
+            after = f"after operation {count}, {steps[count - 1]['name']}" if count else "before the operations"
+            assert alt == f"{name[0]}, {name}: {after}"
+            expected = replace(plain, steps=tuple(steps[:count])).load(checkout / "photos" / name)
+            assert np.array_equal(px if px.ndim == 3 else px[:, :, np.newaxis].repeat(channels, axis=2), expected)
+    assert "<br>kernel_size 5<br>sigma 0.0" in text  # what was not given has its default
+
+
+def test_without_operations_there_is_no_place_for_them(tmp_path: Path) -> None:
+    assert 'id="operations"' not in written(tmp_path, *SMALL, "augment=none", "--images", "2")
 
 
 def test_without_augmentation_it_says_so(tmp_path: Path) -> None:

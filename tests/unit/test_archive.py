@@ -7,6 +7,7 @@ import shutil
 import stat
 import struct
 import tarfile
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -283,7 +285,6 @@ def with_negative_size() -> bytes:
         (zip_of(*GOOD, GOOD[0]), {}, "it holds 'a/1.png' twice"),
         (tar_of(*GOOD, ("a/1.png/x", {}, b"x")), {}, "'a/1.png' as a file and as a folder"),
         (zip_of(*GOOD, ("a/1.png/", {}, b"")), {}, "'a/1.png' as a file and as a folder"),
-        (tar_of(("a" * 300, {}, b"x"), *GOOD), {}, "a name that no file here can have"),
         (zip_of(("a/" * 300 + "1.png", {}, b"x"), *GOOD), {}, "more than 255 folders deep"),
         (packed({"a/1.png": os.urandom(9000)}, "zip")[:5000], {}, "it has been cut off"),
         (
@@ -292,7 +293,7 @@ def with_negative_size() -> bytes:
             "no archive, or a damaged one (unexpected end of data)",
         ),
         *((packed({"a/1.png": os.urandom(9000)}, kind)[:5000], {}, "damaged or cut off") for kind in KINDS[2:]),
-        (with_damaged_header(), {}, "a tar that is damaged at byte 1,024"),
+        (with_damaged_header(), {}, "a tar that is damaged or cut off at byte 1,024"),
         (with_long_pax_header(), {}, "a header of 1073741824 bytes"),
         (with_negative_size(), {}, "no archive, or a damaged one"),
         (b"", {}, "no archive"),
@@ -344,6 +345,67 @@ def test_a_table_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     source = source_of(written(tar_of(*GOOD, member), tmp_path), labels_csv="l.csv")
     with pytest.raises(DataError, match=r"source\.labels_csv: .*archive: l\.csv: a link in the archive"):
         source.records()
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_no_file_is_written_for_the_names_of_an_archive(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    files = {f"ant/{'x' * 300}.png": image(1), "bee/1.png": image(2)}  # a name that few disks could hold
+    source = source_of(written(packed(files, kind), tmp_path))
+    assert [(record.image_id, record.label, record.problem) for record in source.records()] == [
+        (f"ant/{'x' * 300}.png", "ant", ""),
+        ("bee/1.png", "bee", ""),
+    ]
+    assert source.read(f"ant/{'x' * 300}.png") == image(1)
+
+
+@pytest.mark.parametrize("labels", [None, "l.csv", "in/l.jsonl"])
+def test_masks_are_read_from_the_archive_as_from_the_folder(labels: str | None, tmp_path: Path) -> None:
+    files = {f"{label}/{n}.png": image(n) for label in ("bad", "good") for n in range(3)}
+    files |= {f"truth/bad/{n}.png": image(10 + n) for n in range(3)}
+    lines = "".join(f'{{"image": "{name}", "label": "{name[:3]}"}}\n' for name in files if name[:5] != "truth")
+    files |= {"l.csv": b"image,label\nbad/0,x\nbad\\1.png,y\ngood/2.png,y\n"}
+    files |= {labels: lines.encode()} if labels == "in/l.jsonl" else {}
+    settings = {"labels_csv": labels, "masks": "truth/{path}.png"}
+    folder = source_of(folder_of(files, tmp_path / "folder"), "image_folder", **settings)
+    archive = source_of(written(packed(files, "zip"), tmp_path), **settings)
+    assert archive.records() == folder.records()
+    assert len([record for record in archive.records() if not record.is_stray]) == (3 if labels == "l.csv" else 6)
+    for name in ("bad/0.png", "good/2.png"):
+        assert np.array_equal(archive.mask(name), folder.mask(name))
+    assert archive.mask("bad/0.png").any()
+    with pytest.raises(DataError, match=r"source\.masks: got 'none/\{path\}\.png'"):
+        source_of(tmp_path / "archive", labels_csv=labels, masks="none/{path}.png").records()
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        ("gone.csv", r"source\.labels_csv: got 'gone\.csv', .*archive/gone\.csv: no such file"),
+        ("a", r"source\.labels_csv: got 'a', .*archive/a: a folder"),
+        ("@eaDir/l.csv", r"source\.labels_csv: .*archive/@eaDir/l\.csv: what is called @eaDir is left out"),
+        ("wide.csv", r"archive/wide\.csv, line 2: expected 2 cells"),
+        ("lost.csv", r"archive/lost\.csv, line 2: image .*archive/a/9\.png: no such file"),
+        ("out.csv", r"archive/out\.csv, line 2: image '\.\./1\.png': expected the path of a file below"),
+    ],
+)
+def test_a_wrong_table_in_an_archive_is_told_with_its_place(labels: str, reason: str, tmp_path: Path) -> None:
+    rows = {"wide": "a/1.png,x,y", "lost": "a/9.png,x", "out": "../1.png,x", "@eaDir/l": "a/1.png,x"}
+    files = {"a/1.png": image(1), **{f"{n}.csv": f"image,label\n{row}\n".encode() for n, row in rows.items()}}
+    with pytest.raises(DataError, match=reason):
+        source_of(written(packed(files, "tar"), tmp_path), labels_csv=labels).records()
+
+
+def test_a_folder_of_litter_alone_is_a_class_without_files(tmp_path: Path) -> None:
+    files = {"a/1.png": image(1), "b/1.png": image(2), "c/@eaDir/1.png": image(3)}
+    for source in (
+        source_of(written(packed(files, "zip"), tmp_path)),
+        source_of(folder_of(files, tmp_path / "folder"), "image_folder"),
+    ):
+        with pytest.raises(DataError, match="/c: a class folder without files"):
+            source.records()
 
 
 def test_an_archive_in_an_archive_stays_a_file(tmp_path: Path) -> None:

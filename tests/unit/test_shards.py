@@ -1,5 +1,6 @@
 """Shards: samples in tars and Parquet files are read where they lie; what is damaged or hostile ends in a message."""
 
+import gzip
 import io
 import json
 import tarfile
@@ -116,9 +117,33 @@ def test_links_and_devices_are_set_aside_and_never_followed(tmp_path: Path) -> N
     source = shards(tmp_path)
     found = source.records()
     assert [record.image_id for record in found] == [*(f"x.tar/{i}.jpg" for i in range(4)), "x.tar/5.cls"]
-    assert all("no ordinary file in its tar" in record.problem for record in found[:4])
-    with pytest.raises(DataError, match="no ordinary file"):
-        source.read("x.tar/0.jpg")
+    link, second, *devices = (record.problem for record in found[:4])
+    assert link == "a link in the archive, and those are not followed"
+    assert second == "a link to what is not in the archive"
+    assert devices == ["neither a file nor a folder in the archive: a device or a pipe"] * 2
+    for record in found[:4]:
+        with pytest.raises(DataError, match=record.problem):
+            source.read(record.image_id)
+
+
+def test_a_second_name_and_a_sparse_file_are_what_they_are_in_an_archive(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as file:
+        for name, data in (("./0.jpg", b"j"), ("0.cls", b"a"), ("1.cls", b"b"), ("2.cls", b"a")):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            file.addfile(info, io.BytesIO(data))
+        info = tarfile.TarInfo("1.jpg")
+        info.type, info.linkname = tarfile.LNKTYPE, "0.jpg"
+        file.addfile(info)
+    whole = (tmp_path / "x.tar").read_bytes().rstrip(b"\0")
+    (tmp_path / "x.tar").write_bytes(filled(whole) + with_holes(1, b"2.jpg"))
+    source = shards(tmp_path)
+    assert told(source.records()) == [
+        ("x.tar/0.jpg", "a", "", ""),
+        ("x.tar/1.jpg", "b", "", ""),
+        ("x.tar/2.jpg", "a", "", "a sparse file in the archive; pack it without --sparse"),
+    ]
+    assert source.read("x.tar/1.jpg") == b"j"
 
 
 @pytest.mark.parametrize("sign", ["\x1b[2J", "\u202e", "\udcff"])
@@ -149,26 +174,50 @@ def header(name: bytes, size: bytes, kind: bytes = b"0") -> bytes:
     return bytes(block)
 
 
+def filled(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 512)
+
+
+def pax(kind: bytes, **values: str) -> bytes:
+    """A pax header of these values, kind x for the file behind it and g for all."""
+    said = b"".join(f"{len(key) + len(value) + 6:03d} {key}={value}\n".encode() for key, value in values.items())
+    return header(b"x", b"%011o" % len(said), kind) + filled(said)
+
+
+def with_holes(count: int, name: bytes = b"0.jpg") -> bytes:
+    """A sparse file, as GNU writes it since 2006: the list of what is between its holes is before its bytes."""
+    listed = filled(b"%d\n" % count + b"0\n1\n" * count)
+    sparse = pax(b"x", **{"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": name.decode()})
+    return sparse + header(name, b"%011o" % len(listed)) + listed + bytes(1024)
+
+
+def with_shared_attributes() -> bytes:
+    files = (pax(b"g", **{f"a{i}.{j}": "1" for j in range(300)}) + header(b"%d.jpg" % i, b"0") for i in range(9))
+    return b"".join(files) + bytes(1024)
+
+
+DAMAGED = "no archive, or a damaged one"
+
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
-    "cut off in a member": (lambda: whole()[:800], "cut off"),
+    "cut off in a member": (lambda: whole()[:800], f"{DAMAGED} (unexpected end of data)"),
     "cut off in a header": (lambda: whole()[:1700], "damaged or cut off"),
-    "another file": (lambda: bytes(range(256)) * 8, "no tar, or damaged"),
-    "compressed": (lambda: b"\x1f\x8b\x08" + bytes(range(253)) * 4, "no tar, or damaged"),
-    "a size of 8 GB": (lambda: header(b"0.jpg", b"77777777777") + b"x" * 512, "cut off"),
-    "a size below 0": (lambda: header(b"0.jpg", b"\xff" * 12) + b"x" * 512, "cut off"),
-    "a size of 10^28": (lambda: header(b"0.jpg", b"\x80" + b"\x7f" * 11) + b"x" * 512, "cut off"),
+    "another file": (lambda: bytes(range(256)) * 8, f"{DAMAGED} (invalid header)"),
+    "compressed": (lambda: gzip.compress(whole()), "expected a plain tar. Unpack a compressed one with gunzip"),
+    "a size of 8 GB": (lambda: header(b"0.jpg", b"77777777777") + b"x" * 512, "unexpected end of data"),
+    "a size below 0": (lambda: header(b"0.jpg", b"\xff" * 12) + b"x" * 512, "a header that leads back"),
+    "a size of 10^28": (lambda: header(b"0.jpg", b"\x80" + b"\x7f" * 11) + b"x" * 512, DAMAGED),
     "a name of 100 MB": (
         lambda: header(b"x", b"%011o" % 10**8, b"L") + b"x" * (10**8 + 512),
-        "a name or its description",
+        "a header of 100000256 bytes",
     ),
     "a pax record without end": (
         lambda: header(b"x", b"%011o" % 16, b"x") + b"999999 path=abc\n".ljust(512, b"\0"),
-        "pax",
+        DAMAGED,
     ),
-    "a file with holes": (
-        lambda: header(b"x", b"%011o" % 22, b"x") + b"22 GNU.sparse.major=1\n".ljust(512, b"\0"),
-        "holes",
-    ),
+    "a file with many holes": (lambda: with_holes(10**5), "headers of one file of more than 65536 bytes"),
+    "attributes without end": (with_shared_attributes, "more than 1000 attributes of all files"),
+    "a label with holes": (lambda: with_holes(1, b"0.cls"), "'0.cls': a sparse file in the archive; pack it without"),
+    "a label that is a link": (lambda: header(b"0.cls", b"0", b"2"), "'0.cls': a link in the archive"),
     "a name twice": (lambda: whole()[:1536] + whole(), "two members are called '0.jpg'"),
     "a JSON bomb": (
         lambda: header(b"0.json", b"%011o" % 10**5) + (b"[" * 10**5).ljust(512 * 196, b"\0"),

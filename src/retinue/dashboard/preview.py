@@ -31,6 +31,9 @@ EPOCHS, DRAWS_ALONE = 5, 4
 MOST_ALONE = 40
 """Transforms that are shown alone."""
 
+MOST_STEPPED = 3
+"""Images that are shown after each operation of preprocess."""
+
 LARGEST_PAGE = 4_500_000
 """Bytes. A page above it is made again with smaller pictures."""
 
@@ -129,11 +132,13 @@ def render_preview(plan: PreviewPlan, policy: Policy, found: PreviewImages, side
     environment = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined)
     audited = audit({index: image.seen for index, image in enumerate(found.images)}, policy, EPOCHS)
     alone = [] if policy.is_empty else policy.alone()
+    steps = plan.preprocess.preprocessing(None).steps
     return environment.get_template("preview.html.j2").render(
         title=f"Preview of {plan.source.name}",
         plan=plan,
         is_empty=policy.is_empty,
         seen=[_before_and_after(image, side) for image in found.images],
+        stepped=[_operations(steps, image, side) for image in found.images[:MOST_STEPPED] if steps],
         unusable=found.unusable,
         audit=policy_audit(audited),
         findings=[] if policy.is_empty else audited.findings,
@@ -154,6 +159,18 @@ def _before_and_after(image: PreviewImage, side: int) -> PreviewRow:
         Tile(_small_picture(image.original, side), f"{name}: as it is in the source", "source", [size]),
         Tile(_small_picture(image.seen, side), f"{name}: as the network sees it", "network", kept),
     ]
+    return PreviewRow(image.label, image.image_id, tiles)
+
+
+def _operations(steps: Sequence[Mapping[str, Any]], image: PreviewImage, side: int) -> PreviewRow:
+    """The square, and it after each operation of preprocess."""
+    name = f"{image.label}, {image.image_id}"
+    tiles = [Tile(_small_picture(image.square, side), f"{name}: before the operations", "square", [])]
+    for number, (step, stage) in enumerate(zip(steps, image.stages, strict=True), start=1):
+        arguments = {key: value for key, value in step.items() if key != "name"}
+        lines = [f"{key} {value}" for key, value in flattened(arguments)]
+        alt = f"{name}: after operation {number}, {step['name']}"
+        tiles.append(Tile(_small_picture(stage, side), alt, f"{number}. {step['name']}", lines))
     return PreviewRow(image.label, image.image_id, tiles)
 
 

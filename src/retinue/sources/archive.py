@@ -1,9 +1,8 @@
 """A zip or tar of images, from the disk or from the web: a folder that is read without being unpacked."""
 
 import errno
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -13,12 +12,13 @@ from retinue.pipeline.errors import DataError, Fault
 from retinue.pipeline.files import FILE, NOTHING, kind_of
 from retinue.pipeline.names import one_form
 from retinue.pipeline.ranges import allowed, shown
-from retinue.pipeline.watched import is_below, is_watched
+from retinue.pipeline.watched import WatchedFolder, is_below, is_watched
 from retinue.sources.archive_contents import Contents, contents_of
 from retinue.sources.archive_members import ArchiveLimits
+from retinue.sources.columns import LABELS_ONLY
 from retinue.sources.download import DownloadSettings
-from retinue.sources.folder_meanings import SPLIT_NAMES
 from retinue.sources.image_folder import ImageFolder
+from retinue.sources.listed import listed_images
 from retinue.sources.published import (
     ADDRESS,
     CHECKSUM,
@@ -31,6 +31,9 @@ from retinue.sources.published import (
     not_at_hand,
 )
 from retinue.sources.source import SourceRecord
+from retinue.sources.split_names import split_named
+
+_LONGEST_SUFFIX = 9  # characters; .parquet is the longest that means something
 
 
 def _download_has_a_checksum(url: str | None, checksum: str | None) -> Fault | None:
@@ -113,19 +116,18 @@ class Archive(ArchiveLimits, ImageFolder):
         return [self._archive()] if is_in_cache(self._archive()) else []
 
     def records(self) -> list[SourceRecord]:
-        """The files as `ImageFolder` finds them in a folder of empty files with the names of the archive.
+        """The files as `ImageFolder` finds them in a folder of the same names.
 
         Raises:
             DataError: it is no archive, is refused, or its layout is not understood.
         """
-        contents = self._contents()
-        with TemporaryDirectory() as folder:
-            settings = {entry.name: getattr(self, entry.name) for entry in fields(ImageFolder)}
-            try:
-                _lay_out(contents, Path(folder), filled=self._labels(contents))
-                records = ImageFolder(**{**settings, "path": folder}).records()
-            except DataError as error:
-                raise DataError(str(error).replace(folder, str(self._archive()))) from error
+        contents, where = self._contents(), self._archive()
+        if self.labels_csv is None:
+            records = self.records_of(contents.names(), str(where))
+        else:
+            table = str(PurePosixPath(self.labels_csv))
+            records = self._listed(contents, table, where)
+            self._check_masks(where, records, contents.kind_at)
         problems = {name: member.problem for name, member in contents.files.items() if member.problem}
         return [replace(r, problem=r.problem or problems.get(r.image_id, "")) for r in records]
 
@@ -146,14 +148,26 @@ class Archive(ArchiveLimits, ImageFolder):
     def _files(self) -> list[WebFile]:
         return [] if self.url is None else [WebFile(self.url, str(self.checksum))]
 
-    def _labels(self, contents: Contents) -> dict[str, bytes]:
-        name = str(PurePosixPath(self.labels_csv or ""))
-        if name not in contents.files:
-            return {}
+    def _listed(self, contents: Contents, table: str, where: Path) -> list[SourceRecord]:
+        """The images that a table in the archive lists; the table alone is copied, to be read as one on the disk."""
+        if problem := WatchedFolder(where).unwatched(PurePosixPath(table)):
+            raise DataError(f"source.labels_csv: {where / table}: {problem}")
+        if (kind := contents.kind_at(table)) != FILE:
+            hint = f"{where / table}: {kind}."
+            raise DataError(str(Fault("source.labels_csv", shown(table), "a table in the archive", hint)))
         try:
-            return {name: self.read(name)}
+            data = self.read(table)
         except DataError as error:
-            raise DataError(f"source.labels_csv: {self._archive()}: {name}: {error}.") from error
+            raise DataError(f"source.labels_csv: {where}: {table}: {error}.") from error
+        with TemporaryDirectory() as folder:
+            copy = Path(folder, f"table{PurePosixPath(table).suffix[:_LONGEST_SUFFIX]}")
+            copy.write_bytes(data)
+            try:
+                return listed_images(
+                    where, table, start=".", columns=LABELS_ONLY, kind_at=contents.kind_at, copy=copy
+                ).records
+            except DataError as error:
+                raise DataError(str(error).replace(str(copy), str(where / table))) from error
 
     def _archive(self) -> Path:
         return Path(self.path, *(file.name for file in self._files())).expanduser()
@@ -175,38 +189,18 @@ def _limits_of(max_members: int, max_unpacked_gb: float, max_ratio: float) -> Ar
 @lru_cache(maxsize=4)
 def _below(contents: Contents, path: Path, inside: str | None, splits: Sequence[str | None]) -> Contents:
     """What is in the folder `inside`, named from there; None: the folder that all lies in, as long as there is one."""
-    named = {one_form(name).casefold() for name in splits if name} | {name for names in SPLIT_NAMES for name in names}
+    named = {one_form(name).casefold() for name in splits if name}
     top = f"{inside.strip('/')}/" if inside and inside.strip("/") else ""
     names = [*contents.files, *(f"{folder}/" for folder in contents.folders)]
     while inside is None:
         heads = {name[len(top) :].partition("/")[:2] for name in names if name.startswith(top) and name != top}
         heads = {(head, slash) for head, slash in heads if is_watched(head) and not head.startswith(".")}
-        if len(heads) != 1 or not (head := heads.pop())[1] or one_form(head[0]).casefold() in named:
+        head, slash = heads.pop() if len(heads) == 1 else ("", "")
+        if not slash or split_named(head) or one_form(head).casefold() in named:
             break
-        top += f"{head[0]}/"
+        top += f"{head}/"
     files = {name[len(top) :]: member for name, member in contents.files.items() if name.startswith(top)}
     if not files:
         raise DataError(f"source.inside: {path}: no files{f' below {inside}' if inside else ''}.")
     folders = (name[len(top) :] for name in contents.folders if name.startswith(top))
     return Contents(contents.path, files, frozenset(folders))
-
-
-def _lay_out(contents: Contents, root: Path, *, filled: Mapping[str, bytes]) -> None:
-    """Makes the folders and empty files of an archive below `root`; those in `filled` with their content."""
-    made = set[str]()
-    for name in [*(f"{folder}/" for folder in contents.folders), *contents.files]:
-        parent = name.rpartition("/")[0]
-        try:
-            if parent not in made:
-                (root / parent).mkdir(parents=True, exist_ok=True)
-                made.add(parent)
-            if not name.endswith("/"):
-                os.close(os.open(f"{root}/{name}", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        except FileExistsError as error:
-            raise DataError(f"{root}: holds {shown(name)} and a file of the same name in other letters.") from error
-        except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno not in (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ):
-                raise
-            raise DataError(f"{root}: holds {shown(name)}, a name that no file here can have.") from error
-    for name, content in filled.items():
-        (root / name).write_bytes(content)

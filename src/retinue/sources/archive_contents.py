@@ -3,14 +3,16 @@
 Nothing of an archive becomes a path on this disk: a member is a name and a range of bytes.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
 from retinue.pipeline.errors import DataError
+from retinue.pipeline.files import FILE, FOLDER, NOTHING
 from retinue.pipeline.ranges import shown
+from retinue.pipeline.watched import is_watched
 from retinue.sources.archive_members import SUFFIXES_OF_ARCHIVES, ArchiveLimits, Member, name_inside
 from retinue.sources.tar_members import tar_entries, uncompressed_file
 from retinue.sources.zip_members import read_from_zip, zip_entries
@@ -31,6 +33,31 @@ class Contents:
     path: Path
     files: Mapping[str, Member]
     folders: frozenset[str]
+
+    @cached_property
+    def all_folders(self) -> frozenset[str]:
+        """The paths of all folders, those without an entry of their own as well."""
+        found = set[str](self.folders)
+        for name in (*self.folders, *self.files):
+            while (name := name.rpartition("/")[0]) and name not in found:
+                found.add(name)
+        return frozenset(found)
+
+    def names(self) -> Iterator[str]:
+        """The paths of all files, and of folders in which nothing is but hidden files and litter, with a `/`."""
+        yield from self.files
+        holding = set[str]()
+        for name in (*self.all_folders, *self.files):
+            folder, _, last = name.rpartition("/")
+            if is_watched(last) and not last.startswith("."):
+                holding.add(folder)
+        yield from (f"{folder}/" for folder in self.all_folders - holding)
+
+    def kind_at(self, name: str) -> str:
+        """What is at the path `name`, "." for the top: `FILE`, `FOLDER` or `NOTHING`."""
+        if name in self.files:
+            return FILE
+        return FOLDER if name == "." or name in self.all_folders else NOTHING
 
     def read(self, name: str) -> bytes:
         """The bytes of the file `name`, which is there.
@@ -92,15 +119,10 @@ def _by_name(path: Path, entries: Iterable[tuple[str, Member | None]], limits: A
         if member.method is not None:
             packed, unpacked = packed + member.stored_bytes, unpacked + member.size_bytes
             limits.check_bytes(unpacked, max(packed, 1))
-    parents = set[str](folders)
-    for name in files:
-        parent = name.rpartition("/")[0]
-        while parent and parent not in parents:
-            parents.add(parent)
-            parent = parent.rpartition("/")[0]
-    if twice := sorted(parents & files.keys()):
+    found = Contents(path, files, frozenset(folders - {""}))
+    if twice := sorted(found.all_folders & files.keys()):
         raise DataError(f"it holds {shown(twice[0])} as a file and as a folder. Pack it anew")
-    return Contents(path, files, frozenset(folders - {""}))
+    return found
 
 
 def _bytes_at(file: BinaryIO, member: Member) -> bytes:

@@ -12,25 +12,10 @@ from retinue.pipeline.numbers import figure
 from retinue.pipeline.ranges import shown
 from retinue.sources.columns import Columns
 from retinue.sources.source import SourceRecord
+from retinue.sources.split_names import split_named
 
 _LONGEST_ATTRIBUTE = 1000  # characters
 _LONGEST_SHOWN = 255  # characters of a cell in a message
-
-_SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-
-
-def split_named(text: str) -> str | None:
-    """The split that a name stands for, "" for none; None where it is no name of one.
-
-    >>> split_named("Training"), split_named("valid"), split_named(" "), split_named("tset")
-    ('train', 'val', '', None)
-    """
-    plain = text.strip().casefold()
-    return _SPLIT_NAMES.get(plain) if plain else ""
 
 
 def attributes_of(cells: Mapping[str, str], names: Sequence[str], where: str) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """A first look at a folder that nobody has described: layout, classes, sizes, colours, masks, twins, series."""
 
 import hashlib
+import math
 import re
 import statistics
 from collections import Counter, defaultdict
@@ -10,15 +11,16 @@ from typing import NamedTuple
 
 from retinue.images.decoding import Examined, examine
 from retinue.images.endings import is_stray, listed_endings, without_ending
+from retinue.images.fitting import Fitting, cropped_share, kept_share
 from retinue.images.limits import USUAL_LIMITS
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.files import FILE, FOLDER, kind_of
 from retinue.pipeline.names import class_order, look_alikes
-from retinue.pipeline.numbers import figure
+from retinue.pipeline.numbers import figure, percent
 from retinue.sources.folder_meanings import UnclearFolders
 from retinue.sources.image_folder import names_below
 from retinue.sources.layout import Layout
-from retinue.sources.masks import likely_masks
+from retinue.sources.masks import likely_masks, mask_at, mask_place
 from retinue.sources.source import SourceRecord
 
 _LOOKED_AT = 200  # images that are decoded
@@ -26,6 +28,10 @@ _HASHED = 5000  # files of equal size whose bytes are compared
 _FEWEST_GROUPS = 5
 _LISTED = 8  # classes
 _GRAY = ("1", "L", "I", "F")  # beginnings of Pillow's names of modes without colours
+_MUCH_CROPPED = 0.15  # share of the px of an image, at the median
+_CUT = 0.9  # share of an object below which it counts as cut
+_CUT_OBJECTS = 0.05  # share of the masks
+_SQUARE = Fitting(224, 224)  # a centre crop of all of the shorter side; its size makes no difference here
 _SERIES = re.compile(r"(.*[^\W_].*?)[-_. ]+[0-9]{1,4}")  # a name, a separator, and the number of one of several images
 
 
@@ -39,6 +45,7 @@ class FirstLook(NamedTuple):
         strays: the files that are none.
         looked_at: what some of the images are, spread over all of them; at least one.
         damaged: number of those that do not decode.
+        kept: of those looked at whose mask marks something, the share of it that is in a centre crop, in [0, 1].
         twins: sets of files with equal bytes.
         series: beginnings of names that several images each have, as those of one patient.
         other_meanings: further values of source.folders that could be meant.
@@ -50,6 +57,7 @@ class FirstLook(NamedTuple):
     strays: list[str]
     looked_at: list[Examined]
     damaged: int
+    kept: list[float]
     twins: list[list[str]]
     series: list[str]
     other_meanings: Sequence[list[str]]
@@ -74,6 +82,25 @@ class FirstLook(NamedTuple):
     def shorter_side(self) -> int:
         """The median of the shorter sides, px."""
         return int(statistics.median(min(found.width, found.height) for found in self.looked_at))
+
+    @property
+    def longer_side(self) -> int:
+        """The median of the longer sides, px."""
+        return int(statistics.median(max(found.width, found.height) for found in self.looked_at))
+
+    @property
+    def cropped(self) -> float:
+        """The median of the share of an image that a square centre crop cuts off, in [0, 1)."""
+        return statistics.median(cropped_share(_SQUARE, found.height, found.width) for found in self.looked_at)
+
+    def why_not_cropped(self) -> str:
+        """Why a centre crop would lose too much, in words; "" where it would not."""
+        cut = sum(share < _CUT for share in self.kept)
+        if cut > _CUT_OBJECTS * len(self.kept):
+            return f"a centre crop would cut what {figure(cut)} of {figure(len(self.kept))} masks mark"
+        if self.cropped > _MUCH_CROPPED:
+            return f"a centre crop would cut off {percent(self.cropped)} of an image at the median"
+        return ""
 
     def sentences(self) -> Iterator[str]:
         """What was found, in words."""
@@ -144,6 +171,7 @@ def look_at(root: Path) -> FirstLook:
         [record.image_id for record in records if record.is_stray],
         looked_at,
         damaged,
+        _kept_in_crop(root, layout.masks, usable),
         _twins(root, usable),
         _series(usable),
         other,
@@ -166,13 +194,33 @@ def _understood(
 
 def _examined(root: Path, records: Sequence[SourceRecord]) -> tuple[list[Examined], int]:
     found, damaged = [], 0
-    for record in records[:: -(-len(records) // _LOOKED_AT)]:
+    for record in _spread(records):
         try:
             data = _bytes_of(root / record.image_id)
             found.append(examine(data, white=1.0))
         except (DataError, OSError):  # acquire says why
             damaged += 1
     return found, damaged
+
+
+def _spread(records: Sequence[SourceRecord]) -> Sequence[SourceRecord]:
+    """Returns at most `_LOOKED_AT` of `records`, at equal distances."""
+    return records[:: max(1, -(-len(records) // _LOOKED_AT))]
+
+
+def _kept_in_crop(root: Path, masks: str | None, records: Sequence[SourceRecord]) -> list[float]:
+    """The share in a centre crop of what each mask marks, of images that are looked at."""
+    if masks is None:
+        return []
+    shares = list[float]()
+    for record in _spread([each for each in records if kind_of(root / mask_place(masks, each.image_id)) == FILE]):
+        place = mask_place(masks, record.image_id)
+        try:
+            mask = mask_at(place, record.image_id, lambda name: _bytes_of(root / name), USUAL_LIMITS)
+        except (DataError, OSError):  # preprocess says why
+            continue
+        shares.append(kept_share(_SQUARE, mask))
+    return [share for share in shares if not math.isnan(share)]
 
 
 def _bytes_of(path: Path) -> bytes:

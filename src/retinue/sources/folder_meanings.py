@@ -5,9 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.names import class_order
-
-SPLIT_NAMES = (("train", "training"), ("val", "valid", "validation", "dev"), ("test", "testing"))
-"""The usual names of the folder of each split, in small letters."""
+from retinue.sources.split_names import split_named
 
 _LISTED = 5  # names in a message
 
@@ -51,7 +49,7 @@ def refuse_other_meanings(
         return
     tops, before = class_order(below), list(levels[:at])
     usual = [*before, "class"]
-    if not before and all(any(name.casefold() in group for group in SPLIT_NAMES) for name in shared):
+    if not before and all(map(split_named, shared)):
         meaning, choices = "split folders inside of classes", [["class", "split"], usual]
         said = _setting(choices[0])
     elif len(tops) == 1:

@@ -1,7 +1,7 @@
 """A folder of image files: one folder per class, or a table that says what each file shows."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -53,7 +53,7 @@ class ImageFolder(Layout, FolderSource):
         if self.labels_csv is None:
             return self.records_of(names_below(root), where=self.path)
         records = listed_images(root, self.labels_csv, start=".", columns=LABELS_ONLY).records
-        self._check_masks(root, records)
+        self._check_masks(root, records, lambda inside: kind_of(root / inside))
         return records
 
     def mask(self, image_id: str, size: tuple[int, int] | None = None) -> np.ndarray | None:
@@ -67,13 +67,13 @@ class ImageFolder(Layout, FolderSource):
             return None
         return mask_at(mask_place(self.masks, image_id), image_id, self.read, self, size)
 
-    def _check_masks(self, root: Path, records: Iterable[SourceRecord]) -> None:
+    def _check_masks(self, root: Path, records: Iterable[SourceRecord], kind_at: Callable[[str], str]) -> None:
         """Refuses a pattern of masks that fits no image of a table, and masks that DVC does not watch."""
         if self.masks is None:
             return
         folder = WatchedFolder(root)
         places = (PurePosixPath(mask_place(self.masks, record.image_id)) for record in records if not record.problem)
-        place = next((place for place in places if kind_of(root / place) == FILE), None)
+        place = next((place for place in places if kind_at(str(place)) == FILE), None)
         problem = "no image of the table has a mask there." if place is None else folder.unwatched(place)
         if problem:
             raise DataError(f"source.masks: got {shown(self.masks)}: {problem} Correct it; null: there are none.")

@@ -9,9 +9,10 @@ from retinue.pipeline.errors import DataError, Fault
 from retinue.pipeline.names import class_order, escaped, name_problem, one_form
 from retinue.pipeline.ranges import Checked, allowed, shown
 from retinue.pipeline.watched import is_watched
-from retinue.sources.folder_meanings import SPLIT_NAMES, refuse_other_meanings, some_of
+from retinue.sources.folder_meanings import refuse_other_meanings, some_of
 from retinue.sources.masks import MASK_EXPECTED, MASK_PATTERN, mask_place, masks_among
 from retinue.sources.source import SourceRecord
+from retinue.sources.split_names import split_named
 
 _LEVELS = ("split", "class", "group", "any")
 
@@ -180,8 +181,8 @@ class Layout(Checked, section="source"):
 
 def _is_alias(folder: str, name: str) -> bool:
     """Whether `folder` may be the split folder that the settings call `name`."""
-    group = next((group for group in SPLIT_NAMES if name.casefold() in group), (name.casefold(),))
-    return folder.casefold() in group
+    split = split_named(name)
+    return split_named(folder) == split if split else folder.casefold() == name.casefold()
 
 
 def _counting(names: Iterable[str]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Images that a table lists: their paths as files of a watched folder, labels, groups, splits, masks, attributes."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from unicodedata import normalize
@@ -59,6 +59,8 @@ def listed_images(
     columns: Mapping[str, str | None],
     delimiter: str | None = None,
     attributes: Sequence[str] | None = None,
+    kind_at: Callable[[str], str] | None = None,
+    copy: Path | None = None,
 ) -> ListedImages:
     """The images that a table lists.
 
@@ -71,15 +73,17 @@ def listed_images(
         columns: settings of `columns_of`.
         delimiter: as `open_sheet` takes it.
         attributes: as `columns_of` takes them.
+        kind_at: says what is at a path below the folder, in the words of `kind_of`; None: the disk is looked at.
+        copy: the file that the table is read from; None: it is in the folder.
 
     Raises:
         DataError: the table cannot be read, or a row is wrong; the message says where.
     """
     path = root / table
-    sheet = open_sheet(path, delimiter)
+    sheet = open_sheet(copy or path, delimiter)
     found = columns_of(sheet.header, columns, where=str(path), attributes=attributes)
     has_masks = bool(found.mask or found.box)
-    rows = _Rows(root, start, found)
+    rows = _Rows(root, start, found, kind_at or (lambda inside: kind_of(root / inside)))
     first: dict[str, tuple[str, SourceRecord]] = {}
     masks: dict[str, MaskParts] = {}
     for place, cells in sheet.rows(found.read()):
@@ -105,10 +109,11 @@ class _Rows:
         root: the watched folder.
         start: path below it from which the paths in the table start.
         found: the columns.
+        kind_at: says what is at a path below the folder.
     """
 
-    def __init__(self, root: Path, start: str, found: Columns):
-        self._root, self._columns = root, found
+    def __init__(self, root: Path, start: str, found: Columns, kind_at: Callable[[str], str]):
+        self._root, self._columns, self._kind_at = root, found, kind_at
         self._folder = WatchedFolder(root)
         self._top = str(written_out(root))
         self._start = str(written_out(root / start))
@@ -162,7 +167,7 @@ class _Rows:
         first: tuple[str | None, str] | None = None
         for form in _forms(written):
             inside = self._inside(form)
-            kind = NOTHING if inside is None else kind_of(self._root / inside)
+            kind = NOTHING if inside is None else self._kind_at(inside)
             if inside is not None and kind == FILE:
                 return inside, kind
             if first is None or (first[0] is None and inside is not None):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from retinue.pipeline.composition import Composition, project_root
 from retinue.pipeline.errors import DataError, SettingsError, SettingsFaults
-from retinue.pipeline.numbers import figure
+from retinue.pipeline.numbers import figure, percent
 from retinue.sources.first_look import FirstLook, look_at
 
 _SIDES = (224, 192, 160, 128, 96, 64, 32)  # px; networks halve them several times
@@ -25,7 +25,8 @@ class _Choices(NamedTuple):
     augment: str
     model: str
     transfer: str
-    reasons: tuple[str, str, str]
+    fit: str
+    reasons: tuple[str, str, str, str]
 
 
 def run(folder: Path, name: str | None) -> str:
@@ -99,7 +100,8 @@ def experiment_text(found: FirstLook, name: str, root: Path) -> str:
         "",
         f"preprocess: # {choices.reasons[0]}",
         f"  image_size: {_stored_side(found)}",
-        f"  resize: {_stored_side(found)} # no more than the longer side is cropped",
+        f"  resize: {_stored_side(found)} # of fit=crop: no more than the longer side is cropped",
+        f"  fit: {choices.fit} # {choices.reasons[3]}",
     ]
     counts = found.classes.values()
     if max(counts) >= _UNBALANCED * min(counts):
@@ -118,12 +120,20 @@ def _layout_lines(found: FirstLook) -> Iterator[str]:
 
 
 def _stored_side(found: FirstLook) -> int:
-    return next((side for side in _SIDES if side <= found.shorter_side), _SIDES[-1])
+    decides = found.longer_side if found.why_not_cropped() else found.shorter_side
+    return next((side for side in _SIDES if side <= decides), _SIDES[-1])
 
 
 def _choices(found: FirstLook) -> _Choices:
     side = _stored_side(found)
-    size = f"{side} px, {'gray' if found.is_gray else 'in colours'}: the shorter side is {found.shorter_side} px"
+    loss = found.why_not_cropped()
+    decides = f"the longer side is {found.longer_side} px" if loss else f"the shorter side is {found.shorter_side} px"
+    size = f"{side} px, {'gray' if found.is_gray else 'in colours'}: {decides}"
+    fit = (
+        f"fit=pad: {loss}; so all of each image is kept, with black beside it"
+        if loss
+        else f"fit=crop: a centre crop cuts off {percent(found.cropped)} of an image at the median"
+    )
     if side >= _SMALL:
         model, transfer = "resnet18", "auto"
         network = (
@@ -147,4 +157,6 @@ def _choices(found: FirstLook) -> _Choices:
         augment, policy = "light", f"light: no flips and no crops, for {reason}"
     else:
         augment, policy = "photo", "photo: crops, flips and colours, for photographs"
-    return _Choices("gray32" if found.is_gray else "rgb224", augment, model, transfer, (size, network, policy))
+    preprocess = "gray32" if found.is_gray else "rgb224"
+    reasons = size, network, policy, fit
+    return _Choices(preprocess, augment, model, transfer, "pad" if loss else "crop", reasons)

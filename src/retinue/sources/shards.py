@@ -13,12 +13,13 @@ from retinue.pipeline.files import FILE, FOLDER, kind_of
 from retinue.pipeline.names import escaped, name_problem
 from retinue.pipeline.ranges import shown
 from retinue.pipeline.watched import files_below
-from retinue.sources.cells import attributes_of, label_and_split, split_named, with_whole_numbers
+from retinue.sources.cells import attributes_of, label_and_split, with_whole_numbers
 from retinue.sources.columns import Columns, columns_can_be, columns_of
 from retinue.sources.folder_source import FolderSource
 from retinue.sources.sheets import PARQUET_NEEDED, has_pyarrow, is_parquet
 from retinue.sources.source import SourceRecord
-from retinue.sources.tar_shards import IMAGE_ENDINGS, TarSheet, read_member, tar_index
+from retinue.sources.split_names import split_named
+from retinue.sources.tar_shards import IMAGE_ENDINGS, TarSheet, tar_contents
 
 _TAR = ".tar"
 _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -87,11 +88,12 @@ class Shards(FolderSource):
             state = shard.stat()
             column = _opened_column(shard, self._text("image"), state.st_size, state.st_mtime_ns)
             return column.read(number, self.check_file)
-        member = tar_index(shard).get(name)
+        contents = tar_contents(shard)
+        member = contents.files.get(name)
         if member is None:
             raise FileNotFoundError(errno.ENOENT, "no such image in its shard", image_id)
         self.check_file(member.size_bytes)
-        return read_member(shard, member)
+        return contents.read(name)
 
     def _records_of(self, root: Path, shard: Path) -> Iterator[SourceRecord]:
         prefix = shard.relative_to(root).as_posix()
@@ -103,7 +105,7 @@ class Shards(FolderSource):
         sheet = TarSheet(shard)
         found = self._columns(sheet.header, shard)
         wanted = self._text("image")
-        members, samples = tar_index(shard), sheet.parts()
+        members, samples = tar_contents(shard).files, sheet.parts()
         for key, cells in sheet.rows(found.read()):
             parts = samples[key]
             images = [e for e in ([wanted.lower()] if wanted else IMAGE_ENDINGS) if e in parts]
@@ -116,8 +118,7 @@ class Shards(FolderSource):
             problem = name_problem(name)
             if not images:
                 problem = problem or f"no image among the members called {shown(key)}"
-            elif not members[name].is_file:
-                problem = problem or "no ordinary file in its tar, but a link or the like"
+            problem = problem or members[name].problem
             yield self._record(f"{prefix}/{escaped(name)}", cells, found, f"{shard}, {shown(key)}", problem)
 
     def _parquet_records(self, prefix: str, shard: Path) -> Iterator[SourceRecord]:

@@ -6,7 +6,7 @@ import lzma
 import struct
 import tarfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -29,9 +29,22 @@ _UNPACKED = artifacts.SHARED_CACHE / "archives"
 _CHUNK = 2**20
 _LARGEST_HEADER = 32 * 1024
 """Bytes of a tar's header, with a name or attributes of a file; the longest path of Linux has 4,096."""
+_LARGEST_HEADERS = 2**16
+"""Bytes of all headers of one file; a list of the holes of a sparse one is among them."""
+_MOST_SHARED = 1000
+"""Attributes that headers give to all files that follow; usual is a comment."""
 _XZ_MEMORY = 256 * 2**20
 """Bytes that uncompressing xz may take; its strongest usual setting takes 65 MB."""
-_DAMAGED = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, struct.error, ValueError, RecursionError)
+_DAMAGED = (
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    gzip.BadGzipFile,
+    struct.error,
+    ValueError,
+    RecursionError,
+    OverflowError,
+)
 
 
 class _Headers:
@@ -39,46 +52,65 @@ class _Headers:
 
     def __init__(self, file: BinaryIO):
         self._file, self.seek, self.tell = file, file.seek, file.tell
+        self._left = _LARGEST_HEADERS
 
     def read(self, count: int) -> bytes:
         if not 0 <= count <= _LARGEST_HEADER:
             raise tarfile.ReadError(f"a header of {count} bytes")
+        self._left -= count
+        if self._left < 0:
+            raise tarfile.ReadError(f"headers of one file of more than {_LARGEST_HEADERS} bytes")
         return self._file.read(count)
 
+    def begin_file(self) -> None:
+        self._left = _LARGEST_HEADERS
 
-def tar_entries(path: Path) -> Iterator[tuple[str, Member | None]]:
+
+def tar_entries(
+    path: Path,
+    *,
+    named: Callable[[str], str] = name_inside,
+    expected: str = f"{SUFFIXES_OF_ARCHIVES}. Get it again",
+) -> Iterator[tuple[str, Member | None]]:
     """Name and file of every entry of the tar at `path`, None for a folder.
 
+    Args:
+        path: of a tar that is not compressed.
+        named: makes one name of all spellings of it, by which links are looked up; a DataError of it ends the reading.
+        expected: what else the file should have been and what to do, for the message.
+
     Raises:
-        DataError: it is none, is damaged, or a link in it leads out.
+        DataError: it is none, or is damaged; the message is the reason.
     """
     files = dict[str, Member]()
     with path.open("rb") as file:
+        headers = _Headers(file)
         try:
-            with tarfile.open(fileobj=cast(BinaryIO, _Headers(file)), mode="r:") as archive:
+            with tarfile.open(fileobj=cast(BinaryIO, headers), mode="r:", encoding="utf-8") as archive:
                 before = -1
                 while (entry := archive.next()) is not None:
                     if archive.offset <= before or entry.size < 0:
                         raise tarfile.ReadError("a header that leads back")
+                    if len(archive.pax_headers) > _MOST_SHARED:
+                        raise tarfile.ReadError(f"more than {_MOST_SHARED} attributes of all files")
                     before = archive.offset
                     archive.members = []  # type: ignore[attr-defined]  # kept, they would take 1 kB each
-                    member = None if entry.isdir() else _tar_member(entry, files)
+                    headers.begin_file()
+                    member = None if entry.isdir() else _tar_member(entry, files, named)
                     if member is not None:
-                        files[name_inside(entry.name)] = member
+                        files[named(entry.name)] = member
                     yield entry.name, member
                 end = archive.offset
         except (tarfile.TarError, *_DAMAGED) as error:
-            raise DataError(
-                f"no archive, or a damaged one ({error}); expected {SUFFIXES_OF_ARCHIVES}. Get it again"
-            ) from error
+            raise DataError(f"no archive, or a damaged one ({error}); expected {expected}") from error
         file.seek(end)
         if file.read(tarfile.BLOCKSIZE).strip(b"\0"):  # where tarfile ends as if there was nothing more
-            raise DataError(f"a tar that is damaged at byte {figure(end)}. Get it again")
+            raise DataError(f"a tar that is damaged or cut off at byte {figure(end)}. Get it again")
 
 
-def _tar_member(entry: tarfile.TarInfo, files: Mapping[str, Member]) -> Member:
+def _tar_member(entry: tarfile.TarInfo, files: Mapping[str, Member], named: Callable[[str], str]) -> Member:
     if entry.islnk():  # a second name of a file that came before
-        target = files.get(name_inside(entry.linkname))
+        target = files.get(named(entry.linkname))
         return target or Member(0, 0, 0, problem="a link to what is not in the archive")
     problem = ""
     if entry.issym():
