@@ -236,7 +236,7 @@ def _outliers(outliers: Outliers, cards: Sequence[ImagePair]) -> dict[str, Any]:
     kinds = ", ".join(f"{figure(n)} {_AS_ADJECTIVE.get(kind, kind)}" for kind, n in outliers.counts.items() if n)
     sentence = (
         f"Unlike the others of this set: {kinds}. They are used as they are; whether they belong here, a person has "
-        "to see. A line in data/corrections.csv leaves an image out."
+        f"to see. A line in {artifacts.CORRECTIONS} leaves an image out."
     )
     return {"sentence": sentence, "cards": list(cards), "table": _outlier_table(outliers.images, total)}
 

@@ -141,7 +141,7 @@ def _conflicts(leaks: artifacts.Leaks) -> dict[str, Any]:
     what = (
         "All of them are left out."
         if gone
-        else "A line in data/corrections.csv says which is right; preprocess.conflicts=drop leaves all of them out."
+        else f"A line in {artifacts.CORRECTIONS} says which is right; preprocess.conflicts=drop leaves all of them out."
     )
     sentence = f"Files with equal bytes have different labels, at most one of which is right. {what}"
     return {"sentence": sentence, "cards": cards, "table": _conflict_table(leaks, gone)}
