@@ -42,7 +42,7 @@ ELSEWHERE = {
     "retinue init photos --run": "tests/integration/test_init.py",
     "retinue compose experiment=photos": "tests/integration/test_init.py",
     "retinue preview": "the command's name",
-    "retinue preview augment=photo": "tests/integration/test_preview.py",
+    "retinue preview experiment=photos": "tests/integration/test_preview.py",
     "dvc repro": "tests/integration/test_pipeline.py",
 }
 
