@@ -49,6 +49,7 @@ def test_all_of_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "Sizes",
         "Images unlike the others",
         "Shortcut check",
+        "What the network sees",
     ]
     alts = re.findall(r'alt="(.*?)"', html)
     # the first image is copied as it is, and is an outlier besides; of each class four stored images
@@ -90,7 +91,7 @@ def test_without_a_shortcut_the_verdict_is_silent() -> None:
     weak = check(("EXIF", 0.48, 0.56), ("mean brightness", 0.55, 0.66), ("everything together", 0.52, 0.6))
     assert shortcut_points(weak) == []
     first, *_, advice = shortcut_section(weak)["sentences"]
-    assert first.startswith("No:")
+    assert first.startswith("Can the label be told from what is not the object? No:")
     assert advice == ""
     rows = shortcut_section(weak)["table"].rows
     assert [row[3] for row in rows] == ["not told from chance", "above chance", "above chance"]
@@ -162,6 +163,6 @@ def test_a_document_of_another_kind_is_refused(tmp_path, monkeypatch, path):
 
 def test_many_outliers_are_counted_and_few_are_shown(tmp_path, monkeypatch):
     html = page(tmp_path, monkeypatch, Scene(outliers=250))
-    assert "are 250 dark." in html
+    assert "Unlike the others of this set: 250 dark." in html
     assert "50 more rows are not shown." in html
     assert len(re.findall(r"<figure>", html)) <= 40 + 6

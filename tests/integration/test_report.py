@@ -237,7 +237,8 @@ def test_leaks_are_shown_side_by_side_and_the_score_is_told_without_them(tmp_pat
     ]
     scene = Scene()
     make(tmp_path, monkeypatch, scene)
-    artifacts.write_leaks(artifacts.LEAKS, Leaks(tuple(pairs), (LabelConflict(("x", "y"), ("3", "5")),), ()))
+    equal = pairs[0].copy_id
+    artifacts.write_leaks(artifacts.LEAKS, Leaks(tuple(pairs), (LabelConflict((equal, "y"), ("3", "5")),), ()))
     count = len(ImageStore(artifacts.PROCESSED / "train"))
     train = ImageStore.create(artifacts.PROCESSED / "train", count, (32, 32, 1))
     for row in range(3):
@@ -257,12 +258,17 @@ def test_leaks_are_shown_side_by_side_and_the_score_is_told_without_them(tmp_pat
     sources = {values["alt"]: values["src"] for values, _ in page.all("img")}
     for pair in pairs:
         assert sources[f"test image {pair.image_id}"] == sources[f"train image {pair.copy_id}"]
-    assert _rows(page, "Equal files with different labels") == [["x, y", "3, 5", "used with their labels"]]
+    assert _rows(page, "Equal files with different labels") == [[f"{equal}, y", "3, 5", "used with their labels"]]
+    assert "preprocess.conflicts=drop leaves all of them out" in text
+    assert sources[f"3 or 5: {equal}"] == sources[f"train image {equal}"]
     gone = [DroppedImage(pair.copy_id, "3", "copy") for pair in pairs]
-    artifacts.write_leaks(artifacts.LEAKS, Leaks(tuple(pairs), (), tuple(gone)))
+    conflict = LabelConflict(("x", "y"), ("3", "5"))
+    gone += [DroppedImage(image_id, "3", "conflict") for image_id in conflict.image_ids]
+    artifacts.write_leaks(artifacts.LEAKS, Leaks(tuple(pairs), (conflict,), tuple(gone)))
     artifacts.write_metrics(metrics)
     text = Page(run(scene)).text()
     assert CLAIM in text
+    assert "All of them are left out." in text
     assert "3 copies of images in a later split are left out." in text
 
 

@@ -87,6 +87,17 @@ def test_quotes_around_the_whole_are_hydras() -> None:
     assert compose([*FOLDER, 'source.path="~/a"'])["source"]["path"] == str(Path.home() / "a")
 
 
+@pytest.mark.parametrize("value", ["{path}_mask.png", "masks/{path}.png", "{folder}/{stem}_m.png", "{path}"])
+def test_a_word_in_braces_stands_for_another(value: str) -> None:
+    assert compose([*FOLDER, "source.path=photos", f"source.masks={value}"])["source"]["masks"] == value
+    assert compose([*FOLDER, "source.path=photos", f"source.masks='{value}'"])["source"]["masks"] == value
+
+
+def test_a_mapping_that_is_not_closed_is_still_a_slip() -> None:
+    with pytest.raises(SettingsFaults, match="Count its brackets and quotes"):
+        compose([*FOLDER, "source.path=photos", "source.masks={path: a"])
+
+
 def test_the_home_folder() -> None:
     assert compose([*FOLDER, "source.path=~/photos"])["source"]["path"] == str(Path.home() / "photos")
     assert compose([*FOLDER, "source.path=./~photos"])["source"]["path"] == "./~photos"

@@ -107,7 +107,8 @@ def run(composition: Mapping[str, Any], *, images: int, output: Path) -> None:
     partial = output.with_name(f"{output.name}.partial")
     partial.write_text(text, "utf-8")
     partial.replace(output)
-    print(f"{figure(len(found.images))} images of {plan.source.name}, policy {plan.augment.name}")
+    noun = "image" if len(found.images) == 1 else "images"
+    print(f"{figure(len(found.images))} {noun} of {plan.source.name}, policy {plan.augment.name}")
     print(f"preview {output.as_uri()} ({short(len(text.encode()), 'B')})")
 
 

@@ -1,6 +1,5 @@
 """A sheet of images as the source has them, as they are stored, and after each operation in between."""
 
-import textwrap
 from collections.abc import Sequence
 
 import cv2
@@ -11,6 +10,7 @@ from retinue.images.decoding import decode
 from retinue.images.fitting import Fitting
 from retinue.images.limits import Limits
 from retinue.images.preprocessing import Preprocessing
+from retinue.images.sheet_margin import row_name
 
 MOST_SHOWN = 6
 """Images on a sheet."""
@@ -46,7 +46,7 @@ def seen_sheet(rows: Sequence[tuple[str, Sequence[tuple[str, np.ndarray]]]]) -> 
         pen.text((_NAMES + column * step, _HEAD // 2), title, "black", font, anchor="lm")
     for row, (name, way) in enumerate(rows):
         top = _HEAD + row * step
-        pen.text((_SPACE, top + _SIDE // 2), textwrap.shorten(name, 14, placeholder="…"), "black", font, anchor="lm")
+        pen.text((_SPACE, top + _SIDE // 2), row_name(name), "black", font, anchor="lm")
         for column, (_, image) in enumerate(way):
             sheet.paste(Image.fromarray(_shown_at_side(image)), (_NAMES + column * step, top))
     return sheet

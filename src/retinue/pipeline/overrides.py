@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 _SEVERAL = re.compile(r"(choice|glob|interval|range|shuffle|sort|tag)\(")
 """How the values of a sweep begin that are no list with commas."""
 
-_STRUCTURED = re.compile(rf"""[\[{{'"]|(int|float|bool|str)\(|{_SEVERAL.pattern}""")
-"""How lists, mappings, quoted texts and functions begin: what does not parse there is a slip, not text."""
+_STRUCTURED = re.compile(rf"""[\['"]|{{(?!\w+}})|(int|float|bool|str)\(|{_SEVERAL.pattern}""")
+"""How lists, mappings, quoted texts and functions begin: what does not parse there is a slip, not text. A word
+in braces, as in {path}_mask.png, stands for another one and is text."""
 
 _LONGEST_NAME = 255
 """Bytes of a file's or folder's name that file systems take."""

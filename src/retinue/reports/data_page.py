@@ -35,6 +35,8 @@ MEASURED = {
 }
 """Kind of outlier -> what its value is."""
 
+_AS_ADJECTIVE = {"odd aspect": "of an odd aspect"}
+
 
 class ImagePair(NamedTuple):
     """An image before preprocessing and as the network sees it, either of which may be missing.
@@ -231,10 +233,10 @@ def _outliers(outliers: Outliers, cards: Sequence[ImagePair]) -> dict[str, Any]:
     if not total:
         sentence = "No image is dark, blown out, empty, blurred or of an odd shape beside the others."
         return {"sentence": sentence, "cards": [], "table": None}
-    kinds = ", ".join(f"{figure(n)} {kind}" for kind, n in outliers.counts.items() if n)
+    kinds = ", ".join(f"{figure(n)} {_AS_ADJECTIVE.get(kind, kind)}" for kind, n in outliers.counts.items() if n)
     sentence = (
-        f"Unlike the others of this set are {kinds}. They are used as they are; whether they belong here, a person has "
-        "to see."
+        f"Unlike the others of this set: {kinds}. They are used as they are; whether they belong here, a person has "
+        f"to see. A line in {artifacts.CORRECTIONS} leaves an image out."
     )
     return {"sentence": sentence, "cards": list(cards), "table": _outlier_table(outliers.images, total)}
 

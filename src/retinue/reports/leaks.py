@@ -1,12 +1,12 @@
 """Images on both sides of a split, side by side, and equal images with different labels."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 from retinue.engine.store import ImageStore
 from retinue.metrics.without_leaks import leaks_sentence
 from retinue.pipeline import artifacts
-from retinue.pipeline.artifacts import SPLITS, LeakedPair, Sample
+from retinue.pipeline.artifacts import SPLITS, Sample
 from retinue.pipeline.files import iterate_table
 from retinue.pipeline.numbers import figure
 from retinue.reports.embedding import Picture, picture
@@ -21,6 +21,19 @@ MAX_ROWS = 200
 
 _MAX_EQUAL = 5
 _KINDS = {"equal": "equal bytes", "near": "near copies", "group": "one group", "linked": "linked by further images"}
+
+
+class Conflict(NamedTuple):
+    """One picture under several labels.
+
+    Attributes:
+        image_ids, labels: of its files, at most `_MAX_EQUAL` each.
+        picture: as the network sees it.
+    """
+
+    image_ids: Sequence[str]
+    labels: Sequence[str]
+    picture: Picture
 
 
 class Twins(NamedTuple):
@@ -81,7 +94,7 @@ def _claim(inputs: ReportInputs) -> str:
 
 def _pairs(leaks: artifacts.Leaks) -> dict[str, Any]:
     shown = leaks.pairs[:MAX_PAIRS]
-    pictures = _pictures(shown)
+    pictures = _pictures({image_id for pair in shown for image_id in (pair.image_id, pair.copy_id)})
     twins = [
         Twins(
             _KINDS[pair.kind],
@@ -93,30 +106,48 @@ def _pairs(leaks: artifacts.Leaks) -> dict[str, Any]:
     counts = {name: sum(pair.split == name for pair in leaks.pairs) for name in SPLITS}
     told = " and ".join(f"{figure(count)} of {name}" for name, count in counts.items() if count)
     dropped = any(image.reason == "copy" for image in leaks.dropped)
-    what = "are left out of the earlier split" if dropped else "are kept on both sides (preprocess.leaks=allow)"
-    sentence = f"The given splits share images: {told} have copies in a split before, which {what}."
+    what = "left out of the earlier split" if dropped else "kept on both sides; preprocess.leaks=drop leaves them out"
+    sentence = f"The given splits share images: {told} have copies in a split before, which are {what}."
     return {"sentence": sentence, "twins": twins, "left_out": len(leaks.pairs) - len(twins)}
 
 
-def _pictures(pairs: Sequence[LeakedPair]) -> Mapping[str, Picture]:
-    """Image id -> its picture, of those in `pairs` that are in a store."""
-    wanted = {image_id for pair in pairs for image_id in (pair.image_id, pair.copy_id)}
+def _pictures(wanted: Set[str]) -> Mapping[str, Picture]:
+    """Image id -> its picture, of those in `wanted` that are in a store."""
     found: dict[str, Picture] = {}
     for name in SPLITS:
-        rows = list(_rows_of(name, wanted - {*found}))
+        rows = list(_rows_of(name, wanted - found.keys()))
         store = ImageStore(artifacts.PROCESSED / name) if rows else None
         found |= {image_id: picture(store[row]) for row, image_id in rows} if store else {}
     return found
 
 
-def _rows_of(split: str, wanted: set[str]) -> Iterable[tuple[int, str]]:
+def _rows_of(split: str, wanted: Set[str]) -> Iterable[tuple[int, str]]:
     samples = iterate_table(artifacts.PROCESSED / split / artifacts.MANIFEST, Sample)
     return ((row, sample.image_id) for row, sample in enumerate(samples) if sample.image_id in wanted)
 
 
-def _conflicts(leaks: artifacts.Leaks) -> Table:
-    """Equal files with different labels, and whether they are used."""
+def _conflicts(leaks: artifacts.Leaks) -> dict[str, Any]:
+    """Equal files with different labels: pictures of those that are used, and a table of all."""
     gone = {image.image_id for image in leaks.dropped if image.reason == "conflict"}
+    shown = leaks.conflicts[:MAX_PAIRS]
+    pictures = _pictures({conflict.image_ids[0] for conflict in shown} - gone)
+    cards = [
+        Conflict(
+            conflict.image_ids[:_MAX_EQUAL], sorted({*conflict.labels})[:_MAX_EQUAL], pictures[conflict.image_ids[0]]
+        )
+        for conflict in shown
+        if conflict.image_ids[0] in pictures
+    ]
+    what = (
+        "All of them are left out."
+        if gone
+        else f"A line in {artifacts.CORRECTIONS} says which is right; preprocess.conflicts=drop leaves all of them out."
+    )
+    sentence = f"Files with equal bytes have different labels, at most one of which is right. {what}"
+    return {"sentence": sentence, "cards": cards, "table": _conflict_table(leaks, gone)}
+
+
+def _conflict_table(leaks: artifacts.Leaks, gone: Set[str]) -> Table:
     rows = [
         [
             ", ".join(conflict.image_ids[:_MAX_EQUAL]) + (" …" if len(conflict.image_ids) > _MAX_EQUAL else ""),

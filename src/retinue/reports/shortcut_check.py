@@ -68,7 +68,7 @@ def _shortcut_table(check: ShortcutCheck) -> Table:
         Column("finding"),
         Column("what differs most"),
     ]
-    return Table("Can the label be told from what is not the object?", columns, rows)
+    return Table("What tells the label", columns, rows)
 
 
 def interval_text(group: ShortcutGroup) -> str:
@@ -86,9 +86,10 @@ def _finding(group: ShortcutGroup, check: ShortcutCheck) -> str:
 
 def _what_tells(check: ShortcutCheck) -> str:
     far = [group for group in check.groups if group.low > check.far_above]
+    question = "Can the label be told from what is not the object?"
     if not far:
-        return "No: nothing that was looked at tells the label far better than chance."
-    return f"Yes: from {_with_areas(far)}."
+        return f"{question} No: nothing that was looked at tells the label far better than chance."
+    return f"{question} Yes: from {_with_areas(far)}."
 
 
 def _advice(check: ShortcutCheck) -> str:

@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -23,6 +22,7 @@ from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.engine.writing import Stores, writing
 from retinue.images.audit import audit, check_workers
 from retinue.images.augmentation import Policy
+from retinue.images.sheet_margin import row_name
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import PolicyAudit, Sample
 from retinue.pipeline.errors import Fault
@@ -230,7 +230,7 @@ def preview_sheet(images: ImageStore, drawn: ImageStore, shown: Sequence[int], n
         pen.text((_MARGIN + column * step, _HEADER // 2), title, "black", font, anchor="lm")
     for row, (index, name) in enumerate(zip(shown, names, strict=True)):
         top = _HEADER + row * step
-        pen.text((_GAP, top + side // 2), textwrap.shorten(name, 14, placeholder="…"), "black", font, anchor="lm")
+        pen.text((_GAP, top + side // 2), row_name(name), "black", font, anchor="lm")
         draws = (drawn[row * PREVIEW_DRAWS + draw] for draw in range(PREVIEW_DRAWS))
         for column, image in enumerate((images[index], *draws)):
             sheet.paste(Image.fromarray(_tile(image)), (_MARGIN + column * step, top))
