@@ -25,7 +25,7 @@ def digests(project: Project, *folders: str) -> dict[str, str]:
 
 
 STAGES = ("acquire", "preprocess", "augment", "evaluate", "explain")
-OUTS = ("data", "evaluation", "explanations")
+OUTS = ("data/raw", "data/processed", "data/augmented", "evaluation", "explanations")
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from project import Project
 SETTINGS = ["tracking=off", "train.max_epochs=4", "train.patience=null", "weights=bundle", "weights.path=source"]
 FIXED = ["augment=none"]
 TWO_EPOCHS = ["train.max_epochs=2"]
+SIMILAR = ("transfer.similar_from=0.25", "transfer.useful_from=0.1")
 CACHED = "frozen-prefix cache float32"
 
 
@@ -129,14 +130,14 @@ def test_the_cache_is_off_and_says_why(overrides: list[str], reason: str, prepar
 @pytest.mark.slow
 def test_auto_says_why_and_never_opens_the_test_split(prepared: Project) -> None:
     shutil.rmtree(prepared.path / "data/processed/test")
-    settings = [*SETTINGS, *TWO_EPOCHS, "transfer=auto", "transfer.small_below=200", "transfer.similar_from=0.25"]
+    settings = [*SETTINGS, *TWO_EPOCHS, "transfer=auto", "transfer.small_below=200", *SIMILAR]
     printed = prepared.stage("train", *settings).stdout
     document = transfer(prepared)
-    assert document["scenario"]["name"] == "small_similar"  # some 117 digits a class, and the weights know digits
+    assert document["scenario"]["name"] == "small_similar"  # some 120 digits a class, and the weights know digits
     assert document["measured"]["num_images"] == _num_training_images(prepared)
     assert document["measured"]["transferred"] > document["measured"]["untrained"]
     assert all(f"transfer=auto: {reason}" in printed for reason in document["reasons"])
-    assert "117 training images per class: few" in document["reasons"][0]
+    assert "120 training images per class: few" in document["reasons"][0]
     chosen = load_file(prepared.path / "models/weights.safetensors")
     prepared.stage("train", *settings, "transfer=small_similar")
     named = load_file(prepared.path / "models/weights.safetensors")
