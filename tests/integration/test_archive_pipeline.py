@@ -54,7 +54,7 @@ def in_checkout(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar:gz"])
+@pytest.mark.parametrize("kind", ["zip", pytest.param("tar:gz", marks=pytest.mark.slow)])
 def test_an_archive_on_the_web_gives_what_its_folder_gives(
     kind: str, places: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

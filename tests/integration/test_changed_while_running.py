@@ -90,6 +90,7 @@ def manifest(project: Project) -> int:
     return len((project.path / RAW_MANIFEST).read_text("utf-8").splitlines()) - 1
 
 
+@pytest.mark.slow
 def test_settings_replaced_during_a_repro_are_not_recorded(paused: Project) -> None:
     with while_paused(paused, "dvc", "repro", "acquire") as repro:
         before = (paused.path / "params.yaml").read_bytes()

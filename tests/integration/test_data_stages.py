@@ -545,6 +545,7 @@ def test_the_preview_is_spread_over_the_classes(labels: list[int], num_classes: 
     assert augment.spread_indices(labels, num_classes, augment.PREVIEW_IMAGES) == expected
 
 
+@pytest.mark.slow
 def test_the_digits_run_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = compose(["trainer.num_workers=0"])
     monkeypatch.chdir(tmp_path)

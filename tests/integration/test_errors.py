@@ -220,6 +220,7 @@ def test_a_stage_refuses_and_leaves_results_alone(
     assert state(finished) == before
 
 
+@pytest.mark.slow
 def test_a_stage_before_its_inputs_says_what_to_run(project: Project) -> None:
     for stage in ("preprocess", "augment", "train", "evaluate", "explain", "report"):
         result = project.stage(stage, "tracking=off", check=False)

@@ -20,10 +20,7 @@ def far(check: ShortcutCheck) -> set[str]:
 
 @pytest.mark.parametrize(
     "plant",
-    [
-        pytest.param(plant, marks=[pytest.mark.slow] * (plant in ("mode", "dimensions", "orientation", "light")))
-        for plant in PLANTS
-    ],
+    [pytest.param(plant, marks=[] if plant in ("quality", "border") else pytest.mark.slow) for plant in PLANTS],
 )
 def test_what_is_planted_is_found_and_nothing_that_has_nothing_to_do_with_it(plant: str) -> None:
     check = check_shortcuts(*measured_set(3, 120, plant=plant))
