@@ -130,8 +130,8 @@ def test_the_cache_is_off_and_says_why(overrides: list[str], reason: str, prepar
 @pytest.mark.slow
 def test_auto_says_why_and_never_opens_the_test_split(prepared: Project) -> None:
     shutil.rmtree(prepared.path / "data/processed/test")
-    settings = [*SETTINGS, *TWO_EPOCHS, "transfer=auto", "transfer.small_below=200", *SIMILAR]
-    printed = prepared.stage("train", *settings).stdout
+    settings = [*SETTINGS, *TWO_EPOCHS]
+    printed = prepared.stage("train", *settings, "transfer=auto", "transfer.small_below=200", *SIMILAR).stdout
     document = transfer(prepared)
     assert document["scenario"]["name"] == "small_similar"  # some 120 digits a class, and the weights know digits
     assert document["measured"]["num_images"] == _num_training_images(prepared)
