@@ -10,7 +10,7 @@ from project import Project
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "auc", "accuracy"), [("squeezenet1_0", 0.945, 0.91), ("mobilenet_v2", 0.985, 0.95)])
+@pytest.mark.parametrize(("model", "auc", "accuracy"), [("squeezenet1_0", 0.948, 0.895), ("mobilenet_v2", 0.992, 0.96)])
 def test_a_frozen_network_tells_ants_from_bees(
     model: str, auc: float, accuracy: float, project: Project, extras: Path
 ) -> None:

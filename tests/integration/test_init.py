@@ -44,7 +44,7 @@ def proposed(folder: str, name: str | None = None) -> dict[str, Any]:
 
 
 def test_photographs(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    draw(checkout / "flowers", [f"{c}/{i}.jpg" for c in ("daisy", "rose") for i in range(12)], (280, 250))
+    draw(checkout / "flowers", [f"{c}/{i}.jpg" for c in ("daisy", "rose") for i in range(12)], (500, 375))
     shutil.copy2(checkout / "flowers/daisy/1.jpg", checkout / "flowers/rose/same.jpg")
     (checkout / "flowers/list.csv").write_text("x")
     values = proposed("flowers")
@@ -59,7 +59,7 @@ def test_photographs(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None
     said = capsys.readouterr().out
     for sentence in (
         "25 images of 2 classes: daisy (12), rose (13)",
-        "shorter sides of 250 to 250 px, median 250; the longer side is up to 1.1 times as long; in colours; JPEG",
+        "shorter sides of 375 to 375 px, median 375; the longer side is up to 1.3 times as long; in colours; JPEG",
         "1 file(s) that are no images, passed over: .csv: 1",
         "1 sets of files with equal bytes, such as daisy/1.jpg and rose/same.jpg",
         "conf/experiment/flowers.yaml: written.\n",
@@ -72,13 +72,13 @@ def test_photographs(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None
     ("size", "fit", "side", "reason"),
     [
         (
-            (120, 100),
+            (160, 100),
             "pad",
-            96,
-            "fit=pad: a centre crop would cut off 16.7 % of an image at the median; so all of each",
+            160,
+            "fit=pad: a centre crop would cut off 37.5 % of an image at the median; so all of each",
         ),
         ((100, 300), "pad", 224, "224 px, in colours: the longer side is 300 px"),
-        ((115, 100), "crop", 96, "fit=crop: a centre crop cuts off 13.9 % of an image at the median"),
+        ((150, 100), "crop", 96, "fit=crop: a centre crop cuts off 33.3 % of an image at the median"),
     ],
 )
 def test_long_images_are_padded(
