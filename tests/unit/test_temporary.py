@@ -21,6 +21,27 @@ with temporary_folder():
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
+LEFT = """
+import multiprocessing, time
+from multiprocessing import util
+from retinue.pipeline.temporary import temporary_folder
+def load(begun):
+    util.get_temp_dir()
+    begun.set()
+    time.sleep(2)
+fork = multiprocessing.get_context("fork")
+begun = fork.Event()
+child = fork.Process(target=load, args=(begun,))
+try:
+    with temporary_folder():
+        child.start()
+        assert begun.wait(60)
+        raise ValueError("an error")
+except ValueError as error:
+    child.join()
+    print(error, child.exitcode)
+"""
+
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -82,3 +103,10 @@ def test_no_temporary_folder_is_told(place: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(place / "missing")])
     with pytest.raises(RetinueError, match=r"No usable temporary directory found .* Set TMPDIR"), temporary_folder():
         pass
+
+
+def test_what_an_error_leaves_behind_does_not_look_for_its_files(place: Path) -> None:
+    command = [sys.executable, "-c", LEFT]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(SOURCE)}, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"an error {-signal.SIGKILL}\n", "")
+    assert list(place.iterdir()) == []

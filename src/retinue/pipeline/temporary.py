@@ -1,7 +1,9 @@
 """Temporary files of a stage: in one folder, which goes with it, however it ends."""
 
+import multiprocessing
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +25,8 @@ def temporary_folder() -> Iterator[None]:
     """While the block runs, all temporary files of this process and of those it starts go to one folder.
 
     A loading process that is killed leaves the folder of its sockets, W&B its copies: nobody tells them from those of
-    others. The folder is deleted at the end, and by the next stage of any checkout where this one is killed.
+    others. The folder is deleted at the end, and by the next stage of any checkout where this one is killed. Loading
+    processes that an error leaves behind are killed first: ending by themselves, they would miss their files.
 
     Raises:
         RetinueError: no temporary folder can be written to.
@@ -40,6 +43,9 @@ def temporary_folder() -> Iterator[None]:
             made.rename(folder)  # only now may another stage look whose it is
             tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
             yield
+    except BaseException:
+        _kill_children()
+        raise
     finally:
         tempfile.tempdir = before[0]
         if before[1] is None:
@@ -48,6 +54,13 @@ def temporary_folder() -> Iterator[None]:
             os.environ["TMPDIR"] = before[1]
         for each in (made, folder):
             shutil.rmtree(each, ignore_errors=True)
+
+
+def _kill_children() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where torch raises that a loading process was killed
+    for child in multiprocessing.active_children():
+        child.kill()
+        child.join()
 
 
 def _remove_ownerless() -> None:
