@@ -3,7 +3,7 @@
 import hashlib
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,8 @@ from retinue.images.measures import MEASURED_SIDE, measures_of
 from retinue.pipeline.artifacts import ImageMeasures, Quarantined, RawImage
 from retinue.pipeline.errors import DataError
 from retinue.sources.source import Source, SourceRecord
+
+_MEASURES = [field.name for field in fields(ImageMeasures) if field.name != "image_id"]
 
 
 class RawFiles(Dataset[dict[str, Any]]):
@@ -70,8 +72,8 @@ class RawFiles(Dataset[dict[str, Any]]):
             "mode": found.mode,
             "format": found.format,
         }
-        measures = asdict(measures_of(record.image_id, pixels, exif))
-        del measures["image_id"]
+        measured = measures_of(record.image_id, pixels, exif)
+        measures = {name: getattr(measured, name) for name in _MEASURES}
         finding = [file, measures, (found.largest, found.white)]
         return finding, image_fingerprint(pixels, found.width, found.height)
 
