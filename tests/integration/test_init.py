@@ -1,5 +1,6 @@
 """`retinue init`: what it says of a folder is so, and what it writes composes and passes the check of all settings."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -163,10 +164,30 @@ def test_nothing_is_overwritten_and_no_other_name_is_made(checkout: Path) -> Non
     assert proposed("pets", "animals")["source"]["name"] == "animals"
     with pytest.raises(SettingsError, match="expected letters, digits and _"):
         run(Path("pets"), "../pets")
+    for name in ("2024", "null", "True"):
+        with pytest.raises(SettingsError, match="a letter first"):
+            run(Path("pets"), name)
     outside = checkout.parent / "outside"
     draw(outside, [f"{c}/{i}.png" for c in ("cat", "dog") for i in range(3)])
     run(outside, None)
     assert compose(["experiment=outside"])["source"]["path"] == str(outside)
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"), [("2024", "images_2024"), ("null", "images_null"), ("9 lives", "images_9_lives")]
+)
+def test_a_name_that_hydra_takes_for_no_text_gets_a_word_before_it(folder: str, name: str, checkout: Path) -> None:
+    draw(checkout / folder, [f"{c}/{i}.png" for c in ("cat", "dog") for i in range(3)])
+    assert run(Path(folder), None) == name
+    assert compose([f"experiment={name}"])["source"]["path"] == folder
+
+
+def test_a_path_that_is_no_utf_8_is_told_before_anything_is_written(checkout: Path) -> None:
+    folder = Path(os.fsdecode(b"caf\xe9"))
+    draw(checkout / folder, [f"{c}/{i}.png" for c in ("cat", "dog") for i in range(3)])
+    with pytest.raises(DataError, match=r"caf\\xe9: not text in UTF-8"):
+        run(folder, "cafe")
+    assert not (checkout / "conf/experiment/cafe.yaml").exists()
 
 
 @pytest.mark.parametrize("go_on", [False, True])

@@ -244,6 +244,12 @@ def with_long_list() -> bytes:
     return bytes(data)
 
 
+def begin_of_second(tar: bytes) -> int:
+    """Where the second member begins: a tar that ends there is cut off, though no member is."""
+    with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
+        return archive.getmembers()[1].offset
+
+
 def with_damaged_header() -> bytes:
     data = bytearray(tar_of(("a/1.png", {}, b"x"), ("a/2.png", {}, b"x")))
     data[1024:1030] = b"\xff" * 6  # the header behind the first file, which has one block
@@ -294,6 +300,8 @@ def with_negative_size() -> bytes:
         ),
         *((packed({"a/1.png": os.urandom(9000)}, kind)[:5000], {}, "damaged or cut off") for kind in KINDS[2:]),
         (with_damaged_header(), {}, "a tar that is damaged or cut off at byte 1,024"),
+        (tar_of(*GOOD)[: begin_of_second(tar_of(*GOOD))], {}, "a tar that is damaged or cut off at byte"),
+        (tar_of(*GOOD) + tar_of(*GOOD), {}, "as two that were joined"),
         (with_long_pax_header(), {}, "a header of 1073741824 bytes"),
         (with_negative_size(), {}, "no archive, or a damaged one"),
         (b"", {}, "no archive"),

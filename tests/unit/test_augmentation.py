@@ -167,6 +167,11 @@ def test_a_wrong_transform_is_told(entry: Any, message: str) -> None:
         ),
         ({"name": "ToRGB"}, 1, r"ToRGB: turned uint8 \(32, 32, 1\) into uint8 \(32, 32, 3\)"),
         ({"name": "HueSaturationValue", "p": 0.1}, 1, r"HueSaturationValue: cannot take images of shape \(32, 32, 1\)"),
+        (
+            {"name": "CenterCrop", "height": 40, "width": 40},
+            3,
+            r"CenterCrop: cannot take images of shape",
+        ),
         ({"name": "ChannelDropout", "p": 0.1}, 1, "ChannelDropout: cannot take"),
         ({"name": "BBoxSafeRandomCrop", "p": 0.1}, 3, "BBoxSafeRandomCrop: cannot take"),
     ],

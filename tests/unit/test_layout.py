@@ -266,6 +266,20 @@ def test_what_is_no_pattern_of_masks(masks: str) -> None:
             [*(f"good/{i}.png" for i in range(6)), *(f"bad/{i}{e}.png" for i in range(6) for e in ("", "_gt"))],
             "{path}_gt.png",
         ),
+        (
+            [f"{top}/{c}/{i}.png" for c in "ab" for i in range(3) for top in ("images", "Masks")],
+            "Masks/{folder}/{stem}.png",
+        ),
+        (
+            [f"{c}/{between}{i}.png" for c in "ab" for i in range(3) for between in ("", "gt/")],
+            "{folder}/gt/{stem}.png",
+        ),
+        ([f"{c}{mark}/{i}.png" for c in "ab" for i in range(3) for mark in ("", "_mask")], "{folder}_mask/{stem}.png"),
+        (
+            [f"{top}{i}{e}.png" for i in range(6) for top, e in (("photos/x/", ""), ("annotations/x/", "_seg"))],
+            "annotations/{folder}/{stem}_seg.png",
+        ),
+        ([f"{c}/{i}.jpg" for c in ("ants", "masks") for i in range(9)], None),
         ([f"{c}/{i}.jpg" for c in "ab" for i in range(9)], None),
         (["a/1.jpg", "a/1.png", *(f"b/{i}.jpg" for i in range(9))], None),
         (["a/1.jpg", "a/1.txt", "b/2.jpg", "b/2.txt", "b/3.jpg", "b/3.txt"], None),

@@ -196,10 +196,13 @@ def with_shared_attributes() -> bytes:
     return b"".join(files) + bytes(1024)
 
 
+END = bytes(1024)
 DAMAGED = "no archive, or a damaged one"
 
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "cut off in a member": (lambda: whole()[:800], f"{DAMAGED} (unexpected end of data)"),
+    "cut off between members": (lambda: whole()[:1536], "damaged or cut off at byte 1,536"),
+    "two in one": (lambda: whole() * 2, "as two that were joined"),
     "cut off in a header": (lambda: whole()[:1700], "damaged or cut off"),
     "another file": (lambda: bytes(range(256)) * 8, f"{DAMAGED} (invalid header)"),
     "compressed": (lambda: gzip.compress(whole()), "expected a plain tar. Unpack a compressed one with gunzip"),
@@ -217,15 +220,15 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "a file with many holes": (lambda: with_holes(10**5), "headers of one file of more than 65536 bytes"),
     "attributes without end": (with_shared_attributes, "more than 1000 attributes of all files"),
     "a label with holes": (lambda: with_holes(1, b"0.cls"), "'0.cls': a sparse file in the archive; pack it without"),
-    "a label that is a link": (lambda: header(b"0.cls", b"0", b"2"), "'0.cls': a link in the archive"),
+    "a label that is a link": (lambda: header(b"0.cls", b"0", b"2") + END, "'0.cls': a link in the archive"),
     "a name twice": (lambda: whole()[:1536] + whole(), "two members are called '0.jpg'"),
     "a JSON bomb": (
-        lambda: header(b"0.json", b"%011o" % 10**5) + (b"[" * 10**5).ljust(512 * 196, b"\0"),
+        lambda: header(b"0.json", b"%011o" % 10**5) + (b"[" * 10**5).ljust(512 * 196, b"\0") + END,
         "nested more than",
     ),
-    "a label of 2 MB": (lambda: header(b"0.cls", b"%011o" % 2**21) + b"x" * 2**21, "of text; expected at most"),
+    "a label of 2 MB": (lambda: header(b"0.cls", b"%011o" % 2**21) + b"x" * 2**21 + END, "of text; expected at most"),
     "a label that is no text": (
-        lambda: header(b"0.cls", b"%011o" % 2) + b"\xff\xfe".ljust(512, b"\0"),
+        lambda: header(b"0.cls", b"%011o" % 2) + b"\xff\xfe".ljust(512, b"\0") + END,
         "not text in UTF-8",
     ),
 }

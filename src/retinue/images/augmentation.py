@@ -20,6 +20,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import tries 
 import albumentations as A
 import cv2
 import numpy as np
+from albumentations.augmentations.crops.transforms import CropSizeError
 from albumentations.core.transforms_interface import DualTransform, ImageOnlyTransform, Transform3D
 from pydantic import ValidationError
 
@@ -282,7 +283,7 @@ def _applied(compose: A.Compose, image: np.ndarray, names: str) -> np.ndarray:
         drawn = compose(image=image)["image"]
     except (
         *(TypeError, ValueError, LookupError, ArithmeticError, NotImplementedError, MemoryError),
-        *(cv2.error, Warning),
+        *(cv2.error, CropSizeError, Warning),
     ) as error:
         raise SettingsError(
             f"{_WHERE}: {names}: cannot take images of shape {image.shape}: {_what_fails(error)}. Expected transforms "

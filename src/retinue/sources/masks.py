@@ -122,12 +122,43 @@ def _templates(by_path: Mapping[str, list[str]]) -> Iterator[str]:
     for path, endings in by_path.items():
         if len(endings) == 2:
             yield f"{{path}}{min(endings, key=_as_mask)}"
-        mark = next((mark for mark in _MARKS if path.lower().endswith(mark)), "")
-        if mark and path[: -len(mark)] in by_path:
-            yield f"{{path}}{path[-len(mark) :]}{endings[0]}"
+        bare = _without_mark(path)
+        if bare != path and bare in by_path:
+            yield f"{{path}}{path.removeprefix(bare)}{endings[0]}"
         folder, _, rest = path.partition("/")
         if folder.lower() in _FOLDERS and rest in by_path:
             yield f"{folder}/{{path}}{endings[0]}"
+    yield from _templates_of_folders(by_path)
+
+
+def _templates_of_folders(by_path: Mapping[str, list[str]]) -> Iterator[str]:
+    """The template of each likely mask whose image is in a folder that is called as one of its own folders.
+
+    As masks/ant/0.png of images/ant/0.jpg, ant/masks/0.png of ant/0.jpg, or ant_mask/0.png of ant/0.jpg.
+    """
+    images = {tuple(path.split("/")[-2:]) for path in by_path if not _is_marked(path)}
+    for path, endings in by_path.items():
+        if not _is_marked(path):
+            continue
+        *folders, stem = path.split("/")
+        bare = _without_mark(stem)
+        for at, folder in enumerate(folders):
+            if (_without_mark(folder), bare) in images:
+                named = f"{{folder}}{folder.removeprefix(_without_mark(folder))}"
+                told = [*folders[:at], named, *folders[at + 1 :], f"{{stem}}{stem.removeprefix(bare)}"]
+                yield f"{'/'.join(told)}{endings[0]}"
+                break
+
+
+def _is_marked(path: str) -> bool:
+    """Whether a folder, or the name itself, says that a file is a mask."""
+    parts = path.split("/")
+    return any(part.lower() in _FOLDERS for part in parts[:-1]) or any(_without_mark(part) != part for part in parts)
+
+
+def _without_mark(name: str) -> str:
+    mark = next((mark for mark in _MARKS if name.lower().endswith(mark)), "")
+    return name[: len(name) - len(mark)]
 
 
 def _as_mask(ending: str) -> tuple[bool, bool, str]:

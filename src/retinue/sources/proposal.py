@@ -9,12 +9,15 @@ from typing import NamedTuple
 
 from retinue.pipeline.composition import Composition, project_root
 from retinue.pipeline.errors import DataError, SettingsError, SettingsFaults
+from retinue.pipeline.names import escaped
 from retinue.pipeline.numbers import figure, percent
 from retinue.sources.first_look import FirstLook, look_at
 
 _SIDES = (224, 192, 160, 128, 96, 64, 32)  # px; networks halve them several times
 _SMALL = 64  # px: below, weights of photographs do not help, and a small network does
 _UNBALANCED = 10  # images of the largest class for one of the smallest
+_NAME = r"(?!(?i:null|true|false|nan|inf)$)[A-Za-z]\w*"
+"""Of experiments; what begins with a digit, and these words, Hydra may take for no text."""
 _SIDED = re.compile(r"\b(left|right|up|down|clockwise|[a-z0-9])\b", re.IGNORECASE)
 
 
@@ -44,9 +47,11 @@ def run(folder: Path, name: str | None) -> str:
         SettingsError: there is an experiment of this name, or it is no name.
     """
     root, folder = project_root(), folder.expanduser()
-    name = name or re.sub(r"\W+", "_", folder.resolve().name.lower(), flags=re.ASCII).strip("_")
-    if not re.fullmatch(r"\w+", name, re.ASCII):
-        raise SettingsError(f"init: {name!r}: expected letters, digits and _ for a name. Give one with --name.")
+    if any("\ud800" <= sign <= "\udfff" for sign in str(folder)):  # bytes that are no UTF-8, as Python keeps them
+        raise DataError(f"{escaped(str(folder))}: not text in UTF-8, as DVC and settings want a path. Rename it.")
+    name = name or _name_of(folder)
+    if not re.fullmatch(_NAME, name, re.ASCII):
+        raise SettingsError(f"{name!r}: expected letters, digits and _ for a name, a letter first. Say it with --name.")
     target = root / "conf" / "experiment" / f"{name}.yaml"
     if target.exists():
         raise SettingsError(f"{target}: is there already and stays as it is. Give another name with --name.")
@@ -60,11 +65,17 @@ def run(folder: Path, name: str | None) -> str:
     try:
         if faults := Composition.create([f"experiment={name}"]).faults:
             raise SettingsFaults(faults)
-    except SettingsError:
+    except BaseException:
         target.unlink()
         raise
     print(f"{target}: written.", flush=True)
     return name
+
+
+def _name_of(folder: Path) -> str:
+    """A name made of that of the folder, which may have none that can be used."""
+    name = re.sub(r"\W+", "_", folder.resolve().name.lower(), flags=re.ASCII).strip("_")
+    return name if not name or re.fullmatch(_NAME, name, re.ASCII) else f"images_{name}"
 
 
 def experiment_text(found: FirstLook, name: str, root: Path) -> str:

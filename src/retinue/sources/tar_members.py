@@ -104,8 +104,16 @@ def tar_entries(
         except (tarfile.TarError, *_DAMAGED) as error:
             raise DataError(f"no archive, or a damaged one ({error}); expected {expected}") from error
         file.seek(end)
-        if file.read(tarfile.BLOCKSIZE).strip(b"\0"):  # where tarfile ends as if there was nothing more
-            raise DataError(f"a tar that is damaged or cut off at byte {figure(end)}. Get it again")
+        _check_end(file, end)
+
+
+def _check_end(file: BinaryIO, end: int) -> None:
+    """Refuses a tar of which `tarfile` has read what there is up to byte `end`, where that is not the end it wrote."""
+    block, behind = file.read(tarfile.BLOCKSIZE), file.read(_CHUNK)
+    if len(block) < tarfile.BLOCKSIZE or block.strip(b"\0"):
+        raise DataError(f"a tar that is damaged or cut off at byte {figure(end)}. Get it again")
+    if behind.strip(b"\0"):
+        raise DataError(f"a tar with more behind its end at byte {figure(end)}, as two that were joined. Pack it anew")
 
 
 def _tar_member(entry: tarfile.TarInfo, files: Mapping[str, Member], named: Callable[[str], str]) -> Member:
