@@ -196,6 +196,7 @@ def test_a_process_does_not_wait_for_the_server_it_has_given_up(tmp_path: Path) 
         ("http://host:port/w.pth", "Port could not be cast"),
         ("http://host:99999/w.pth", "Port out of range"),
         ("http:///w.pth", "names no host"),
+        ("https://me:secret@host/w.pth", "holds user and password"),
         ("http://höst/w.pth", "written as %XX"),
         ("http://host/a b.pth", "written as %XX"),
         ("http://host/a\0.pth", "written as %XX"),
