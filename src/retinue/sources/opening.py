@@ -29,7 +29,7 @@ def why_no_address(url: str) -> str:
         reason = "" if parts.hostname and parts.port != 0 else "it names no host"
         if parts.username is not None:
             reason = (
-                "it holds user and password, which would stand in params.yaml; download it elsewhere and give its path"
+                "it holds user and password, which would stand in params.yaml; download it and give its path"
             )
     except ValueError as error:  # [ without ], a port that is none
         reason = str(error)
