@@ -28,9 +28,7 @@ def why_no_address(url: str) -> str:
         parts = urlsplit(url)
         reason = "" if parts.hostname and parts.port != 0 else "it names no host"
         if parts.username is not None:
-            reason = (
-                "it holds user and password, which would stand in params.yaml; download it and give its path"
-            )
+            reason = "it holds user and password, which would stand in params.yaml; download it and give its path"
     except ValueError as error:  # [ without ], a port that is none
         reason = str(error)
     if not reason and not re.fullmatch(r"[!-~]+", url):
