@@ -13,6 +13,7 @@ from markupsafe import Markup
 from retinue.dashboard.preview_images import PreviewImage, PreviewImages, preview_images
 from retinue.images.audit import audit
 from retinue.images.augmentation import AppliedTransform, Policy
+from retinue.images.operations.chain import Chain
 from retinue.images.preprocess_settings import PreprocessSettings
 from retinue.pipeline.numbers import figure, percent, short, significant
 from retinue.pipeline.plan import load_plan
@@ -133,13 +134,13 @@ def render_preview(plan: PreviewPlan, policy: Policy, found: PreviewImages, side
     environment = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined)
     audited = audit({index: image.seen for index, image in enumerate(found.images)}, policy, EPOCHS)
     alone = [] if policy.is_empty else policy.alone()
-    steps = plan.preprocess.preprocessing(None).steps
+    chain = plan.preprocess.preprocessing(None).chain
     return environment.get_template("preview.html.j2").render(
         title=f"Preview of {plan.source.name}",
         plan=plan,
         is_empty=policy.is_empty,
         seen=[_before_and_after(image, side) for image in found.images],
-        stepped=[_operations(steps, image, side) for image in found.images[:MOST_STEPPED] if steps],
+        stepped=[_operations(chain, image, side) for image in found.images[:MOST_STEPPED] if chain.steps],
         unusable=found.unusable,
         audit=policy_audit(audited),
         findings=[] if policy.is_empty else audited.findings,
@@ -163,11 +164,11 @@ def _before_and_after(image: PreviewImage, side: int) -> PreviewRow:
     return PreviewRow(image.label, image.image_id, tiles)
 
 
-def _operations(steps: Sequence[Mapping[str, Any]], image: PreviewImage, side: int) -> PreviewRow:
+def _operations(chain: Chain, image: PreviewImage, side: int) -> PreviewRow:
     """The square, and it after each operation of preprocess."""
     name = f"{image.label}, {image.image_id}"
     tiles = [Tile(_small_picture(image.square, side), f"{name}: before the operations", "square", [])]
-    for number, (step, stage) in enumerate(zip(steps, image.stages, strict=True), start=1):
+    for number, (step, stage) in enumerate(zip(chain.entries(), chain.stages(image.square), strict=True), start=1):
         arguments = {key: value for key, value in step.items() if key != "name"}
         lines = [f"{key} {value}" for key, value in flattened(arguments)]
         alt = f"{name}: after operation {number}, {step['name']}"

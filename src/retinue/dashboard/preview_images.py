@@ -30,7 +30,6 @@ class PreviewImage(NamedTuple):
         file: what its complete decoding found.
         original: uint8 (H, W, 3), reduced where it is large.
         square: uint8 (S, S, C), before the operations of preprocess.
-        stages: uint8 (S, S, 1 or 3) each, after each of the operations; the last of them is `seen`, but for channels.
         seen: uint8 (S, S, C), what preprocess stores.
         cropped: share of its px that is not in it, in [0, 1).
     """
@@ -40,7 +39,6 @@ class PreviewImage(NamedTuple):
     file: Examined
     original: np.ndarray
     square: np.ndarray
-    stages: list[np.ndarray]
     seen: np.ndarray
     cropped: float
 
@@ -106,6 +104,5 @@ def _read_image(source: Source, record: SourceRecord, preprocessing: Preprocessi
         white = white_of_range(file.largest)  # of this image; acquire takes that of all
     original = decode(data, channels=3, shorter_side=SHOWN_SIDE, white=white, limits=limits)
     square = replace(preprocessing, white=white).squared(data, limits=limits)
-    stages, seen = preprocessing.chain.stages(square), preprocessing.chain(square)
     cropped = cropped_share(preprocessing.fitting, file.height, file.width)
-    return PreviewImage(record.image_id, record.label, file, original, square, stages, seen, cropped)
+    return PreviewImage(record.image_id, record.label, file, original, square, preprocessing.chain(square), cropped)
