@@ -86,7 +86,9 @@ def precision_recall_curve(
 
 def precision_recall_area(curve: PrecisionRecallCurve) -> float:
     """Average precision, in [0, 1]: sum of (recall i - recall i-1) · precision i, without interpolation."""
-    return float(np.sum(np.diff(curve.recall) * curve.precision[1:]))
+    steps = np.diff(curve.recall)
+    # what is missing to the whole is summed, so that a perfect ranking has exactly 1
+    return float(curve.recall[-1] - curve.recall[0] - np.sum(steps * (1 - curve.precision[1:])))
 
 
 def mean_roc_curve(curves: Sequence[RocCurve]) -> RocCurve:

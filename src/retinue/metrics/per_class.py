@@ -1,9 +1,8 @@
 """Metrics of each class against the rest. Every public function here is computed for evaluation/metrics.json.
 
-A function takes `labels` int64 (N,) and `probs` float (N, num_classes) with rows that sum to 1, or, where it ranks
-images, `scores` float (N, num_classes), the log-odds; see `metrics.scalar`. It returns float64 (num_classes,). Keyword
-arguments are settings of conf/evaluate by the same name. Names end in `_score` (higher is better), `_error` or `_loss`
-(lower is better).
+A function takes `labels` int64 (N,) and `probs`, `scores` or `decided` (N, num_classes); see `metrics.scalar`. It
+returns float64 (num_classes,). Keyword arguments are settings of conf/evaluate by the same name. Names end in `_score`
+(higher is better), `_error` or `_loss` (lower is better).
 """
 
 import numpy as np
@@ -14,24 +13,24 @@ from retinue.metrics.probabilities import checked_scores
 from retinue.pipeline.errors import DataError
 
 
-def precision_score(labels: np.ndarray, probs: np.ndarray, *, threshold: float = 0.5) -> np.ndarray:
+def precision_score(labels: np.ndarray, decided: np.ndarray) -> np.ndarray:
     """The fraction of the images predicted as the class that are of it, in [0, 1]; 0 where none is predicted."""
-    matrix = confusion_matrix(labels, probs, threshold=threshold)
+    matrix = confusion_matrix(labels, decided)
     return _fraction(np.diag(matrix), matrix.sum(axis=0))
 
 
-def recall_score(labels: np.ndarray, probs: np.ndarray, *, threshold: float = 0.5) -> np.ndarray:
+def recall_score(labels: np.ndarray, decided: np.ndarray) -> np.ndarray:
     """The fraction of the images of the class predicted as it, in [0, 1]; 0 for a class without images.
 
     Of two classes, that of class 1 is the sensitivity, that of class 0 the specificity.
     """
-    matrix = confusion_matrix(labels, probs, threshold=threshold)
+    matrix = confusion_matrix(labels, decided)
     return _fraction(np.diag(matrix), matrix.sum(axis=1))
 
 
-def f1_score(labels: np.ndarray, probs: np.ndarray, *, threshold: float = 0.5) -> np.ndarray:
+def f1_score(labels: np.ndarray, decided: np.ndarray) -> np.ndarray:
     """Harmonic mean of precision and recall, 2·TP / (2·TP + FP + FN), in [0, 1]; 0 where both are 0."""
-    matrix = confusion_matrix(labels, probs, threshold=threshold)
+    matrix = confusion_matrix(labels, decided)
     return _fraction(2 * np.diag(matrix), matrix.sum(axis=0) + matrix.sum(axis=1))
 
 

@@ -1,8 +1,11 @@
-"""Turns logits into probabilities, log-odds and predicted classes, and checks what metrics are given."""
+"""Turns logits into probabilities and log-odds, and checks what metrics are given."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
-from retinue.pipeline.errors import DataError
+from retinue.pipeline.artifacts import MODEL
+from retinue.pipeline.errors import DataError, TrainingError
 
 SUM_TOLERANCE = 1e-5  # a float32 softmax over 1,000 classes misses 1 by about 1e-6
 
@@ -87,19 +90,34 @@ def is_constant(scores: np.ndarray) -> bool:
     return bool((np.ptp(scores, axis=0) <= rounding * np.abs(scores).max(axis=0)).all())
 
 
-def decide(probs: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """Predicted class indices.
+def check_logits(logits: np.ndarray, image_ids: Sequence[str], *, of: str) -> None:
+    """Refuses the logits of a network that says nothing. One that ranks and decides for one class alone is none.
 
     Args:
-        probs: float (N, num_classes).
-        threshold: two classes only: class 1 where its probability is at least this, in [0, 1].
+        logits: float (N, K), or (N, 1) for two classes.
+        image_ids: of the images.
+        of: which images they are, such as "test".
 
-    Returns:
-        int64 (N,); of more than two classes the most probable, of equals the first.
+    Raises:
+        TrainingError: one is not finite, or all images have the same scores.
     """
-    if probs.shape[1] == 2:
-        return (probs[:, 1] >= threshold).astype(np.int64)
-    return probs.argmax(axis=1)
+    bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(bad):
+        raise TrainingError(
+            f"{MODEL}: the logits of {len(bad)} of {len(logits)} {of} images are not finite, the first "
+            f"{image_ids[bad[0]]!r}. The weights have diverged: lower optimizer.lr and train again. "
+            "Earlier results are untouched."
+        )
+    if is_constant(log_odds(logits)):
+        raise TrainingError(
+            f"{MODEL}: all {len(logits)} {of} images get the same scores. A constant predictor has learnt nothing: "
+            "check labels and optimizer.lr, train again. Earlier results are untouched."
+        )
+
+
+def one_hot(classes: np.ndarray, num_classes: int) -> np.ndarray:
+    """Class indices int64 (N,) as bool (N, num_classes), one True in each row."""
+    return np.eye(num_classes, dtype=bool)[classes]
 
 
 def checked_inputs(labels: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -133,20 +151,41 @@ def checked_scores(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, 
     return _checked_rows(labels, scores, "scores")
 
 
+def checked_decided(labels: np.ndarray, decided: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`labels` as int64 (N,) and `decided` as bool (N, num_classes), for what counts decisions.
+
+    Raises:
+        DataError: no rows, fewer than two classes, shapes or types that do not fit, a label without a column, or a row
+            with another number of classes than one.
+    """
+    labels, decided = _checked_shapes(labels, decided, "decided", np.bool_)
+    decisions = decided.sum(axis=1)
+    if (decisions != 1).any():
+        row = int((decisions != 1).argmax())
+        raise DataError(f"decided: row {row} decides for {decisions[row]} classes; expected one.")
+    return labels.astype(np.int64), decided
+
+
 def _checked_rows(labels: np.ndarray, values: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
-    labels, values = np.asarray(labels), np.asarray(values)
-    if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"labels: expected integers (N,) with N >= 1, got {labels.dtype} {labels.shape}.")
-    if values.ndim != 2 or not np.issubdtype(values.dtype, np.floating):
-        raise DataError(f"{name}: expected floats (N, num_classes), got {values.dtype} {values.shape}.")
-    if len(values) != len(labels) or values.shape[1] < 2:
-        raise DataError(f"{name}: expected shape ({len(labels)}, 2 or more) as there are labels, got {values.shape}.")
-    if labels.min() < 0 or labels.max() >= values.shape[1]:
-        raise DataError(f"labels: expected 0 to {values.shape[1] - 1}, got {labels.min()} to {labels.max()}.")
+    labels, values = _checked_shapes(labels, values, name, np.floating)
     values = values.astype(np.float64)
     if not np.isfinite(values).all():
         raise DataError(f"{name}: row {_first_bad(values)} is not finite.")
     return labels.astype(np.int64), values
+
+
+def _checked_shapes(labels: np.ndarray, values: np.ndarray, name: str, kind: type) -> tuple[np.ndarray, np.ndarray]:
+    labels, values = np.asarray(labels), np.asarray(values)
+    if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"labels: expected integers (N,) with N >= 1, got {labels.dtype} {labels.shape}.")
+    if values.ndim != 2 or not np.issubdtype(values.dtype, kind):
+        what = "floats" if kind is np.floating else "booleans"
+        raise DataError(f"{name}: expected {what} (N, num_classes), got {values.dtype} {values.shape}.")
+    if len(values) != len(labels) or values.shape[1] < 2:
+        raise DataError(f"{name}: expected shape ({len(labels)}, 2 or more) as there are labels, got {values.shape}.")
+    if labels.min() < 0 or labels.max() >= values.shape[1]:
+        raise DataError(f"labels: expected 0 to {values.shape[1] - 1}, got {labels.min()} to {labels.max()}.")
+    return labels, values
 
 
 def pooled(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

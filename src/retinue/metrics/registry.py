@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from retinue.metrics.probabilities import log_odds, to_probs
+from retinue.metrics.deciding import decide
+from retinue.metrics.probabilities import log_odds, one_hot
+from retinue.pipeline.artifacts import UNCALIBRATED, DecisionRule
 from retinue.pipeline.errors import SettingsError, unknown
 
 SUFFIXES = ("_score", "_error", "_loss")
@@ -15,20 +17,34 @@ SUFFIXES = ("_score", "_error", "_loss")
 
 
 class Predicted(NamedTuple):
-    """What metrics are computed of, in the two forms they take: each names the one it needs.
+    """What metrics are computed of, in the three forms they take: each names the one it needs.
 
     Attributes:
-        probs: float64 (N, num_classes), rows sum to 1.
-        scores: float64 (N, num_classes), the log-odds.
+        probs: float64 (N, num_classes), calibrated, rows sum to 1.
+        scores: float64 (N, num_classes), the log-odds without temperature: a rank is the network's, not the
+            calibration's.
+        decided: bool (N, num_classes), in each row the class that is decided for.
     """
 
     probs: np.ndarray
     scores: np.ndarray
+    decided: np.ndarray
 
     @classmethod
-    def from_logits(cls, logits: np.ndarray) -> "Predicted":
-        """Both forms of logits float (N, K) for K > 1 classes, or (N, 1) for two."""
-        return cls(to_probs(logits), log_odds(logits))
+    def from_logits(cls, logits: np.ndarray, decision: DecisionRule = UNCALIBRATED) -> "Predicted":
+        """The forms of logits float (N, K) for K > 1 classes, or (N, 1) for two, at the temperature and point of
+        `decision`."""
+        found = decide(logits, decision)
+        return cls(found.probs, log_odds(logits), one_hot(found.predicted, found.probs.shape[1]))
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The classes that are decided for, int64 (N,)."""
+        return self.decided.argmax(axis=1)
+
+    def rows(self, chosen: np.ndarray) -> "Predicted":
+        """Those of some images: `chosen` is bool (N,) or their indices."""
+        return Predicted(*(values[chosen] for values in self))
 
 
 def higher_is_better(name: str) -> bool:

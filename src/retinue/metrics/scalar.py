@@ -1,9 +1,10 @@
 """Metrics of one number. Every public function here is computed for evaluation/metrics.json.
 
-A function takes `labels` int64 (N,) and `probs` float (N, num_classes) with rows that sum to 1, or, where it ranks
-images, `scores` float (N, num_classes), the log-odds: they tell images apart whose probabilities are both 1.0. It
-returns a float. Keyword arguments are settings of conf/evaluate by the same name. Names end in `_score` (higher is
-better), `_error` or `_loss` (lower is better). Class 1 is the positive one of two.
+A function takes `labels` int64 (N,) and `probs` float (N, num_classes), calibrated, with rows that sum to 1; or, where
+it ranks images, `scores` float (N, num_classes), the log-odds: they tell images apart whose probabilities are both 1.0;
+or, where it counts decisions, `decided` bool (N, num_classes), in each row the class that is decided for at the
+operating point. It returns a float. Keyword arguments are settings of conf/evaluate by the same name. Names end in
+`_score` (higher is better), `_error` or `_loss` (lower is better). Class 1 is the positive one of two.
 """
 
 import numpy as np
@@ -15,31 +16,31 @@ from retinue.metrics.curves import precision_recall_area, precision_recall_curve
 from retinue.metrics.probabilities import checked_inputs, pooled
 
 
-def accuracy_score(labels: np.ndarray, probs: np.ndarray, *, threshold: float = 0.5) -> float:
+def accuracy_score(labels: np.ndarray, decided: np.ndarray) -> float:
     """Fraction of images predicted right, in [0, 1]."""
-    matrix = confusion_matrix(labels, probs, threshold=threshold)
+    matrix = confusion_matrix(labels, decided)
     return float(np.trace(matrix) / matrix.sum())
 
 
-def balanced_accuracy_score(labels: np.ndarray, probs: np.ndarray, *, threshold: float = 0.5) -> float:
+def balanced_accuracy_score(labels: np.ndarray, decided: np.ndarray) -> float:
     """Mean recall of the classes that have images, in [0, 1]; 1 / num_classes is chance."""
-    recall = per_class.recall_score(labels, probs, threshold=threshold)
+    recall = per_class.recall_score(labels, decided)
     return float(recall[np.unique(labels)].mean())
 
 
-def macro_precision_score(labels: np.ndarray, probs: np.ndarray, *, threshold: float = 0.5) -> float:
+def macro_precision_score(labels: np.ndarray, decided: np.ndarray) -> float:
     """Mean precision of all classes, in [0, 1]."""
-    return float(per_class.precision_score(labels, probs, threshold=threshold).mean())
+    return float(per_class.precision_score(labels, decided).mean())
 
 
-def macro_recall_score(labels: np.ndarray, probs: np.ndarray, *, threshold: float = 0.5) -> float:
+def macro_recall_score(labels: np.ndarray, decided: np.ndarray) -> float:
     """Mean recall of all classes, in [0, 1]."""
-    return float(per_class.recall_score(labels, probs, threshold=threshold).mean())
+    return float(per_class.recall_score(labels, decided).mean())
 
 
-def macro_f1_score(labels: np.ndarray, probs: np.ndarray, *, threshold: float = 0.5) -> float:
+def macro_f1_score(labels: np.ndarray, decided: np.ndarray) -> float:
     """Mean F1 of all classes, in [0, 1]."""
-    return float(per_class.f1_score(labels, probs, threshold=threshold).mean())
+    return float(per_class.f1_score(labels, decided).mean())
 
 
 def auc_score(labels: np.ndarray, scores: np.ndarray) -> float:

@@ -13,26 +13,30 @@ def score_without(
     is_leaked: np.ndarray,
     labels: np.ndarray,
     predicted: Predicted,
-    score: Callable[[np.ndarray, Predicted], Mapping[str, Any]],
+    units: np.ndarray,
+    score: Callable[..., Mapping[str, Any]],
 ) -> dict[str, Any]:
     """What metrics.json holds under `without_leaks`.
 
     Args:
         is_leaked: bool (N,): which images are left out.
         labels: int64 (N,).
-        predicted: probabilities and log-odds of all.
-        score: makes the metrics document of labels and predictions.
+        predicted: of all.
+        units: int64 (N,), equal for images that belong together.
+        score: makes the metrics document of labels and predictions, and of `units` by name.
 
     Returns:
         `leaked_images`, how many are left out; `num_images`, how many are left; and, where all classes are among
-        these, their `accuracy_score`, `auc_score` and `intervals`.
+        these, their `accuracy_score` and `auc_score` and the `intervals` of both.
     """
     kept = ~is_leaked
     counts = {"leaked_images": int(is_leaked.sum()), "num_images": int(kept.sum())}
     if {*labels[kept].tolist()} != {*labels.tolist()}:
         return counts
-    document = score(labels[kept], Predicted(predicted.probs[kept], predicted.scores[kept]))
-    return {**counts, **{key: document[key] for key in ("accuracy_score", "auc_score", "intervals")}}
+    document = score(labels[kept], predicted.rows(kept), units=units[kept])
+    names = ("accuracy_score", "auc_score")
+    intervals = {name: document["intervals"][name] for name in names}
+    return {**counts, **{name: document[name] for name in names}, "intervals": intervals}
 
 
 def leaks_sentence(metrics: Mapping[str, Any]) -> str:
