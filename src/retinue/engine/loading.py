@@ -26,6 +26,13 @@ _BATCHES_OF_A_WORKER = 4
 _PAGES = 2**15
 """Bytes of the labels and numbers of a batch, each tensor in memory pages of its own."""
 
+_EVAL_BYTES = 3 * 2**20
+"""Of the images of a pass without gradients on a CPU: 20 of 224 px in three channels. A network holds some hundred
+bytes for each of these, and is not quicker with more."""
+
+_DRAWS_APART = 1_000_000
+"""More than a training has epochs (train.max_epochs)."""
+
 Draw = Callable[[np.ndarray, int, int], np.ndarray]
 """An augmentation: (image, epoch, index) -> image, both uint8 (H, W, C)."""
 
@@ -132,6 +139,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
         batch_size: of one process, >= world_size if shuffled, else >= 1.
         seed: of the run.
         shuffle: a new order every epoch, as in training.
+        weights: float (count,), by which as many images are drawn with replacement in place of each once. The n-th
+            repetition in an epoch has the key (epoch + n · 1,000,000, index): it is augmented anew.
         rank, world_size: of this process.
 
     Attributes:
@@ -139,9 +148,18 @@ class EpochSampler(Sampler[tuple[int, int]]):
     """
 
     def __init__(
-        self, count: int, batch_size: int, *, seed: int, shuffle: bool, rank: int = 0, world_size: int = 1
+        self,
+        count: int,
+        batch_size: int,
+        *,
+        seed: int,
+        shuffle: bool,
+        weights: np.ndarray | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self._count, self._seed, self._shuffle, self._epoch = count, seed, shuffle, 0
+        self._chances = None if weights is None else weights / weights.sum()
         batches = [range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
         if shuffle and batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
             batches[-2:] = [range(batches[-2].start, count)]
@@ -167,17 +185,30 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def batches(self) -> Iterator[list[tuple[int, int]]]:
         """The keys of each batch of the epoch."""
-        order = np.arange(self._count)
+        order, draws = np.arange(self._count), np.full(self._count, self._epoch)
         if self._shuffle:
-            order = np.random.default_rng(draw_seed(self._seed, "order", self._epoch)).permutation(self._count)
+            rng = np.random.default_rng(draw_seed(self._seed, "order", self._epoch))
+            if self._chances is None:
+                order = rng.permutation(self._count)
+            else:
+                order = rng.choice(self._count, self._count, p=self._chances)
+                draws += _earlier_occurrences(order) * _DRAWS_APART
         for part in self.parts:
-            yield [(self._epoch, int(order[position])) for position in part]
+            yield [(int(draws[place]), int(order[place])) for place in part]
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return itertools.chain.from_iterable(self.batches())
 
     def __len__(self) -> int:
         return sum(map(len, self.parts))
+
+
+def _earlier_occurrences(order: np.ndarray) -> np.ndarray:
+    """How often each entry of `order` has been in it before: int64 (N,)."""
+    _, counts = np.unique(order, return_counts=True)
+    found = np.empty(len(order), np.int64)
+    found[np.argsort(order, kind="stable")] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return found
 
 
 class EpochBatches(BatchSampler):
@@ -202,8 +233,9 @@ class Batches(L.LightningDataModule):
     Args:
         eval_data: what validation, test and prediction go through, every image once.
         train_data: what training goes through, in a new order every epoch.
+        train_weights: see `EpochSampler`.
         batch_size: of a step, of all ranks together, >= their number where `shuffled` is given.
-        eval_batch_size: of a batch of `eval_data`, >= 1; None: `batch_size`.
+        eval_batch_size: of a batch of `eval_data` at most, >= 1; None: `batch_size`. On a CPU, of large images fewer.
         num_workers: processes; 0 loads in this one. Never changes what is loaded.
         seed: of the run.
     """
@@ -217,9 +249,10 @@ class Batches(L.LightningDataModule):
         eval_batch_size: int | None = None,
         num_workers: int,
         seed: int = 0,
+        train_weights: np.ndarray | None = None,
     ) -> None:
         super().__init__()
-        self._eval_data, self._train_data = eval_data, train_data
+        self._eval_data, self._train_data, self._train_weights = eval_data, train_data, train_weights
         self._batch_size, self._eval_batch_size = batch_size, eval_batch_size or batch_size
         self._num_workers, self._seed = num_workers, seed
         self._samplers: dict[bool, EpochSampler] = {}
@@ -233,7 +266,7 @@ class Batches(L.LightningDataModule):
         return self._loader(self._train_data, self._batch_size, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self._eval_data, self._eval_batch_size, shuffle=False)
+        return self._loader(self._eval_data, self._usual_eval_batch(), shuffle=False)
 
     test_dataloader = predict_dataloader = val_dataloader
 
@@ -244,9 +277,15 @@ class Batches(L.LightningDataModule):
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Raises what a worker has met; passes on everything else."""
-        if isinstance(batch, Exception):
-            raise batch
-        return batch
+        return raise_of_worker(batch)
+
+    def _usual_eval_batch(self) -> int:
+        """`eval_batch_size`, but on a CPU no more images than `_EVAL_BYTES`, and one at least."""
+        assert self.trainer is not None
+        item_bytes = getattr(self._eval_data, "item_bytes", 0)
+        if not item_bytes or self.trainer.accelerator.__class__.__name__ != "CPUAccelerator":
+            return self._eval_batch_size
+        return max(1, min(self._eval_batch_size, _EVAL_BYTES // item_bytes))
 
     def _loader(self, dataset: Any, batch_size: int, *, shuffle: bool) -> DataLoader[Any]:
         assert self.trainer is not None
@@ -255,6 +294,7 @@ class Batches(L.LightningDataModule):
             batch_size,
             seed=self._seed,
             shuffle=shuffle,
+            weights=self._train_weights if shuffle else None,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
         )
@@ -264,16 +304,35 @@ class Batches(L.LightningDataModule):
         # Lightning makes the sampler of a prediction anew, which it can of torch's own alone.
         sized = {"batch_sampler": EpochBatches(sampler)} if shuffle else {"batch_size": batch_size, "sampler": sampler}
         workers = usable_workers(self._num_workers, sampler.batch_size * getattr(dataset, "item_bytes", 0))
-        kind, source = (WorkersLoader, InWorkers(dataset)) if workers else (DataLoader, dataset)
-        return kind(
-            source,
-            worker_init_fn=partial(_begin_worker, os.getpid()) if workers else None,
+        return make_loader(
+            dataset,
+            workers,
             **sized,
-            num_workers=workers,
-            collate_fn=_as_is,
             persistent_workers=workers > 0,
             pin_memory=self.trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
         )
+
+
+def make_loader(dataset: Any, num_workers: int, **options: Any) -> DataLoader[Any]:
+    """Returns torch's loader of `dataset`, whose processes, their errors and their end are ours to explain.
+
+    What a process has met comes as its batch: `raise_of_worker` raises it.
+
+    Args:
+        dataset: with `__getitems__`, which gives whole batches.
+        num_workers: loading processes; 0 loads in this one.
+        options: of torch's DataLoader.
+    """
+    kind, source = (WorkersLoader, InWorkers(dataset)) if num_workers else (DataLoader, dataset)
+    begin = partial(_begin_worker, os.getpid()) if num_workers else None
+    return kind(source, worker_init_fn=begin, num_workers=num_workers, collate_fn=_as_is, **options)
+
+
+def raise_of_worker(batch: Any) -> Any:
+    """Raises what a loading process has met; returns any other batch as it is."""
+    if isinstance(batch, Exception):
+        raise batch
+    return batch
 
 
 def _begin_worker(stage: int, worker: int) -> None:

@@ -29,6 +29,10 @@ class RateBar(TQDMProgressBar):
         self._clock.count(batch, trainer.world_size)
         super().on_train_batch_end(trainer, module, outputs, batch, i)
 
+    @property
+    def sanity_check_description(self) -> str:
+        return "Epoch 0"
+
     def get_metrics(self, trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, module)
         metrics.pop("v_num", None)
@@ -50,8 +54,11 @@ class EpochLines(L.Callback):
         self._clock.count(batch, trainer.world_size)
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        metrics = sorted(trainer.callback_metrics.items())
+        metrics = sorted((name, value) for name, value in trainer.callback_metrics.items() if name != "lr")
         shown = "  ".join(f"{name} {figure(float(value))}" for name, value in metrics)
+        if trainer.sanity_checking:
+            module.print(f"epoch   0/{trainer.max_epochs}  {shown}")
+            return
         rate = significant(self._clock.rate(), 3)
         module.print(f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}  {shown}  {rate} images/s")
 

@@ -105,6 +105,13 @@ class RowFile:
         self.read_into(row, target)
         return target
 
+    def span(self, start: int, stop: int) -> np.ndarray:
+        """The rows from `start` up to `stop`, in one read."""
+        target = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        if os.preadv(self._file.fileno(), [_bytes(target)], self._offset + start * self._row_bytes) != target.nbytes:
+            raise DataError(f"{self.path}: rows {start} to {stop - 1} cannot be read in full. Run `dvc repro`.")
+        return target
+
     def write(self, row: int, values: np.ndarray) -> None:
         """Writes row `row`."""
         values = np.ascontiguousarray(values, self.dtype)
@@ -120,6 +127,22 @@ class RowFile:
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+
+def read_scores(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    """The floats (N, K) in a .npy file, which is opened when its header has been seen to be right.
+
+    Raises:
+        DataError: it is missing, damaged, of another shape, or of no floats.
+    """
+    rows = RowFile(path)
+    rows.close()
+    if tuple(rows.shape) != shape or rows.dtype.kind != "f":
+        raise DataError(
+            f"{path}: {rows.dtype} {rows.shape}, expected floats {shape}. It is of another run; run it again."
+        )
+    scores: np.ndarray = np.load(path, allow_pickle=False)
+    return scores
 
 
 def _reserve(file: int, path: Path, size_bytes: int) -> None:

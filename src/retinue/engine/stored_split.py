@@ -4,8 +4,27 @@ import numpy as np
 
 from retinue.engine.store import REMAKE, ImageStore
 from retinue.pipeline import artifacts
-from retinue.pipeline.artifacts import Dataset
+from retinue.pipeline.artifacts import Dataset, Sample
 from retinue.pipeline.errors import DataError, ModelError
+from retinue.pipeline.files import read_table
+
+
+def read_samples(store: ImageStore, trained_on: Dataset) -> list[Sample]:
+    """The manifest of a split, after a look at whether it, its store and a network belong together.
+
+    Args:
+        store: of the split.
+        trained_on: what the network was trained on.
+
+    Raises:
+        DataError: as `check_split`.
+        ModelError: as `check_trained_on`.
+    """
+    data = artifacts.read_dataset()
+    check_trained_on(trained_on, data)
+    samples = read_table(store.folder / artifacts.MANIFEST, Sample)
+    check_split(store, np.array([sample.label for sample in samples], np.int64), data)
+    return samples
 
 
 def check_split(store: ImageStore, labels: np.ndarray, dataset: Dataset, *, every_class: bool = True) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as L
 
+from retinue.engine.allocator import keep_freed_memory
 from retinue.engine.progress import EpochLines, RateBar
 from retinue.engine.reproducibility import seed_everything, use_deterministic_algorithms
 from retinue.pipeline.errors import Fault, SettingsFaults
@@ -55,6 +56,8 @@ def make_trainer(
     seed: int,
     logger: Any = False,
     callbacks: Sequence[L.Callback] = (),
+    decodes_files: bool = False,
+    validates_first: bool = False,
     **options: Any,
 ) -> L.Trainer:
     """A deterministic, seeded Trainer that leaves no files of its own.
@@ -64,12 +67,17 @@ def make_trainer(
         seed: of the run.
         logger: a Lightning logger, or False.
         callbacks: of the stage; the progress display is added.
+        decodes_files: whether the process, or its workers, decode files of any size: what they free goes back at once.
+        validates_first: whether a training that is not resumed goes through the validation split before its first
+            epoch; Lightning calls that a sanity check.
         options: further arguments of `pytorch_lightning.Trainer`.
 
     Raises:
         SettingsFaults: Lightning refuses the combination (no such accelerator, unknown strategy).
     """
     _silence()
+    if not decodes_files:
+        keep_freed_memory()
     use_deterministic_algorithms(settings.num_threads)
     if settings.num_threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(settings.num_threads)  # unset, Lightning's ddp divides the cores instead
@@ -86,7 +94,7 @@ def make_trainer(
         enable_progress_bar=bool(display) and on_terminal,
         enable_checkpointing=options.pop("enable_checkpointing", False),
         use_distributed_sampler=False,  # images.loading shards by itself, with the same order for any rank count
-        num_sanity_val_steps=0,
+        num_sanity_val_steps=-1 if validates_first else 0,
         **options,
     )
 

@@ -7,6 +7,7 @@ the smoothed loss of the training batches is watched, which needs no validation.
 
 import math
 import os
+import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ from retinue.pipeline.numbers import significant
 from retinue.pipeline.plan import load_plan
 from retinue.pipeline.settings import Settings
 from retinue.training.classifier import ImageForward
+from retinue.training.data import changing_images
+from retinue.training.fitted_head import fit_head
 from retinue.training.images import TrainingImages
 from retinue.training.network import prepare_network
 from retinue.training.plan import TrainPlan
@@ -151,6 +154,7 @@ class Recorder(L.Callback):
         self.steps: list[Step] = []
         self.end: str | None = None
         self._smooth, self._advance, self._lr = Smoothing(span.beta), advance, math.nan
+        self._made, self._losses = 0, list[float]()  # steps, and the losses of the batches since the last one
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
         self._lr = max(group["lr"] for group in trainer.optimizers[0].param_groups)  # the head's: others have a part
@@ -158,8 +162,11 @@ class Recorder(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self._losses.append(float(trainer.strategy.reduce(outputs["loss"], reduce_op="mean")))  # ranks end together
+        if trainer.global_step == self._made:  # the gradients of more batches belong to this step
+            return
         self._advance(1)
-        loss = float(trainer.strategy.reduce(outputs["loss"], reduce_op="mean"))  # of all ranks: they end together
+        self._made, loss, self._losses = trainer.global_step, statistics.fmean(self._losses), []
         if math.isfinite(loss):
             self.steps.append(Step(self._lr, loss, self._smooth(loss)))
             if self.steps[-1].smoothed > DIVERGED * min(step.smoothed for step in self.steps):
@@ -197,6 +204,8 @@ def measure(settings: Settings, span: LrRange) -> Curve | None:
     prepared = prepare_network(plan, images)
     forward = ImageForward(prepared.network, images.preprocessing, channels_last=plan.train.channels_last)
     classifier = prepared.classifier(plan, images, forward)
+    if plan.train.fit_head and prepared.is_pretrained:
+        fit_head(plan, prepared.network, images)
     hidden = (
         not plan.trainer.progress_bar or "LOCAL_RANK" in os.environ
     )  # which only processes of ddp have, but the first
@@ -207,9 +216,9 @@ def measure(settings: Settings, span: LrRange) -> Curve | None:
             max_epochs=-1,  # as many as the steps take
             max_steps=span.num_steps,
             limit_val_batches=0,
-            gradient_clip_val=plan.train.gradient_clip_norm,
+            **plan.train.stepping(),
         )
-        trainer.fit(classifier, plan.batches(images.augmented(), images.stored_val()))
+        trainer.fit(classifier, plan.batches(changing_images(plan, images), images.stored_val()))
     if not recorder.steps:
         raise TrainingError(
             "the loss of the first batch is not finite, before anything was learnt. Check the initial weights, or set "

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as L
 from filelock import FileLock
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
@@ -27,8 +28,9 @@ _CHECKPOINT = {
     "callbacks": dict,
     "optimizer_states": list,
     "lr_schedulers": list,
+    "history": list,
 }
-"""What Lightning and `has_ended` look for in a checkpoint, and its types."""
+"""What Lightning, `has_ended` and `take_best` look for in a checkpoint, and its types."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -61,9 +63,31 @@ def discard(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def checkpoint_callback(folder: Path, monitor: str) -> ModelCheckpoint:
+class EpochCheckpoints(ModelCheckpoint):
+    """Writes last.ckpt after every epoch; by itself Lightning does so only after an epoch that is the best so far.
+
+    Where a validation comes before the first epoch, best.ckpt holds what training begins with until an epoch is better.
+    """
+
+    def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        if self._last_global_step_saved != trainer.global_step:
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
+
+class EarlyStoppingFromStart(EarlyStopping):
+    """Counts from the validation before the first epoch on, where there is one."""
+
+    def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._run_early_stopping_check(trainer)
+
+
+def checkpoint_callback(folder: Path, monitor: str) -> EpochCheckpoints:
     """Keeps best.ckpt and last.ckpt in `folder`, both written when an epoch has ended."""
-    return ModelCheckpoint(
+    return EpochCheckpoints(
         dirpath=folder,
         filename=Path(BEST).stem,
         monitor=monitor,
@@ -77,7 +101,7 @@ def checkpoint_callback(folder: Path, monitor: str) -> ModelCheckpoint:
 
 def early_stopping(monitor: str, patience: int) -> EarlyStopping:
     """Ends training after `patience` epochs without a better `monitor`."""
-    return EarlyStopping(monitor, mode=direction(monitor), patience=patience, check_on_train_epoch_end=True)
+    return EarlyStoppingFromStart(monitor, mode=direction(monitor), patience=patience, check_on_train_epoch_end=True)
 
 
 def direction(monitor: str) -> str:

@@ -4,9 +4,10 @@ from typing import NamedTuple
 
 from pytorch_lightning.utilities import rank_zero_only
 
-from retinue.engine.loading import Batches
+from retinue.engine.loading import Batches, StoredImages
 from retinue.training.classifier import Forward, ImageForward
 from retinue.training.images import TrainingImages
+from retinue.training.mixing import MixedImages
 from retinue.training.network import PreparedNetwork
 from retinue.training.plan import TrainPlan, input_digests
 from retinue.transfer.prefix_cache.cache import PrefixCache
@@ -34,7 +35,7 @@ def prepare_data(plan: TrainPlan, prepared: PreparedNetwork, images: TrainingIma
     channels_last = plan.train.channels_last
     whole = ImageForward(prepared.network, images.preprocessing, channels_last=channels_last)
     if not prepared.freezing.num_frozen:
-        return TrainingData(plan.batches(images.augmented(), images.stored_val()), whole, None)
+        return TrainingData(plan.batches(changing_images(plan, images), images.stored_val()), whole, None)
     cache = PrefixCache(
         prepared.network,
         prepared.freezing,
@@ -43,11 +44,11 @@ def prepare_data(plan: TrainPlan, prepared: PreparedNetwork, images: TrainingIma
         {"train": images.stored(), "val": images.stored_val()},
         channels_last=channels_last,
     )
-    reason = cache.why_not_cached(augments=not images.policy.is_empty)
+    reason = cache.why_not_cached(augments=not images.policy.is_empty, mixes=plan.train.mixes)
     state = f"off: {reason}" if reason else prepared.scenario.prefix_cache
     rank_zero_only(print)(f"frozen-prefix cache {state}")
     if reason:
-        return TrainingData(plan.batches(images.augmented(), images.stored_val()), whole, state)
+        return TrainingData(plan.batches(changing_images(plan, images), images.stored_val()), whole, state)
     inputs = {
         "model": plan.model,
         "precision": plan.train.precision,
@@ -58,3 +59,12 @@ def prepare_data(plan: TrainPlan, prepared: PreparedNetwork, images: TrainingIma
     train = StoredFeatures(folder / "train.npy", images.labels)
     val = StoredFeatures(folder / "val.npy", images.val_labels)
     return TrainingData(plan.batches(train, val), Suffix(prepared.network, prepared.freezing), state)
+
+
+def changing_images(plan: TrainPlan, images: TrainingImages) -> StoredImages | MixedImages:
+    """The training images as an epoch sees them: drawn anew, and mixed, where the settings say so."""
+    drawn, train = images.augmented(), plan.train
+    if not train.mixes:
+        return drawn
+    weights = plan.sampling_weights(drawn.labels)
+    return MixedImages(drawn, mixup=train.mixup, cutmix=train.cutmix, seed=plan.seed, weights=weights)

@@ -81,6 +81,10 @@ class TrainingImages:
         """The images of the validation split."""
         return StoredImages([self.val], self.val_labels)
 
+    def units(self) -> np.ndarray:
+        """Equal for training images that belong together (`Sample.unit`), int64 (N,); of those without copies."""
+        return np.array([s.unit for s in iterate_table(self.stores[0].folder / artifacts.MANIFEST, Sample)], np.int64)
+
     def class_counts(self) -> list[int]:
         """Number of training images of each class."""
         return np.bincount(self.labels, minlength=len(self.dataset.classes)).tolist()

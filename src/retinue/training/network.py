@@ -8,14 +8,12 @@ import numpy as np
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 
-from retinue.bundle import build_network, read_bundle_document
+from retinue.bundle import build_network
 from retinue.engine.reproducibility import seed_everything
 from retinue.images.image_digests import NO_DIGESTS
 from retinue.models.network import Network
-from retinue.pipeline import artifacts
-from retinue.pipeline.artifacts import Dataset
+from retinue.pipeline.artifacts import Dataset, FittedHead
 from retinue.pipeline.errors import SettingsFaults
-from retinue.pipeline.files import sha256
 from retinue.training.classifier import Classifier, Forward
 from retinue.training.images import TrainingImages
 from retinue.training.losses import balanced_weights
@@ -23,12 +21,12 @@ from retinue.training.plan import TrainPlan, unfreezing_faults
 from retinue.transfer.automatic import Auto, Decision
 from retinue.transfer.freeze_check import FreezeCheck
 from retinue.transfer.freezing import Freezing, freeze
+from retinue.transfer.initial import load_initial
 from retinue.transfer.learning_rates import parameter_groups
 from retinue.transfer.probing import measure_similarity
 from retinue.transfer.scenario import Scenario
 from retinue.transfer.similarity import Similarity
 from retinue.transfer.trained_on import checked_record
-from retinue.transfer.weights import load_weights
 
 
 class PreparedNetwork(NamedTuple):
@@ -53,6 +51,11 @@ class PreparedNetwork(NamedTuple):
         """The transfer scenario that is trained."""
         return self.decision.scenario
 
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether the initial weights come from an earlier training; not where transfer=auto chose scratch."""
+        return bool(self.initial_weights["name"] != "none")
+
     def classifier(self, plan: TrainPlan, images: TrainingImages, forward: Forward) -> Classifier:
         """The module that a Trainer fits."""
         if plan.train.channels_last:
@@ -64,18 +67,22 @@ class PreparedNetwork(NamedTuple):
             plan.train,
             optimizer=plan.optimizer,
             schedule=plan.schedule,
+            loss=plan.loss,
             groups=partial(parameter_groups, self.network, self.freezing, self.scenario, plan.optimizer),
             class_weights=balanced_weights(images.class_counts()) if balanced else None,
             val_labels=images.val_labels,
             seed=plan.seed,
         )
 
-    def transfer_document(self, cache: str | None, check: FreezeCheck) -> dict[str, Any]:
+    def transfer_document(
+        self, cache: str | None, check: FreezeCheck, fitted_head: FittedHead | None = None
+    ) -> dict[str, Any]:
         """models/transfer.json: the scenario, why it was chosen, what was frozen, and the freeze ledger.
 
         Args:
             cache: see `retinue.training.data.TrainingData`.
             check: after the last epoch.
+            fitted_head: None where the head was not fitted.
         """
         blocks = self.freezing.blocks
         return {
@@ -88,6 +95,7 @@ class PreparedNetwork(NamedTuple):
                 "layers_before_head": sum(len(block.layers) for block in blocks),
             },
             "prefix_cache": cache,
+            **({} if fitted_head is None else {"fitted_head": asdict(fitted_head)}),
             "layers": [asdict(row) for row in check.layers],
             "epochs": [asdict(row) for row in check.epochs],
         }
@@ -103,7 +111,7 @@ def prepare_network(plan: TrainPlan, images: TrainingImages) -> PreparedNetwork:
     trained_on = checked_record(plan.weights) if plan.weights.is_bundle else NO_DIGESTS
     network, document = _untrained(plan, images.dataset), {"name": plan.weights.name}
     if plan.weights.given:
-        document.update(_load(network, plan, images.dataset))
+        document.update(load_initial(network, plan.weights, plan.download, images.dataset))
     if isinstance(plan.transfer, Auto):
         per_class = len(images.labels) / len(images.dataset.classes)
         decision = plan.transfer.decide(per_class, partial(_similarity, plan, images, network))
@@ -123,16 +131,6 @@ def prepare_network(plan: TrainPlan, images: TrainingImages) -> PreparedNetwork:
 def _untrained(plan: TrainPlan, dataset: Dataset) -> Network:
     seed_everything(plan.seed)
     return build_network(plan.model, dataset)
-
-
-def _load(network: Network, plan: TrainPlan, dataset: Dataset) -> dict[str, Any]:
-    """Loads the weights of `plan` into `network`; what the bundle says of them."""
-    weights = plan.weights
-    path = weights.fetch(plan.download)
-    source = read_bundle_document(path.with_name(artifacts.BUNDLE.name)).dataset if weights.is_bundle else None
-    report = load_weights(network, path, with_heads=source is None or source.classes == dataset.classes)
-    rank_zero_only(print)(f"{path}: {report}")
-    return {**({"source": source.name} if source else {}), "sha256": sha256(path), **report.document()}
 
 
 def _similarity(plan: TrainPlan, images: TrainingImages, network: Network, limit: int, folds: int) -> Similarity:

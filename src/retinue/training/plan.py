@@ -5,7 +5,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as L
+import torch
 
 from retinue.engine.loading import Batches
 from retinue.engine.trainer import TrainerSettings, make_trainer
@@ -17,6 +19,7 @@ from retinue.pipeline.ranges import shown
 from retinue.pipeline.settings import fingerprint
 from retinue.sources.download import DownloadSettings
 from retinue.training.classifier import TrainSettings
+from retinue.training.losses import CrossEntropy, Loss, balanced_weights
 from retinue.transfer.automatic import Auto
 from retinue.transfer.scenario import Scenario
 from retinue.transfer.weights import WeightsSettings
@@ -29,6 +32,7 @@ class TrainPlan:
     Attributes:
         seed: of the run, >= 0.
         model, optimizer, schedule: sections with a `_target_`, built where the network and its parameters are there.
+        loss: that is trained.
         weights: where the network starts.
         transfer: the scenario, or what chooses it.
         train, trainer, download: the sections of these names.
@@ -43,6 +47,7 @@ class TrainPlan:
     transfer: Scenario | Auto
     optimizer: Mapping[str, Any]
     schedule: Mapping[str, Any]
+    loss: Loss
     train: TrainSettings
     trainer: TrainerSettings
     download: DownloadSettings = field(metadata=UNDECLARED)
@@ -52,6 +57,7 @@ class TrainPlan:
             *transfer_faults(self.transfer, self.weights),
             *unfreezing_faults(self.transfer, self.trainer),
             *batch_faults(self.train, self.trainer),
+            *fitted_head_faults(self.train, self.weights, self.loss),
         ]
         if faults:
             raise SettingsFaults(faults)
@@ -61,15 +67,22 @@ class TrainPlan:
         return make_trainer(self.trainer, seed=self.seed, precision=self.train.precision, **options)
 
     def batches(self, train: Any, val: Any) -> Batches:
-        """The loaders of a training on the datasets `train` and `val`."""
+        """The loaders of a training on the datasets `train`, which knows its `labels`, and `val`."""
         return Batches(
             val,
             train,
+            train_weights=None if train is None else self.sampling_weights(train.labels),
             batch_size=self.train.batch_size,
             eval_batch_size=self.train.eval_batch_size,
             num_workers=self.trainer.train_workers,
             seed=self.seed,
         )
+
+    def sampling_weights(self, labels: torch.Tensor) -> np.ndarray | None:
+        """The weights that images with `labels`, int64 (N,), are drawn by, float64 (N,); None: each is taken once."""
+        if self.train.sampling == "all":
+            return None
+        return balanced_weights(torch.bincount(labels).tolist())[labels].double().numpy()
 
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that name the settings, the code and the bytes of all files the training reads.
@@ -107,6 +120,24 @@ def batch_faults(train: TrainSettings, trainer: TrainerSettings) -> Iterator[Fau
         expected = f"at least one image for each of the {trainer.num_processes} processes"
         hint = "Raise it, or lower trainer.devices or trainer.num_nodes."
         yield Fault("train.batch_size", shown(train.batch_size), expected, hint)
+
+
+def fitted_head_faults(train: TrainSettings, weights: WeightsSettings, loss: Loss) -> Iterator[Fault]:
+    """A head is fitted to what pretrained layers make of the images, by the loss that training goes on with."""
+    if not train.fit_head:
+        return
+    if not weights.given:
+        hint = (
+            "Layers that nobody has trained give a head nothing to be fitted to. Give weights=imagenet, weights=file "
+            "weights.path=FILE or weights=bundle weights.path=FOLDER, or leave train.fit_head false."
+        )
+        yield Fault("train.fit_head", shown(True), "false, for there are no initial weights", hint)
+    if not isinstance(loss, CrossEntropy):
+        hint = (
+            "The head is fitted to the cross-entropy, which has one minimum; another loss would lead away from it. "
+            "Choose loss=cross_entropy, or leave train.fit_head false."
+        )
+        yield Fault("train.fit_head", shown(True), "false, because loss is not cross_entropy", hint)
 
 
 def input_digests() -> list[str]:

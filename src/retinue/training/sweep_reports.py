@@ -19,6 +19,8 @@ class Pruned(TrainingError):
 class SweepReports(L.Callback):
     """After each epoch appends its validation metrics to progress.jsonl, and looks for the file prune.
 
+    A head that was fitted before the first epoch is epoch 0.
+
     Args:
         folder: of the trial.
 
@@ -38,8 +40,9 @@ class SweepReports(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if trainer.is_global_zero:
             metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
+            epoch = 0 if trainer.sanity_checking else trainer.current_epoch + 1
             with (self._folder / "progress.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"epoch": trainer.current_epoch + 1, **metrics}) + "\n")
+                file.write(json.dumps({"epoch": epoch, **metrics}) + "\n")
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if (self._folder / "prune").exists():

@@ -13,9 +13,6 @@ from retinue.engine.loading import Batches, StoredImages
 from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.images.preprocessing import Preprocessing
 from retinue.models.network import Network
-from retinue.transfer.depth import blocks_of
-from retinue.transfer.freezing import Freezing
-from retinue.transfer.prefix_cache.cut import prefix_of
 from retinue.transfer.similarity import Similarity, probe_score, spread
 
 
@@ -33,33 +30,68 @@ class Chosen(Dataset[dict[str, torch.Tensor]]):
     def __len__(self) -> int:
         return len(self._indices)
 
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of an image in a batch."""
+        return self._images.item_bytes
+
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> dict[str, torch.Tensor]:
         batch = self._images.__getitems__([(epoch, int(self._indices[index])) for epoch, index in keys])
         return {**batch, "index": torch.tensor([index for _, index in keys])}
 
 
-class HeadInputs(L.LightningModule):
-    """What the head of a network reads, each map averaged over its positions.
+class HeadReader(nn.Module):
+    """What the head of a network reads, each map averaged over its positions: uint8 (N, H, W, C) -> float32 (N, D).
 
     Args:
-        network: in eval mode while it predicts.
+        network: whose modules it shares.
         preprocessing: normalises the images.
+    """
+
+    def __init__(self, network: Network, preprocessing: Preprocessing):
+        super().__init__()
+        self._network, self._preprocessing = network, preprocessing
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self._network.head_inputs(self._preprocessing.normalise(images).contiguous()).float()
+
+
+def gather_features(
+    reader: nn.Module, images: StoredImages | Chosen, trainer: L.Trainer, *, batch_size: int, num_workers: int
+) -> torch.Tensor:
+    """What `reader` makes of all `images`, float32 (N, D), on all ranks.
+
+    Args:
+        reader: images uint8 (N, H, W, C) -> float32 (N, D), such as `HeadReader`; in eval mode while it predicts.
+        images: N of them.
+        trainer: that predicts.
+        batch_size: images of a forward pass, per device.
+        num_workers: processes that load.
+    """
+    module = GatheredFeatures(reader, len(images))
+    batches = Batches(images, batch_size=batch_size, num_workers=num_workers)
+    trainer.predict(module, batches, return_predictions=False)
+    return module.features
+
+
+class GatheredFeatures(L.LightningModule):
+    """What a module makes of images, gathered from all ranks; see `gather_features`.
+
+    Args:
+        reader: of the images.
         count: number of images.
 
     Attributes:
-        features: float32 (count, C); after prediction, on all ranks.
+        features: float32 (count, D); after prediction, on all ranks.
     """
 
-    def __init__(self, network: Network, preprocessing: Preprocessing, count: int):
+    def __init__(self, reader: nn.Module, count: int):
         super().__init__()
-        blocks = tuple(blocks_of(network))
-        self._prefix: nn.Module = prefix_of(network, Freezing(blocks, len(blocks)))
-        self._preprocessing, self._count = preprocessing, count
+        self._reader, self._count = reader, count
         self.features = torch.empty(0)
 
     def predict_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        values = self._prefix(self._preprocessing.normalise(batch["images"]).contiguous()).float()
-        values = values.mean(dim=(2, 3)) if values.ndim == 4 else values
+        values = self._reader(batch["images"])
         if not len(self.features):
             self.features = values.new_zeros(self._count, values.shape[1])
         batches = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -100,8 +132,12 @@ def measure_similarity(
     chosen = spread(labels, limit, seed)
     scores: dict[str, Any] = {}
     for name, network in networks.items():
-        module = HeadInputs(network, preprocessing, len(chosen))
-        batches = Batches(Chosen(images, chosen), batch_size=batch_size, num_workers=trainer_settings.train_workers)
-        make_trainer(trainer_settings, seed=seed).predict(module, batches, return_predictions=False)
-        scores[name] = probe_score(module.features.numpy(), labels[chosen], folds, seed)
+        features = gather_features(
+            HeadReader(network, preprocessing),
+            Chosen(images, chosen),
+            make_trainer(trainer_settings, seed=seed),
+            batch_size=batch_size,
+            num_workers=trainer_settings.train_workers,
+        )
+        scores[name] = probe_score(features.numpy(), labels[chosen], folds, seed)
     return Similarity(**scores, num_images=len(chosen))

@@ -56,16 +56,19 @@ class PrefixCache:
         row = int(np.prod(self._shape)) * np.dtype(self._scenario.prefix_cache).itemsize
         return sum(map(len, self._images.values())) * row
 
-    def why_not_cached(self, *, augments: bool) -> str:
+    def why_not_cached(self, *, augments: bool, mixes: bool = False) -> str:
         """Why the outputs are not kept; empty where they are.
 
         Args:
             augments: whether the images of every epoch are others.
+            mixes: whether each is mixed with another one.
         """
         if self._scenario.prefix_cache == "off":
             return "transfer.prefix_cache is off"
         if augments:
             return "augmentation draws anew in every epoch"
+        if mixes:
+            return "images are mixed anew in every epoch"
         if self._scenario.unfreeze_every is not None:
             return "frozen layers are unfrozen later"
         limit_gb = self._scenario.prefix_cache_gb
