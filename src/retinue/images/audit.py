@@ -6,12 +6,10 @@ images, so that it is the same on every machine of a kind.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader
 
-from retinue.engine.loading import Draw, StoredImages, usable_workers
+from retinue.engine.loading import Draw, StoredImages, make_loader, raise_of_worker, usable_workers
 from retinue.engine.store import ImageStore
 from retinue.pipeline.artifacts import PolicyAudit
 from retinue.pipeline.errors import TrainingError
@@ -60,7 +58,7 @@ def check_workers(images: ImageStore, draw: Draw, keys: Sequence[tuple[int, int]
     loaded = StoredImages([images], np.zeros(len(images), np.int64), draw)
     for count in (1, 2):
         workers = usable_workers(count, loaded.item_bytes)
-        batches = DataLoader(loaded, batch_size=1, sampler=keys, num_workers=workers, collate_fn=_as_loaded)
+        batches = map(raise_of_worker, make_loader(loaded, workers, batch_size=1, sampler=keys))
         for (epoch, index), batch in zip(keys, batches, strict=True):
             if not np.array_equal(batch["images"][0].numpy(), draw(images[index], epoch, index)):
                 raise TrainingError(
@@ -68,10 +66,6 @@ def check_workers(images: ImageStore, draw: Draw, keys: Sequence[tuple[int, int]
                     "process(es) than in this one, so a training could not be repeated. Expected transforms that draw "
                     "from the generator of their policy alone; find the one by leaving out one at a time."
                 )
-
-
-def _as_loaded(batch: Any) -> Any:
-    return batch
 
 
 def _strength_of(image: np.ndarray, drawn: Sequence[np.ndarray]) -> tuple[float, float, float, float, float]:

@@ -154,7 +154,12 @@ def inspect_image(
         if pixels is not None and is_shown:
             exif = _exif(image)
             width, height = image.size[::-1] if exif.orientation >= 5 else image.size
+            # The last row and column of a reduced JPEG may show less of the picture than its margin.
+            across, down = (max(1, round(side / factor)) for side in image.size)
+            pixels = pixels[:down, :across]
             return Inspected(Examined(width, height, mode, name), _upright(pixels, exif.orientation), exif)
+    if name == "TIFF":
+        _check_tags(image)
     # A PNG may have its tags behind its pixels; a TIFF's are not all left when it is loaded.
     early = _exif(image) if name != "PNG" else None
     pixels = _decode_with_pillow(data, image, 3, white if is_white_known else 1.0, limits)
@@ -326,6 +331,20 @@ def _load_all(data: bytes, image: Image.Image) -> None:
         check_declared_depth(image)
         _load_tiff(image)
     image.load()
+
+
+def _check_tags(image: Image.Image) -> None:
+    """Reads the tags of a TIFF before anybody else does: Pillow keeps them, and warns of damage at the first time only.
+
+    Raises:
+        DataError: they are damaged.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            image.getexif()
+    except _UNREADABLE as error:
+        raise DataError(f"cannot be decoded: {error}") from error
 
 
 def _load_tiff(image: Image.Image) -> None:

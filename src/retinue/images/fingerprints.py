@@ -69,10 +69,7 @@ def image_fingerprint(pixels: np.ndarray, width: int, height: int) -> np.ndarray
     result = np.zeros(LENGTH, np.int8)
     if min(width, height) < _SMALLEST_SIDE:
         return result
-    factor = -(-width // pixels.shape[1])
-    # The last row and column of a reduced JPEG may show less of the picture than its margin.
-    shown = pixels[: max(1, round(height / factor)), : max(1, round(width / factor))]
-    small = cv2.cvtColor(_squared(shown), cv2.COLOR_RGB2YCrCb)
+    small = cv2.cvtColor(_squared(pixels), cv2.COLOR_RGB2YCrCb)
     luma = small[:, :, 0].astype(np.float64)
     detail = luma - _MEANS @ luma @ _MEANS.T
     power = _MEANS @ detail**2 @ _MEANS.T

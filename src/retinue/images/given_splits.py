@@ -15,7 +15,10 @@ from retinue.pipeline.files import iterate_table
 from retinue.pipeline.numbers import figure
 
 _TOLD = 5
-_REASONS = {"conflict": "equal images with different labels", "copy": "copies of images in a later split"}
+_REASONS = {
+    "conflict": "equal images with different labels",
+    "copy": "which belong to images in a later split (copies, or of one group)",
+}
 
 
 @dataclass(frozen=True)
@@ -99,13 +102,15 @@ def _tell(division: Division) -> None:
     if len(division.moved) > _TOLD:
         print(f"and {figure(len(division.moved) - _TOLD)} more such moves")
     if leaks.pairs:
-        print(f"finding: {figure(len(leaks.pairs))} images have copies in another given split; see {artifacts.LEAKS}")
+        print(
+            f"finding: {figure(len(leaks.pairs))} images belong to images in another given split (copies, or of one "
+            f"group); see {artifacts.LEAKS}"
+        )
     if leaks.conflicts:
         count = sum(len(conflict.image_ids) for conflict in leaks.conflicts)
-        print(
-            f"finding: {figure(count)} files have equal bytes and different labels; see {artifacts.LEAKS}. "
-            "preprocess.conflicts=drop leaves them out"
-        )
+        is_dropped = any(image.reason == "conflict" for image in leaks.dropped)
+        remedy = "" if is_dropped else ". preprocess.conflicts=drop leaves them out"
+        print(f"finding: {figure(count)} files have equal bytes and different labels; see {artifacts.LEAKS}{remedy}")
     for reason, words in _REASONS.items():
         if count := sum(image.reason == reason for image in leaks.dropped):
             print(f"dropped: {figure(count)} images, {words}")

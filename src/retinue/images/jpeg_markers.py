@@ -1,9 +1,8 @@
 """The markers of a JPEG file (ITU-T T.81, annex B), read without decoding anything."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
-
-import numpy as np
 
 JPEG_START = b"\xff\xd8\xff"
 
@@ -11,7 +10,7 @@ _HUFFMAN_TABLES, _START_OF_SCAN, _END, _COMMENT = 0xC4, 0xDA, 0xD9, 0xFE
 _FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 _WITHOUT_PAYLOAD = {0x01, *range(0xD0, 0xD9)}
-_IN_SCAN = [0x00, *range(0xD0, 0xD8), 0xFF]  # behind FF: a coded FF, a restart, and FF that fills up
+_END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # behind FF not a coded FF, a restart, or FF that fills up
 _LONGEST_ZEROS = 256
 
 
@@ -43,7 +42,6 @@ def jpeg_segments(data: bytes) -> list[JpegSegment]:
 
 def _segments(data: bytes) -> Iterator[JpegSegment]:
     view, at = memoryview(data), 2
-    ends = _ends_of_scans(data)
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF or marker in _WITHOUT_PAYLOAD:
@@ -54,19 +52,10 @@ def _segments(data: bytes) -> Iterator[JpegSegment]:
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         following = end
         if marker == _START_OF_SCAN:
-            found = int(np.searchsorted(ends, end))
-            following = int(ends[found]) if found < len(ends) else len(data)
+            found = _END_OF_SCAN.search(data, end)
+            following = found.start() if found else len(data)
         yield JpegSegment(marker, data[at + 4 : end], view[end:following])
         at = following
-
-
-def _ends_of_scans(data: bytes) -> np.ndarray:
-    """Where a scan that starts before it would end: positions of FF with a byte behind it that no scan has there."""
-    numbers = np.frombuffer(data, np.uint8)
-    at = np.flatnonzero(numbers[:-1] == 0xFF)
-    is_end = np.ones(256, bool)
-    is_end[_IN_SCAN] = False
-    return at[is_end[numbers[at + 1]]]
 
 
 def jpeg_scans(segments: Sequence[JpegSegment]) -> list[JpegScan]:

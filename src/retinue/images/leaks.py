@@ -77,9 +77,10 @@ def refuse_leaks(pairs: Sequence[LeakedPair]) -> None:
     counts = [(name, sum(pair.split == name for pair in pairs)) for name in SPLITS[:0:-1]]
     told = " and ".join(f"{figure(count)} of {name}" for name, count in counts if count)
     raise DataError(
-        f"the given splits share images ({told}), so a score would tell what was learnt by heart. Remove the copies at "
-        "the source or correct its splits or groups, or preprocess.leaks=drop: takes them out of the earlier split (of "
-        "train, val, test), or preprocess.leaks=allow: keeps them, and the report says what the score is without them."
+        f"the given splits share what belongs together ({told}), so a score would tell what was learnt by heart. "
+        "Remove it at the source or correct its splits or groups, or preprocess.leaks=drop: takes it out of the "
+        "earlier split (of train, val, test), or preprocess.leaks=allow: keeps it, and the report says what the score "
+        "is without it."
         f"{listed}{more}"
     )
 

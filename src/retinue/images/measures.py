@@ -10,15 +10,16 @@ from retinue.images.decoding import ExifTags
 from retinue.pipeline.artifacts import ImageMeasures
 
 MEASURED_SIDE = 128
-"""px of the longer side at which acquire decodes an image, once for its measures and for its fingerprint.
+"""px of the longer side of the small copy that acquire makes of each image, for its measures and its fingerprint.
 
 A JPEG is decoded reduced as far as that leaves it as many. Measures are taken at this size (of smaller images at their
 own), so that images of many sizes can be compared, and with them what is told of outliers and shortcuts; a fingerprint
 is made of 32 × 32 px, for which it leaves four to one along the longer side. Another number changes
-data/raw/measures.csv, and in data/raw/near_copies.csv the distances of JPEGs that are larger.
+data/raw/measures.csv, and in data/raw/near_copies.csv the distances of larger images.
 """
 
 _BLACK, _WHITE = 8, 247  # of 255: what scanners and cameras give for black and white, noise included
+_LEVELS = np.arange(256)
 _DIGITS = 6
 _CAMERA_DIGITS = 12
 _FRAME = 16
@@ -34,11 +35,11 @@ def measures_of(image_id: str, pixels: np.ndarray, exif: ExifTags) -> ImageMeasu
     """
     small = reduced(pixels, MEASURED_SIDE)
     luma = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-    counts = np.bincount(luma.ravel(), minlength=256)
-    levels = np.arange(256)
-    mean, spread = _mean_and_variance(int(luma.size), int(counts @ levels), int(counts @ levels**2))
-    edges = cv2.Laplacian(luma, cv2.CV_16S).astype(np.int64)
-    _, sharpness = _mean_and_variance(int(luma.size), int(edges.sum()), int((edges * edges).sum()))
+    counts = cv2.calcHist([luma], [0], None, [256], [0, 256]).ravel().astype(np.int64)
+    mean, spread = _mean_and_variance(int(luma.size), int(counts @ _LEVELS), int(counts @ _LEVELS**2))
+    edges = cv2.Laplacian(luma, cv2.CV_16S)
+    # Sums of integers below 2**53, which float64 holds: exact, in whatever order.
+    _, sharpness = _mean_and_variance(int(luma.size), int(cv2.sumElems(edges)[0]), int(cv2.norm(edges, cv2.NORM_L2SQR)))
     red, green, blue = _mean_colour([small])
     border_red, border_green, border_blue = _mean_colour(_frame(small))
     camera = hashlib.sha256(exif.camera.encode("utf-8", "replace")).hexdigest()[:_CAMERA_DIGITS]
@@ -64,12 +65,14 @@ def measures_of(image_id: str, pixels: np.ndarray, exif: ExifTags) -> ImageMeasu
 def reduced(pixels: np.ndarray, longer_side: int) -> np.ndarray:
     """`pixels` uint8 (H, W, 3) with a longer side of at most `longer_side` px and the same aspect ratio."""
     height, width = pixels.shape[:2]
-    scale = longer_side / max(height, width)
-    if scale >= 1:
+    if max(height, width) <= longer_side:
         return pixels
+    scale = longer_side / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    # Down to one half, INTER_LINEAR averages over all px at a fraction of INTER_AREA's time.
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR if scale >= 0.5 else cv2.INTER_AREA)
+    # Down to one half, INTER_LINEAR averages over all px at a tenth of INTER_AREA's time.
+    while pixels.shape[1] > 2 * size[0] and pixels.shape[0] > 2 * size[1]:
+        pixels = cv2.resize(pixels, (pixels.shape[1] // 2, pixels.shape[0] // 2), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
 
 
 def _mean_and_variance(count: int, total: int, squares: int) -> tuple[float, float]:

@@ -148,7 +148,7 @@ def _drawn(
 
 
 def _checked_group(name: str, features: Sequence[Feature], task: _Task) -> ShortcutGroup:
-    columns = np.column_stack([column for feature in features for column in _columns(feature)])
+    columns = np.column_stack([column for feature in features for column in feature_columns(feature)])
     if (columns == columns[0]).all():
         return ShortcutGroup(name, True, 0.5, 0.5, 0.5, "", "")
     areas, influence = _areas(_scores(columns.astype(np.float32), task), task)
@@ -161,11 +161,17 @@ def _checked_group(name: str, features: Sequence[Feature], task: _Task) -> Short
     return ShortcutGroup(name, False, area, low, high, task.classes[best], told)
 
 
-def _columns(feature: Feature) -> list[np.ndarray]:
-    """Numbers as they are; of a category, which image has each of its most frequent values: float64 (N,) each."""
+def feature_columns(feature: Feature, learnt: np.ndarray | None = None) -> list[np.ndarray]:
+    """Numbers as they are; of a category, which image has each of its most frequent values: float64 (N,) each.
+
+    Args:
+        feature: of N images.
+        learnt: bool (N,), among which images the values are counted; None: all.
+    """
     if feature.values.dtype.kind == "f":
         return [feature.values]
-    values = sorted(Counter(feature.values.tolist()).items(), key=lambda item: (-item[1], item[0]))
+    counted = feature.values if learnt is None else feature.values[learnt]
+    values = sorted(Counter(counted.tolist()).items(), key=lambda item: (-item[1], item[0]))
     return [(feature.values == value).astype(np.float64) for value, _ in values[:_MOST_VALUES]]
 
 

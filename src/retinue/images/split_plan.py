@@ -14,6 +14,7 @@ class SplitPlan:
     Args:
         images: of the raw manifest.
         splits: of each.
+        units: of each, the number of its unit.
 
     Attributes:
         classes: class names in their order.
@@ -22,15 +23,17 @@ class SplitPlan:
         row_of: int (N,): row in the store of the split.
     """
 
-    def __init__(self, images: Sequence[RawImage], splits: Sequence[str]):
+    def __init__(self, images: Sequence[RawImage], splits: Sequence[str], units: Sequence[int]):
         self.classes = tuple(class_order(image.label for image in images))
         index_of = {name: index for index, name in enumerate(self.classes)}
         self.samples: dict[str, list[Sample]] = {name: [] for name in SPLITS}
         self.split_of = np.array([SPLITS.index(name) for name in splits])
         self.row_of = np.empty(len(images), np.int64)
-        for i, (image, name) in enumerate(zip(images, splits, strict=True)):
+        numbers: dict[str, dict[int, int]] = {name: {} for name in SPLITS}  # so that no split depends on another
+        for i, (image, name, unit) in enumerate(zip(images, splits, units, strict=True)):
+            number = numbers[name].setdefault(unit, len(numbers[name]))
             self.row_of[i] = len(self.samples[name])
-            self.samples[name].append(Sample(image.image_id, index_of[image.label], image.group))
+            self.samples[name].append(Sample(image.image_id, index_of[image.label], image.group, number))
 
     def images_of(self, name: str, images: Sequence[RawImage]) -> Iterator[RawImage]:
         """Those of `images` that are in the split `name`."""

@@ -63,11 +63,13 @@ class Division(NamedTuple):
 
     Attributes:
         splits: of each image, in order: "train", "val", "test" or, of a dropped one, "".
+        units: of each image, the number of its unit; -1 where its labels conflict and it was dropped for that.
         leaks: what lies on both sides of given splits, conflicting labels, and what was dropped.
         moved: units that small classes needed elsewhere.
     """
 
     splits: list[str]
+    units: list[int]
     leaks: Leaks
     moved: list[MovedUnit]
 
@@ -120,7 +122,9 @@ def split(images: Sequence[Candidate], rules: SplitRules, near: Iterable[tuple[s
         for image, name in zip(images, result, strict=True)
         if not name
     ]
-    return Division(result, Leaks(tuple(pairs), tuple(conflicts), tuple(dropped)), drawing.moved(splits))
+    numbers = {image.image_id: unit for image, unit in zip(kept, unit_of.tolist(), strict=True)}
+    units = [numbers.get(image.image_id, -1) for image in images]
+    return Division(result, units, Leaks(tuple(pairs), tuple(conflicts), tuple(dropped)), drawing.moved(splits))
 
 
 class _Drawing:

@@ -127,11 +127,30 @@ def columns_of(
     return Columns(**found, box=box, attributes=tuple(further))
 
 
+def image_column(header: Sequence[str], name: str | None, *, where: str) -> str:
+    """The column that says where the images are, of a table from which nothing else is wanted.
+
+    Args:
+        header: the names of its columns.
+        name: of the column; None: it is found, also where it is the only one.
+        where: the table is; errors begin with it.
+
+    Raises:
+        DataError: there is no such column, or several may be it.
+    """
+    named = [each for each in header if each]
+    if name is None and len(named) == 1:
+        return named[0]
+    return _Finder(named, {"image": name}, where, option="--column").column("image", needed=True)
+
+
 class _Finder:
     """Finds columns by name."""
 
-    def __init__(self, header: Sequence[str], settings: Mapping[str, str | None], where: str):
-        self.header, self._settings, self._where = list(header), settings, where
+    def __init__(
+        self, header: Sequence[str], settings: Mapping[str, str | None], where: str, *, option: str | None = None
+    ):
+        self.header, self._settings, self._where, self._option = list(header), settings, where, option
         self._plain: dict[str, list[str]] = {}
         for name in self.header:
             self._plain.setdefault(_plain_name(name), []).append(name)
@@ -154,14 +173,21 @@ class _Finder:
             return like[0]
         match = nearest(name, self.header[:1000])
         hint = f" Did you mean {match!r}?" if match else ""
-        raise DataError(f"{self._where}: no column {shown(name)} (source.{_key(role)}).{hint} {self.listed()}")
+        raise DataError(
+            f"{self._where}: no column {shown(name)} ({self._option or f'source.{_key(role)}'}).{hint} {self.listed()}"
+        )
 
     def column(self, role: str, *, needed: bool) -> str:
         """The column of a role; "" where there is none and none is needed."""
         given = self._settings.get(role)
         if given:
             return self.named(given, role)
-        if given == _NO_COLUMN and not needed:
+        if given == _NO_COLUMN:
+            if needed:
+                raise DataError(
+                    f"{self._where}: source.columns.{role}='' says that no column is the {role}, but one has to be. "
+                    f"Name it, or leave the setting at null, and it is found. {self.listed()}"
+                )
             return _NO_COLUMN
         for tier in _NAMES[role]:
             found = [name for plain in tier for name in self._plain.get(plain, [])]
@@ -170,15 +196,19 @@ class _Finder:
             if found:
                 raise DataError(
                     f"{self._where}: several columns may be the {role}: {', '.join(map(shown, found))}. Say which: "
-                    f"source=table source.columns.{role}={found[0]}. {self.listed()}"
+                    f"{self._saying(role, found[0])}. {self.listed()}"
                 )
         if not needed:
             return _NO_COLUMN
         match = nearest(role, self.header[:1000]) or "NAME"
         raise DataError(
-            f"{self._where}: no column is known to be the {role}. Say which is: source=table "
-            f"source.columns.{role}={match}. {self.listed()}"
+            f"{self._where}: no column is known to be the {role}. Say which is: {self._saying(role, match)}. "
+            f"{self.listed()}"
         )
+
+    def _saying(self, role: str, name: str) -> str:
+        """How a person says that column `name` has the role."""
+        return f"{self._option} {shown(name)}" if self._option else f"source=table source.columns.{role}={name}"
 
     def box(self) -> dict[str, str]:
         """The columns of the box."""

@@ -86,7 +86,7 @@ def download(wanted: Wanted, target: Path, limits: DownloadSettings) -> None:
         DownloadError: no such file, another digest, a server that breaks off, or a limit.
     """
     partial, stop = target.with_name(f"{target.name}.partial"), threading.Event()
-    pool = ThreadPool(1)
+    pool, found = ThreadPool(1), None
     work = pool.apply_async(_fetch, (wanted, partial, limits, stop))
     pool.close()
     try:
@@ -103,7 +103,7 @@ def download(wanted: Wanted, target: Path, limits: DownloadSettings) -> None:
         raise _given_up(wanted, first_line(error).rstrip(".:")) from error
     finally:
         stop.set()
-        if partial.exists() and not partial.stat().st_size:
+        if found is None and partial.exists() and not partial.stat().st_size:
             partial.unlink()
     if not found.startswith(wanted.digest):
         partial.unlink()
@@ -122,8 +122,8 @@ def digest_of(path: Path, algorithm: str) -> str:
 
 def _fetch(wanted: Wanted, partial: Path, limits: DownloadSettings, stop: threading.Event) -> str:
     """Completes `partial`; the digest of the whole."""
-    is_older = partial.exists()
-    if is_older and (found := digest_of(partial, wanted.algorithm)).startswith(wanted.digest):
+    is_pieced = partial.exists()
+    if is_pieced and (found := digest_of(partial, wanted.algorithm)).startswith(wanted.digest):
         return found  # whole, and not yet renamed
     for left in reversed(range(_ATTEMPTS)):
         try:
@@ -131,12 +131,13 @@ def _fetch(wanted: Wanted, partial: Path, limits: DownloadSettings, stop: thread
         except (_BrokenOff, http.client.IncompleteRead, ConnectionError):
             if left == 0 or stop.is_set() or not partial.exists() or not partial.stat().st_size:
                 raise
+            is_pieced = True
             continue
         found = digest_of(partial, wanted.algorithm)
-        if not is_older or found.startswith(wanted.digest) or left == 0:
+        if not is_pieced or found.startswith(wanted.digest) or left == 0:
             return found
-        partial.unlink()  # what an earlier run has left may be of another file
-        is_older = False
+        partial.unlink()  # the pieces may be of different files: the server's may have changed in between
+        is_pieced = False
     raise AssertionError("the last attempt returns or raises")
 
 

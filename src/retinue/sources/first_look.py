@@ -21,6 +21,7 @@ from retinue.sources.folder_meanings import UnclearFolders
 from retinue.sources.image_folder import names_below
 from retinue.sources.layout import Layout
 from retinue.sources.masks import likely_masks, mask_at, mask_place
+from retinue.sources.other_tasks import boxes_layout, other_form
 from retinue.sources.source import SourceRecord
 
 _LOOKED_AT = 200  # images that are decoded
@@ -155,15 +156,22 @@ def look_at(root: Path) -> FirstLook:
     if (kind := kind_of(root)) != FOLDER:
         raise DataError(f"{root}: {kind}; expected a folder of images.")
     names = sorted(names_below(root))
-    images = [name for name in names if not name.endswith("/") and not is_stray(name)]
+    files = [name for name in names if not name.endswith("/")]
+    images = [name for name in files if not is_stray(name)]
+    if boxes := boxes_layout(files):
+        raise DataError(f"{root}: {boxes}")
     layout, records, other = _understood(names, likely_masks(images), root)
     usable = [record for record in records if record.label and not record.problem]
     if len({record.label for record in usable}) < 2:
         found = ", ".join({record.label: None for record in usable}) or "none"
-        raise DataError(f"{root}: expected a folder for each of at least two classes, found {found}.")
+        raise DataError(
+            f"{root}: expected a folder for each of at least two classes, found {found}.{other_form(str(root), files)}"
+        )
     looked_at, damaged = _examined(root, usable)
     if not looked_at:
-        raise DataError(f"{root}: none of {figure(damaged)} images that were looked at decodes.")
+        raise DataError(
+            f"{root}: none of {figure(damaged)} images that were looked at decodes.{other_form(str(root), files)}"
+        )
     return FirstLook(
         root,
         layout,

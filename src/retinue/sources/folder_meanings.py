@@ -49,7 +49,10 @@ def refuse_other_meanings(
         return
     tops, before = class_order(below), list(levels[:at])
     usual = [*before, "class"]
-    if not before and all(map(split_named, shared)):
+    if not before and len(tops) == 1 and all(map(split_named, shared)):
+        meaning, choices = "split folders", [["any", "split", "class"], ["class", "split"], usual]
+        said = _setting(choices[0])
+    elif not before and all(map(split_named, shared)):
         meaning, choices = "split folders inside of classes", [["class", "split"], usual]
         said = _setting(choices[0])
     elif len(tops) == 1:

@@ -111,6 +111,7 @@ class Layout(Checked, section="source"):
         masks, alone = self._masks_among(counting, where)
         tree = _Tree.of(where, (name for name in counting if name not in masks and name not in alone))
         levels, split_of = self._meaning(tree)
+        _check_splits_hold_classes(tree, levels, split_of)
         _check_classes_hold_images(tree, levels, split_of)
         problem = f"lies where source.masks ({self.masks}) has masks, and there is no image of it"
         lost = _Tree.of(where, alone)
@@ -227,6 +228,21 @@ def _in_folder(folders: Sequence[str], levels: Sequence[str], split_of: Mapping[
     meaning = dict(zip(levels, folders, strict=False))
     split = split_of[meaning["split"]] if "split" in meaning else ""
     return SourceRecord("", meaning["class"], meaning.get("group", ""), split)
+
+
+def _check_splits_hold_classes(tree: _Tree, levels: Sequence[str], split_of: Mapping[str, str]) -> None:
+    """Refuses a split folder of which no image lies in a class folder: what they show is not known."""
+    at = levels.index("split") if "split" in levels else len(levels)
+    deepest: dict[str, int] = {}
+    for folders in tree.image_folders:
+        if len(folders) > at:
+            deepest[folders[at]] = max(deepest.get(folders[at], 0), len(folders))
+    for folder, split in split_of.items():
+        if folder in deepest and deepest[folder] < len(levels):
+            raise DataError(
+                f"{tree.where}: the images of {folder} are in no class folder, so they have no labels and cannot be "
+                f"the {split} split. Sort them into class folders, or move {folder} out of the folder."
+            )
 
 
 def _check_classes_hold_images(tree: _Tree, levels: Sequence[str], split_of: Mapping[str, str]) -> None:

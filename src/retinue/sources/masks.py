@@ -98,7 +98,8 @@ def likely_masks(images: Iterable[str]) -> str | None:
         images: paths of files that are taken for images.
 
     Returns:
-        A template for `mask_place`; None where the names do not look like it.
+        A template for `mask_place`; None where the names do not look like it. Of templates for equally many masks, the
+        last in the order of signs: one with {path} before one with {folder}, which before one that begins with a name.
 
     >>> likely_masks(f"{name}/{i}.{ending}" for name in "ab" for i in range(3) for ending in ("jpg", "png"))
     '{path}.png'

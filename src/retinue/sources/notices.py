@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from retinue.pipeline import artifacts
-from retinue.pipeline.names import look_alikes
+from retinue.pipeline.names import class_order, look_alikes
 from retinue.pipeline.numbers import figure
 from retinue.pipeline.ranges import shown
 from retinue.sources.corrections import Corrected
@@ -37,6 +37,13 @@ def say_what_was_found(source: str, described: Mapping[str, Any], correction: Co
     if correction.changes or correction.passed_over:
         other = f"; {figure(correction.passed_over)} line(s) are for other sources" if correction.passed_over else ""
         print(f"{artifacts.CORRECTIONS}: {figure(len(correction.changes))} image(s) corrected{other}")
+    if emptied := class_order({each["was"] for each in correction.changes} - {r.label for r in correction.records}):
+        print(
+            f"warning: {artifacts.CORRECTIONS} leaves no image of {', '.join(map(shown, emptied))}: no class of the "
+            "network is called so.",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def notices(card: Mapping[str, Any], records: Sequence[SourceRecord]) -> Iterator[str]:

@@ -18,17 +18,21 @@ _SMALL = 64  # px: below, weights of photographs do not help, and a small networ
 _UNBALANCED = 10  # images of the largest class for one of the smallest
 _NAME = r"(?!(?i:null|true|false|nan|inf)$)[A-Za-z]\w*"
 """Of experiments; what begins with a digit, and these words, Hydra may take for no text."""
+_FITTED_FIRST = ("  fit_head: true", "  max_epochs: 8", "  patience: 4")
+_SLOW_REST = ("transfer:", "  block_decay: 0.8", "", "optimizer:", "  lr: 0.0003 # the head begins at its optimum")
+"""What conf/experiment/photographs.yaml has."""
 _SIDED = re.compile(r"\b(left|right|up|down|clockwise|[a-z0-9])\b", re.IGNORECASE)
 
 
 class _Choices(NamedTuple):
-    """The choices of conf/ that fit, each with the reason."""
+    """The choices of conf/ that fit, each with the reason; `fits_head`: trained as experiment=photographs is."""
 
     preprocess: str
     augment: str
     model: str
     transfer: str
     fit: str
+    fits_head: bool
     reasons: tuple[str, str, str, str]
 
 
@@ -115,11 +119,14 @@ def experiment_text(found: FirstLook, name: str, root: Path) -> str:
         f"  fit: {choices.fit} # {choices.reasons[3]}",
     ]
     counts = found.classes.values()
+    train = [*_FITTED_FIRST] if choices.fits_head else []
     if max(counts) >= _UNBALANCED * min(counts):
-        weights = (
-            f"class_weights: balanced # {figure(max(counts))} images of one class, {figure(min(counts))} of another"
-        )
-        lines += ["", "train:", f"  {weights}"]
+        said = f"{figure(max(counts))} images of one class, {figure(min(counts))} of another"
+        train.append(f"  class_weights: balanced # {said}")
+    if train:
+        lines += ["", "train:", *train]
+    if choices.fits_head:
+        lines += ["", *_SLOW_REST]
     return "\n".join([*lines, ""])
 
 
@@ -145,7 +152,15 @@ def _choices(found: FirstLook) -> _Choices:
         if loss
         else f"fit=crop: a centre crop cuts off {percent(found.cropped)} of an image at the median"
     )
-    if side >= _SMALL:
+    sided = any(_SIDED.search(name.replace("_", " ")) for name in found.classes)
+    photographs = not (found.is_gray or sided or found.layout.masks or side < _SMALL)
+    if photographs:
+        model, transfer = "mobilenet_v2", "large_similar"
+        network = (
+            "mobilenet_v2 with ImageNet weights, downloaded once; the head is fitted first, and what training makes "
+            "of it is kept where validation is the better for it (experiment=photographs)"
+        )
+    elif side >= _SMALL:
         model, transfer = "resnet18", "auto"
         network = (
             "resnet18 with ImageNet weights, downloaded once; transfer=auto says how much of it is trained, and why"
@@ -156,8 +171,7 @@ def _choices(found: FirstLook) -> _Choices:
             "scratch",
             "lenet5 from scratch: the images are too small for ImageNet weights",
         )
-    sided = any(_SIDED.search(name.replace("_", " ")) for name in found.classes)
-    if found.is_gray or sided or found.layout.masks or side < _SMALL:
+    if not photographs:
         reason = (
             "classes whose names are signs or sides"
             if sided
@@ -170,4 +184,4 @@ def _choices(found: FirstLook) -> _Choices:
         augment, policy = "photo", "photo: crops, flips and colours, for photographs"
     preprocess = "gray32" if found.is_gray else "rgb224"
     reasons = size, network, policy, fit
-    return _Choices(preprocess, augment, model, transfer, "pad" if loss else "crop", reasons)
+    return _Choices(preprocess, augment, model, transfer, "pad" if loss else "crop", photographs, reasons)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 
 from retinue.pipeline import artifacts
@@ -84,25 +85,35 @@ def check_usable(
     Raises:
         DataError: with the first of what cannot be used.
     """
-    listed = ""
-    if quarantine:
-        path = artifacts.CACHE / "acquire" / artifacts.QUARANTINE.name
+    path = artifacts.CACHE / "acquire" / artifacts.QUARANTINE.name
+    try:
+        _check_shares(source, images, quarantine, labels)
+    except DataError as error:
+        if not quarantine:
+            raise
         write_json(path, [asdict(entry) for entry in quarantine])
         first = "".join(f"\n  {entry.image_id}: {entry.reason}" for entry in quarantine[:_SHOWN])
         listed = f"{first}\n  ({min(_SHOWN, len(quarantine))} of {len(quarantine)}; all are listed in {path})"
+        raise DataError(f"{error}{listed}") from error
+    path.unlink(missing_ok=True)  # of a run that was refused; what is quarantined now is in data/raw
+    with suppress(OSError):  # it is not there
+        path.parent.rmdir()
+
+
+def _check_shares(
+    source: Source, images: Sequence[RawImage], quarantine: Sequence[Quarantined], labels: set[str]
+) -> None:
+    """`check_usable` without the list of what cannot be used."""
     total = len(images) + len(quarantine)
     if len(quarantine) > source.max_bad_fraction * total:
         raise DataError(
             f"{figure(len(quarantine))} of {figure(total)} files ({percent(len(quarantine) / total)}) cannot be used; "
             f"source.max_bad_fraction allows {percent(source.max_bad_fraction)}. Repair or remove them, or raise "
-            f"source.max_bad_fraction.{listed}"
+            "source.max_bad_fraction."
         )
     counts = Counter(image.label for image in images)
-    try:
-        artifacts.check_classes({label: counts[label] for label in labels}, where=f"source {source.name}")
-        check_class_sizes(images, f"source {source.name}")
-    except DataError as error:
-        raise DataError(f"{error}{listed}") from error
+    artifacts.check_classes({label: counts[label] for label in labels}, where=f"source {source.name}")
+    check_class_sizes(images, f"source {source.name}")
 
 
 def check_class_sizes(images: Sequence[RawImage], where: str) -> None:
