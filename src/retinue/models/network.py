@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +44,23 @@ class Network(nn.Module):
     def adopt(self, published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Published tensors under this network's own names; the names are the same unless a subclass says otherwise."""
         return dict(published)
+
+    def head_inputs(self, images: torch.Tensor) -> torch.Tensor:
+        """What the layer `head` is given for `images`, in the mode the network is in: float (N, D).
+
+        Where the head reads maps (SqueezeNet's last convolution), each is averaged over its positions.
+        """
+        return self.with_head_inputs(images)[1]
+
+    def with_head_inputs(self, images: torch.Tensor) -> tuple[Any, torch.Tensor]:
+        """What the network gives for `images`, and `head_inputs` of the same pass."""
+        seen: list[torch.Tensor] = []
+        hook = self.get_submodule(self.head).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            outputs = self(images)
+        finally:
+            hook.remove()
+        return outputs, seen[-1].mean(dim=(2, 3)) if seen[-1].ndim == 4 else seen[-1]
 
 
 class TrainingOutputs(NamedTuple):

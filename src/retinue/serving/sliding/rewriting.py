@@ -50,7 +50,7 @@ class Rewriting:
         image_size: side of the images it was trained on, px.
 
     Attributes:
-        stride, exact: after `run`, as in `retinue.sliding.convert.Convolutional`.
+        stride, exact: after `run`, as in `retinue.serving.sliding.convert.Convolutional`.
 
     Raises:
         ModelError: the network cannot slide; also from `run`.

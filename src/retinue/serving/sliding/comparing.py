@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from retinue.sliding.convert import Convolutional
-from retinue.sliding.scoring import checked_stride, probabilities, slide
+from retinue.serving.sliding.convert import Convolutional
+from retinue.serving.sliding.scoring import checked_stride, probabilities, slide
 
 
 class CropComparison(NamedTuple):

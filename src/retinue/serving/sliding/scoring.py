@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from retinue.metrics.probabilities import decide, to_probs
+from retinue.metrics.deciding import decide, decide_probs
+from retinue.pipeline.artifacts import UNCALIBRATED, DecisionRule
 from retinue.pipeline.errors import DataError, SettingsError
 from retinue.pipeline.numbers import figure
-from retinue.sliding.convert import Convolutional
+from retinue.serving.sliding.convert import Convolutional
 
 LARGEST_TILE = 1024
 """px; a pass sees at most a square of this side, which bounds its memory: 0.8 GiB beside the weights with VGG-16."""
@@ -25,17 +26,21 @@ class ClassMaps(NamedTuple):
         probs: float32 (positions_y, positions_x, num_classes); position (i, j) is the crop whose upper left corner is
             at (i · stride, j · stride) px.
         mean: float64 (num_classes,), the mean of `probs` over all positions; sums to 1.
-        predicted: index of the most probable class by `mean` (of two: the second from 0.5 on).
+        predicted: index of the class that is decided for by `mean`, at the operating point.
+        abstained: whether that class is less probable than is decided for.
         stride: px from one position to the next.
     """
 
     probs: np.ndarray
     mean: np.ndarray
     predicted: int
+    abstained: bool
     stride: int
 
 
-def dense_scores(network: Convolutional, image: torch.Tensor, stride: int | None = None) -> ClassMaps:
+def dense_scores(
+    network: Convolutional, image: torch.Tensor, stride: int | None = None, decision: DecisionRule = UNCALIBRATED
+) -> ClassMaps:
     """Class maps of an image, and their mean.
 
     The mean is that of the probabilities, not of the logits, as is usual for several crops (Krizhevsky et al. 2012,
@@ -45,15 +50,17 @@ def dense_scores(network: Convolutional, image: torch.Tensor, stride: int | None
         network: from `to_convolutional`.
         image: float (C, H, W), normalised as the network's images were; H, W >= network.image_size.
         stride: as in `slide`.
+        decision: of the bundle.
 
     Raises:
         DataError: the image is too small, or its class maps too large.
         SettingsError: `stride` does not divide the network's stride.
     """
     logits = slide(network, image, stride)
-    probs = probabilities(logits)
+    probs = probabilities(logits, decision)
     mean = probs.mean(axis=(0, 1), dtype=np.float64)
-    return ClassMaps(probs, mean, int(decide(mean[None])[0]), stride or network.stride)
+    found = decide_probs(mean[None], decision)
+    return ClassMaps(probs, mean, int(found.predicted[0]), bool(found.abstained[0]), stride or network.stride)
 
 
 def slide(network: Convolutional, image: torch.Tensor, stride: int | None = None) -> torch.Tensor:
@@ -88,10 +95,10 @@ def slide(network: Convolutional, image: torch.Tensor, stride: int | None = None
     return logits
 
 
-def probabilities(logits: torch.Tensor) -> np.ndarray:
-    """float32 (positions_y, positions_x, num_classes) of what `slide` gives."""
-    # A row at a time, since to_probs computes in float64.
-    return np.stack([to_probs(row).astype(np.float32) for row in logits.numpy()])
+def probabilities(logits: torch.Tensor, decision: DecisionRule = UNCALIBRATED) -> np.ndarray:
+    """float32 (positions_y, positions_x, num_classes) of what `slide` gives, at the temperature of `decision`."""
+    # A row at a time, since decide computes in float64.
+    return np.stack([decide(row, decision).probs.astype(np.float32) for row in logits.numpy()])
 
 
 def checked_stride(network: Convolutional, stride: int | None) -> int:

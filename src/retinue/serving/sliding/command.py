@@ -21,14 +21,13 @@ from retinue.images.limits import USUAL_LIMITS
 from retinue.images.overlay import overlay
 from retinue.pipeline.errors import DataError, RetinueError, SettingsError
 from retinue.pipeline.numbers import figure, seconds, significant
-from retinue.sliding.comparing import CropComparison, compare_with_crops
-from retinue.sliding.convert import Convolutional, to_convolutional
-from retinue.sliding.scoring import ClassMaps, checked_stride, dense_scores
+from retinue.serving.overlays import SMALLEST_OVERLAY
+from retinue.serving.sliding.comparing import CropComparison, compare_with_crops
+from retinue.serving.sliding.convert import Convolutional, to_convolutional
+from retinue.serving.sliding.scoring import ClassMaps, checked_stride, dense_scores
 
 LARGEST_IMAGE = 2**24
 """px of a resized image; as float32 in three channels, 192 MiB."""
-SMALLEST_OVERLAY = 256
-"""px of its shorter side, so that class maps of small images can be seen."""
 _SHOWN = 3
 
 
@@ -86,11 +85,12 @@ class SlidingScorer:
         image = self._load(path)
         preprocessing = self.bundle.preprocessing
         normalised = preprocessing.normalise(torch.from_numpy(image)[None])[0]
-        found = dense_scores(self.sliding, normalised, self.stride)
+        found = dense_scores(self.sliding, normalised, self.stride, self.bundle.decision)
         scores = dict(zip(self.bundle.classes, found.mean.tolist(), strict=True))
         result = {
             "image": str(path),
             "predicted": self.bundle.classes[found.predicted],
+            "abstained": found.abstained,
             "scores": scores,
             "positions": list(found.probs.shape[:2]),
         }
@@ -141,7 +141,14 @@ def run(scorer: SlidingScorer, images: Sequence[Path], *, as_json: bool) -> None
                 scored.append(scorer.score(path))
             except DataError as error:
                 failed.append({"image": str(path), "error": str(error)})
-    network = {"image_size": scorer.sliding.image_size, "stride": scorer.stride, "exact": scorer.sliding.exact}
+    network: dict[str, Any] = {
+        "image_size": scorer.sliding.image_size,
+        "stride": scorer.stride,
+        "exact": scorer.sliding.exact,
+    }
+    decision = scorer.bundle.decision
+    network |= {"temperature": decision.temperature, "operating_point": decision.operating_point}
+    network |= {"threshold": decision.threshold} if len(scorer.bundle.classes) == 2 else {}
     if as_json:
         print(
             json.dumps({**network, "shorter_side": scorer.shorter_side, "images": scored, "failed": failed}, indent=2)
@@ -214,9 +221,8 @@ def _result_line(result: dict[str, Any], stride: int) -> str:
     best = sorted(result["scores"].items(), key=lambda item: -item[1])[:_SHOWN]
     scores = ", ".join(f"{name} {figure(score)}" for name, score in best)
     down, across = result["positions"]
-    line = (
-        f"{result['image']}: {result['predicted']} ({scores}), mean of {down} × {across} positions, {stride} px apart"
-    )
+    said = f"undecided, if any {result['predicted']}" if result["abstained"] else result["predicted"]
+    line = f"{result['image']}: {said} ({scores}), mean of {down} × {across} positions, {stride} px apart"
     if "overlay" in result:
         line += f"; {result['overlay']}"
     if "crops" in result:

@@ -11,7 +11,7 @@ from itertools import chain
 import torch
 from torch import nn
 
-from retinue.sliding.rewriting import Rewriting
+from retinue.serving.sliding.rewriting import Rewriting
 
 
 class Convolutional(nn.Module):

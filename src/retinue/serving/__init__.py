@@ -1,0 +1,1 @@
+"""A trained model in use: on new images, on images larger than those of training, and in other runtimes."""

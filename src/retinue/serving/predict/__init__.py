@@ -1,0 +1,1 @@
+"""New images through a trained model: `retinue predict`."""
