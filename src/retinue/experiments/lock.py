@@ -81,12 +81,13 @@ class Lock(NamedTuple):
     writers: Mapping[str, str]
 
     def why_not(self, path: str | Path) -> str | None:
-        """Why the output `path`, or the one it lies in, is not of these settings, a sentence; None where it is."""
-        stages = (stage for out, stage in self.writers.items() if Path(path).is_relative_to(out))
+        """Why the output `path`, the one it lies in or one in it is not of these settings, a sentence; None where all
+        are."""
+        stages = (stage for out, stage in self.writers.items() if _overlap(Path(path).as_posix(), out))
         return next((self.stale[stage] for stage in stages if stage in self.stale), None)
 
     def check(self, path: str | Path) -> None:
-        """Passes where the output `path`, or the one it lies in, is of these settings.
+        """Passes where the output `path`, the one it lies in and those in it are of these settings.
 
         Raises:
             DataError: it is not, and why.
@@ -96,7 +97,7 @@ class Lock(NamedTuple):
             raise DataError(reason)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=128)  # a dashboard comes back to those that it shows in full, 40 unless told otherwise
 def read_lock(lock: str, pipeline: str, settings: str) -> Lock:
     """Tells which entries of a dvc.lock are of the settings beside it.
 
@@ -191,7 +192,8 @@ def _cause(
 
 
 def _sentence(name: str, stage: Mapping[str, Any], cause: str, values: Mapping[str, Any]) -> str:
-    of_model = "model" in stage.get("params", ()) or artifacts.MODEL.as_posix() in paths_of(stage.get("deps", ()))
+    reads = paths_of(stage.get("deps", ()))
+    of_model = "model" in stage.get("params", ()) or any(_overlap(dep, artifacts.MODEL.as_posix()) for dep in reads)
     what = f"this model ({values['model']['name']})" if of_model else "these settings"
     return f"{name} has not run for {what}: {cause}. `dvc repro` runs it."
 
@@ -219,7 +221,11 @@ def _overlap(one: str, other: str) -> bool:
     return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
 
 
+@lru_cache(maxsize=8)
 def _yaml(text: str, where: str) -> Any:
-    """`text` with the types that DVC reads; by the parser in C, which takes 12 ms for a dvc.lock instead of 100."""
+    """`text` with the types that DVC reads, to be read only: many experiments share a dvc.yaml.
+
+    By the parser in C, which takes 12 ms for a dvc.lock instead of 100.
+    """
     check_yaml(text, where)
     return yaml.load(text, _Loader)

@@ -17,7 +17,7 @@ from retinue.experiments.lock import Lock, checked_digest, checked_name, read_lo
 from retinue.pipeline import artifacts
 from retinue.pipeline.composition import project_root
 from retinue.pipeline.documents import UNREADABLE_VALUES, check_yaml, parse_json
-from retinue.pipeline.errors import DataError, RetinueError
+from retinue.pipeline.errors import DataError, RetinueError, unknown
 from retinue.pipeline.files import read_json, read_text
 from retinue.pipeline.git import ask, committed_text, git
 from retinue.pipeline.ranges import shown
@@ -25,6 +25,7 @@ from retinue.pipeline.record import PIPELINE, SETTINGS
 from retinue.pipeline.settings import fingerprint_of, first_line
 
 REFERENCES = "refs/exps"
+COMMITTED = "HEAD"
 _FETCHED = "Delete it from DVC's cache and `dvc exp pull` it, or make it again with `dvc repro`."
 _REFERENCE = re.compile(rf"{REFERENCES}/(?P<head>[0-9a-f]{{2}})/(?P<tail>[0-9a-f]{{38}})/(?P<name>[^/]+)")
 
@@ -47,6 +48,24 @@ class Outcome(Protocol):
 
     def files(self, path: str) -> dict[str, Path]:
         """Name below the output folder `path` -> where it can be read; of an output that is a file, "" -> where."""
+
+
+def file_of(outcome: Outcome, path: Path) -> Path:
+    """Where the output file `path` of `outcome` can be read.
+
+    Raises:
+        RetinueError: it cannot.
+    """
+    return outcome.files(path.as_posix())[""]
+
+
+def document_of(outcome: Outcome, path: Path) -> Any:
+    """The JSON document in the output file `path` of `outcome`.
+
+    Raises:
+        RetinueError: there is none.
+    """
+    return read_json(file_of(outcome, path))
 
 
 class Experiment(NamedTuple):
@@ -112,7 +131,7 @@ class Experiment(NamedTuple):
         """Name below the output folder `path` -> its file in DVC's cache; of an output that is a file, "" -> it.
 
         Args:
-            path: an output of dvc.lock (explanations), or something below one.
+            path: an output of dvc.lock (explanations), something below one, or a folder of outputs (models).
 
         Raises:
             RetinueError: there is no such output, it is of other settings, or it is not in the cache of this checkout.
@@ -121,7 +140,14 @@ class Experiment(NamedTuple):
         lock.check(path)
         out = next((out for out in lock.outs if path == out or path.startswith(f"{out}/")), None)
         if out is None:
-            raise RetinueError(f"experiment {self.name}: no output {path} in its dvc.lock.")
+            inner = [out for out in lock.outs if out.startswith(f"{path}/")]
+            if not inner:
+                raise RetinueError(f"experiment {self.name}: no output {path} in its dvc.lock.")
+            return {
+                str(PurePosixPath(out.removeprefix(f"{path}/"), name)): file
+                for out in inner
+                for name, file in self.files(out).items()
+            }
         digest = lock.outs[out]
         if not digest.endswith(".dir"):
             return {"": self._cached(out, digest)}
@@ -239,6 +265,24 @@ def committed(revision: str) -> Experiment:
     if digest is None:
         raise RetinueError(f"git knows no commit {revision!r}. Name a branch, a tag or a commit, such as HEAD.")
     return Experiment(revision, digest, digest)
+
+
+def outcome_named(name: str) -> Outcome:
+    """The workspace, an experiment, or a commit, in this order.
+
+    Raises:
+        RetinueError: there is none of that name.
+    """
+    if name == Workspace.name:
+        return Workspace()
+    experiments = {experiment.name: experiment for experiment in all_experiments()}
+    if name in experiments:
+        return experiments[name]
+    try:
+        return committed(name)
+    except RetinueError as error:
+        known = {Workspace.name, COMMITTED, *experiments}
+        raise RetinueError(f"{unknown('result', name, known)} A branch, a tag or a commit will do, too.") from error
 
 
 @cache

@@ -4,6 +4,7 @@ Who has read dvc.yaml and this file has seen the system. Tables are CSV with one
 are JSON, arrays are .npy (`files.py`).
 """
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -64,6 +65,21 @@ TRANSFER = MODEL / "transfer.json"
 TRAINED_ON = MODEL / "trained_on.npy"
 """Digests of the images that the network was fitted to or chosen by, here and where its initial weights are from."""
 
+DECISION = MODEL / "decision.json"
+"""Written by calibrate: what the other files of the bundle do not say of how logits become decisions."""
+
+KNOWN = MODEL / "known.safetensors"
+"""Written by calibrate: what the head is given for training images, by which is told how unusual another one is."""
+
+CALIBRATED = Path("calibration")
+VAL_LOGITS = CALIBRATED / "val_logits.npy"
+"""float32 (N, K), of two classes (N, 1); row i is of row i of the manifest of the validation split. No temperature has
+been applied."""
+CALIBRATION_FIT = CALIBRATED / "fit.json"
+BASELINES = Path("baselines")
+METHODS = BASELINES / "methods.json"
+"""What was fitted; the scores of each method are at `baseline_logits`."""
+
 PREDICTIONS = Path("evaluation/predictions")
 PREDICTED = PREDICTIONS / "predictions.csv"
 LOGITS = PREDICTIONS / "logits.npy"
@@ -72,8 +88,12 @@ ROC = CURVES / "roc.csv"
 PRECISION_RECALL = CURVES / "precision_recall.csv"
 CONFUSION = CURVES / "confusion.csv"
 CALIBRATION = CURVES / "calibration.csv"
+UNCALIBRATED_BINS = CURVES / "uncalibrated.csv"
+"""As `CALIBRATION`, of the logits without temperature."""
+COVERAGE = CURVES / "coverage.csv"
 METRICS = Path("evaluation/metrics.json")
 CLASS_METRICS = Path("evaluation/class_metrics.json")
+AGAINST_BASELINES = Path("evaluation/against_baselines.json")
 
 EXPLANATIONS = Path("explanations")
 GALLERY = EXPLANATIONS / "gallery.json"
@@ -81,6 +101,15 @@ MAPS = EXPLANATIONS / "maps.npy"
 OVERLAYS = EXPLANATIONS / "overlays"
 LOCALISATION = EXPLANATIONS / "localisation.csv"
 LOCALISATION_MEANS = EXPLANATIONS / "localisation.json"
+NEIGHBOURS = EXPLANATIONS / "neighbours.csv"
+FILTERS = EXPLANATIONS / "filters.png"
+FEATURE_MAPS = EXPLANATIONS / "feature_maps.png"
+INSIDE = EXPLANATIONS / "inside.json"
+"""What the two pictures show."""
+ALSO = EXPLANATIONS / "also"
+"""A folder for each further explainer, with maps.npy and overlays/ as those of the first."""
+MEASURED = EXPLANATIONS / "measures.csv"
+MEASURES_OF_EXPLAINERS = EXPLANATIONS / "measures.json"
 
 REPORT = Path("report/index.html")
 CACHE = Path(".cache")
@@ -101,8 +130,9 @@ FILL = r"edge|mean|\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5]"
 """Regular expression of what fills a padded square."""
 
 OUTS = (
-    *(RAW, DATASET, LEAKS, HELD_OUT, SEEN, *(PROCESSED / split for split in SPLITS), AUGMENTED, MODEL),
-    *(PREDICTIONS, CURVES, METRICS, CLASS_METRICS, EXPLANATIONS, REPORT.parent),
+    *(RAW, DATASET, LEAKS, HELD_OUT, SEEN, *(PROCESSED / split for split in SPLITS), AUGMENTED),
+    *(BUNDLE, WEIGHTS, HISTORY, ARCHITECTURE, TRANSFER, TRAINED_ON, DECISION, KNOWN, CALIBRATED),
+    *(BASELINES, PREDICTIONS, CURVES, METRICS, CLASS_METRICS, AGAINST_BASELINES, EXPLANATIONS, REPORT.parent),
 )
 """What the stages of dvc.yaml write."""
 
@@ -228,11 +258,14 @@ class Sample:
         image_id: as in the raw manifest.
         label: index into the class names of data/processed/dataset.json.
         group: as in the raw manifest.
+        unit: equal for images that belong together (a group, equal bytes, near copies), and so are not independent;
+            numbers from 0 in the order of the first image of each, in this manifest.
     """
 
     image_id: str
     label: int
     group: str
+    unit: int
 
 
 @dataclass(frozen=True)
@@ -534,7 +567,7 @@ class PolicyAudit:
 
 @dataclass(frozen=True)
 class Epoch:
-    """A row of models/history.csv. Losses in nats, scores in [0, 1], epochs from 1.
+    """A row of models/history.csv. Losses in nats, scores in [0, 1], epochs from 1; 0 is the fitted head.
 
     `val_predicted_classes` counts the classes predicted at least once on the validation split.
     """
@@ -547,6 +580,32 @@ class Epoch:
     val_accuracy_score: float
     val_auc_score: float
     val_predicted_classes: int
+
+
+@dataclass(frozen=True)
+class FittedHead:
+    """`fitted_head` of models/transfer.json, where there is one: how the head was fitted before the first epoch.
+
+    Attributes:
+        penalty: λ that was chosen; λ/2 times the squared weights of standardised inputs is added to the mean loss.
+        chosen_by: "val" where the validation split chose it, "folds" where folds of the training images did.
+        penalties: that were tried.
+        log_losses: of each of them, on what was held out, nats.
+        train_loss: of the training images as they are, nats, weighted and smoothed as in training.
+        train_accuracy_score: of the same, in [0, 1].
+    """
+
+    penalty: float
+    chosen_by: str
+    penalties: tuple[float, ...]
+    log_losses: tuple[float, ...]
+    train_loss: float
+    train_accuracy_score: float
+
+    @property
+    def held_out(self) -> str:
+        """What `log_losses` are of, in words."""
+        return "the validation split" if self.chosen_by == "val" else "folds of the training images"
 
 
 @dataclass(frozen=True)
@@ -593,20 +652,100 @@ class LedgerEpoch:
     unmoved_parameters: int
 
 
+POINT_RULES = ("youden", "f_beta", "cost", "sensitivity", "specificity")
+"""How an operating point is chosen where it is no number."""
+
+
+@dataclass(frozen=True)
+class DecisionRule:
+    """models/decision.json: how logits become probabilities and a decision, chosen on the validation split.
+
+    Attributes:
+        temperature: what logits are divided by before they become probabilities (Guo et al. 2017).
+        operating_point: how the point was chosen: a number or one of `POINT_RULES`, as the settings have it.
+        log_odds: two classes: the second is decided for from this log-odds of it on, after the temperature.
+        costs: several classes, or two whose point was chosen by them: of deciding for class j (column) where class i
+            (row) is right.
+        reject_below: nothing is decided where the class that would be has a lower probability; None: never.
+        prevalence: of the second of two classes where the network is used; None: that of the images it is judged on.
+        weights_sha256: of weights.safetensors beside it, hexadecimal.
+    """
+
+    temperature: float = field(default=1.0, metadata=allowed(gt=0))
+    operating_point: str = "0.5"
+    log_odds: float = 0.0
+    costs: tuple[tuple[float, ...], ...] | None = field(default=None, metadata=allowed(ge=0))
+    reject_below: float | None = field(default=None, metadata=allowed(gt=0, lt=1))
+    prevalence: float | None = field(default=None, metadata=allowed(gt=0, lt=1))
+    weights_sha256: str = field(
+        default="", metadata=allowed(pattern="([0-9a-f]{64})?", expected="64 hexadecimal digits")
+    )
+
+    @property
+    def threshold(self) -> float:
+        """`log_odds` as a probability, in [0, 1]; what is saturated reaches its ends."""
+        return 1 / (1 + math.exp(-self.log_odds)) if self.log_odds > -700 else 0.0
+
+
+UNCALIBRATED = DecisionRule()
+"""A bundle without decision.json decides so: temperature 1, the most probable class, of two the second from 0.5 on."""
+
+
+@dataclass(frozen=True)
+class PointOnVal:
+    """What the operating point of two classes does on the validation split, in images.
+
+    Attributes:
+        threshold: of the calibrated probability of the second class.
+        positives, negatives: images of the second class and of the first.
+        true_positives, true_negatives: of these, those that are decided right.
+    """
+
+    threshold: float = field(metadata=allowed(ge=0, le=1))
+    positives: int = field(metadata=allowed(ge=0))
+    true_positives: int = field(metadata=allowed(ge=0))
+    negatives: int = field(metadata=allowed(ge=0))
+    true_negatives: int = field(metadata=allowed(ge=0))
+
+
+@dataclass(frozen=True)
+class CalibrationFit:
+    """calibration/fit.json: what the validation split says of temperature and operating point.
+
+    Attributes:
+        images: of the validation split.
+        temperature: as in models/decision.json.
+        why: how it came about, a sentence.
+        log_loss_before, log_loss_after: of the split without and with it, nats.
+        point: of two classes; None for several.
+        findings: what to be careful about, a sentence each.
+    """
+
+    images: int = field(metadata=allowed(ge=0))
+    temperature: float = field(metadata=allowed(gt=0))
+    why: str
+    log_loss_before: float
+    log_loss_after: float
+    point: PointOnVal | None
+    findings: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Prediction:
     """A row of evaluation/predictions/predictions.csv: row i describes image i of the test split.
 
     Attributes:
         image_id: as in the manifest of the test split.
-        label, predicted: class indices.
-        confidence: probability of the predicted class, in [0, 1].
+        label, predicted: class indices; `predicted` is decided at the operating point, also where the bundle abstains.
+        confidence: calibrated probability of the predicted class, in [0, 1]; below `reject_below` the bundle abstains.
+        unit: as in the manifest of the test split.
     """
 
     image_id: str
     label: int
     predicted: int
     confidence: float
+    unit: int
 
 
 @dataclass(frozen=True)
@@ -616,7 +755,8 @@ class RocPoint:
     Attributes:
         curve: class name; "macro" or "micro" for the averages over more than two classes.
         false_positive_rate, true_positive_rate: in [0, 1].
-        threshold: positive is a probability of at least this; NaN for "macro".
+        threshold: positive is a probability of at least this, of two classes a calibrated one, of several one without
+            temperature; NaN for "macro".
     """
 
     curve: str
@@ -668,6 +808,113 @@ class CalibrationBin:
 
 
 @dataclass(frozen=True)
+class CoveragePoint:
+    """A row of evaluation/curves/coverage.csv: what deciding for the most confident images alone would give.
+
+    Attributes:
+        coverage: share of the images that are decided for, in (0, 1].
+        accuracy: share of these that are right.
+        confidence: the lowest of them.
+    """
+
+    coverage: float
+    accuracy: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class FittedMethod:
+    """An entry of `methods` in baselines/methods.json: a simple method that was fitted to the training split.
+
+    Attributes:
+        method: its name in the settings.
+        title: what people call it.
+        description: what it is.
+        num_features: numbers that it knows of an image.
+        chosen: of its settings, by the validation split; "" where there was nothing to choose.
+        train_images: that it was fitted to.
+        converged: whether the fit ended before its limit of iterations.
+    """
+
+    method: str = field(metadata=allowed(pattern=r"[a-z]\w*", expected="the name of a function"))
+    title: str
+    description: str
+    num_features: int = field(metadata=allowed(ge=0))
+    chosen: str
+    train_images: int = field(metadata=allowed(ge=1))
+    converged: bool
+
+
+@dataclass(frozen=True)
+class LeftOutMethod:
+    """An entry of `left_out` in baselines/methods.json: a method that was asked for and cannot be fitted."""
+
+    method: str
+    title: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FittedMethods:
+    """baselines/methods.json."""
+
+    methods: list[FittedMethod]
+    left_out: list[LeftOutMethod]
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """How much higher a score of the network is than that of a baseline, on the same test images.
+
+    Attributes:
+        value: of the network minus the baseline.
+        low, high: confidence interval of it, of this comparison alone.
+        p: of "they are equal", two-sided.
+        corrected: `p` after Holm's correction for the number of baselines.
+    """
+
+    value: float = field(metadata=allowed(ge=-1, le=1))
+    low: float = field(metadata=allowed(ge=-1, le=1))
+    high: float = field(metadata=allowed(ge=-1, le=1))
+    p: float = field(metadata=allowed(ge=0, le=1))
+    corrected: float = field(metadata=allowed(ge=0, le=1))
+
+
+@dataclass(frozen=True)
+class ComparedBaseline:
+    """An entry of `baselines` in evaluation/against_baselines.json: a baseline on the test split, and the network.
+
+    Attributes:
+        method, title: as in baselines/methods.json.
+        metrics: metric -> value of the baseline, all of `metrics.scalar`.
+        intervals: metric -> low, high.
+        accuracy_score, auc_score: the network's minus the baseline's.
+    """
+
+    method: str
+    title: str
+    metrics: dict[str, float]
+    intervals: dict[str, list[float]]
+    accuracy_score: PairedDifference
+    auc_score: PairedDifference
+
+
+@dataclass(frozen=True)
+class AgainstBaselines:
+    """evaluation/against_baselines.json.
+
+    Attributes:
+        confidence_level: of the intervals, in (0, 1).
+        baselines: those that were fitted, in their order.
+        left_out: those that were not, and why.
+    """
+
+    confidence_level: float = field(metadata=allowed(gt=0, lt=1))
+    baselines: list[ComparedBaseline]
+    left_out: list[LeftOutMethod]
+
+
+@dataclass(frozen=True)
 class Explanation:
     """An entry of explanations/gallery.json: one image of the test split, explained.
 
@@ -676,10 +923,12 @@ class Explanation:
         row: of the image in the test store and in predictions.csv.
         label, predicted: class indices.
         confidence: probability of the predicted class, in [0, 1].
-        outcome: "right", "wrong" or "confident_error" (the most confident errors of all).
+        outcome: "right", "wrong", "confident_error" (the most confident errors of all) or "confused" (one more of a
+            frequent confusion).
         target: class index whose score is explained.
         overlay: file name of the PNG below explanations/overlays/.
         map: index of its map in explanations/maps.npy.
+        is_empty: whether that map is zero everywhere: nothing speaks for the class.
     """
 
     image_id: str
@@ -687,10 +936,63 @@ class Explanation:
     label: int = field(metadata=allowed(ge=0))
     predicted: int = field(metadata=allowed(ge=0))
     confidence: float = field(metadata=allowed(ge=0, le=1))
-    outcome: str = field(metadata=allowed(choices=("right", "wrong", "confident_error")))
+    outcome: str = field(metadata=allowed(choices=("right", "wrong", "confident_error", "confused")))
     target: int = field(metadata=allowed(ge=0))
     overlay: str = field(metadata=allowed(pattern=r"[\w-]+\.png", expected="the name of a PNG"))
     map: int = field(metadata=allowed(ge=0))
+    is_empty: bool = False  # in galleries of versions that drew such maps, too
+
+
+@dataclass(frozen=True)
+class FurtherExplainer:
+    """An entry of `also` in explanations/gallery.json: an explainer besides the first one.
+
+    Attributes:
+        name: of its file in src/retinue/explainers/, and of its folder in explanations/also/.
+        explainer: what people call it.
+        target_layer: that it looks at; None where there is none.
+        reason: why it has nothing to show for the network; None where it has.
+        empty: indices of its maps that are zero everywhere.
+    """
+
+    name: str = field(metadata=allowed(pattern=r"\w+", expected="the name of a file"))
+    explainer: str
+    target_layer: str | None
+    reason: str | None
+    empty: list[int]
+
+
+@dataclass(frozen=True)
+class MeasuredMap:
+    """A row of explanations/measures.csv: one map of one image, measured. NaN is what was not, or could not be.
+
+    Attributes:
+        image_id: as in the manifest of the test split.
+        map: index of the image's map in explanations/maps.npy.
+        explainer: name of its file, or a reference map: "uniform", "centre" or "random".
+        empty: 1 where the map is zero everywhere, else 0.
+        passes: forward passes that it took.
+        deletion_error, insertion_score: areas under the curves of the class's probability, in [0, 1].
+        energy_score, pointing_score: as in `Localisation`.
+        stability_score: rank correlation with the maps of the image moved by a few px, in [-1, 1].
+        random_25_error, random_50_error, random_75_error, random_error: rank correlation with the map of the network in
+            which the last 25, 50, 75 or 100 % of the layers have random weights, in [-1, 1].
+    """
+
+    image_id: str
+    map: int
+    explainer: str
+    empty: int
+    passes: float
+    deletion_error: float
+    insertion_score: float
+    energy_score: float
+    pointing_score: float
+    stability_score: float
+    random_25_error: float
+    random_50_error: float
+    random_75_error: float
+    random_error: float
 
 
 @dataclass(frozen=True)
@@ -713,6 +1015,60 @@ class Localisation:
     mask_fraction: float
 
 
+@dataclass(frozen=True)
+class Neighbour:
+    """A row of explanations/neighbours.csv: a training image near an explained one, by the inputs of the head.
+
+    Attributes:
+        map: index of the map of the explained image, as in `Explanation`.
+        image_id: as in the manifest of the training split.
+        row: of the image in the training store.
+        label: class index.
+        distance: 1 - the cosine of the angle between the inputs, in [0, 2], rounded.
+    """
+
+    map: int
+    image_id: str
+    row: int
+    label: int
+    distance: float
+
+
+@dataclass(frozen=True)
+class ShownLayer:
+    """An entry of explanations/inside.json: a layer of which a picture shows weights or maps.
+
+    Attributes:
+        layer: dotted name.
+        shown: number of its filters or maps on the picture.
+        total: how many it has.
+        height, width: of each, px.
+    """
+
+    layer: str
+    shown: int = field(metadata=allowed(ge=1))
+    total: int = field(metadata=allowed(ge=1))
+    height: int = field(metadata=allowed(ge=1))
+    width: int = field(metadata=allowed(ge=1))
+
+
+@dataclass(frozen=True)
+class Inside:
+    """explanations/inside.json: what filters.png and feature_maps.png show.
+
+    Attributes:
+        filters: the first layer, whose weights are on filters.png; none where they are no images.
+        why_no_filters: why there are none; "" where there are.
+        image_id: of the test image whose maps are on feature_maps.png.
+        layers: of the maps, from the top; none where the network has no maps, and then there is no picture.
+    """
+
+    filters: list[ShownLayer]
+    why_no_filters: str
+    image_id: str
+    layers: list[ShownLayer]
+
+
 ROW_TYPES: dict[Path, type] = {
     CORRECTIONS: Correction,
     RAW_MANIFEST: RawImage,
@@ -726,19 +1082,28 @@ ROW_TYPES: dict[Path, type] = {
     PRECISION_RECALL: PrecisionRecallPoint,
     CONFUSION: ConfusionCell,
     CALIBRATION: CalibrationBin,
+    UNCALIBRATED_BINS: CalibrationBin,
+    COVERAGE: CoveragePoint,
     LOCALISATION: Localisation,
+    NEIGHBOURS: Neighbour,
+    MEASURED: MeasuredMap,
 }
 """The tables, and what their rows are."""
-
-
-def path_of(row_type: type) -> Path:
-    """The table whose rows are of a type."""
-    return next(path for path, rows in ROW_TYPES.items() if rows is row_type)
 
 
 def original_path(row: int) -> Path:
     """The small copy of the image in row `row` of data/raw/manifest.csv, a PNG; only some have one."""
     return ORIGINALS / f"{row:08d}.png"
+
+
+def baseline_logits(method: str, split: str) -> Path:
+    """The scores of a baseline, float32 (N, K) as the logits of a network; row i is image i of the store of `split`.
+
+    Args:
+        method: its name.
+        split: "val" or "test".
+    """
+    return BASELINES / f"{method}-{split}.npy"
 
 
 def write_metrics(document: Mapping[str, Any], *, folder: Path = Path()) -> None:
@@ -798,6 +1163,20 @@ def read_dataset(path: Path = DATASET) -> Dataset:
     return Dataset.from_document(read_json(path), str(path))
 
 
+def read_calibration_fit(path: Path = CALIBRATION_FIT) -> CalibrationFit:
+    """Reads calibration/fit.json."""
+    return typed(CalibrationFit, read_json(path), str(path))
+
+
+def read_decision(path: Path = DECISION) -> DecisionRule:
+    """Reads models/decision.json.
+
+    Raises:
+        DataError: it is missing, or something else.
+    """
+    return typed(DecisionRule, read_json(path), str(path))
+
+
 def write_leaks(path: Path, leaks: Leaks) -> None:
     """Writes leaks.json."""
     write_json(path, asdict(leaks))
@@ -812,6 +1191,16 @@ def read_leaks(path: Path = LEAKS) -> Leaks:
     return typed(Leaks, read_json(path), str(path))
 
 
+def read_methods(path: Path = METHODS) -> FittedMethods:
+    """Reads baselines/methods.json."""
+    return typed(FittedMethods, read_json(path), str(path))
+
+
+def read_against_baselines(path: Path = AGAINST_BASELINES) -> AgainstBaselines:
+    """Reads evaluation/against_baselines.json."""
+    return typed(AgainstBaselines, read_json(path), str(path))
+
+
 def read_seen(path: Path = SEEN_SHARES) -> Seen:
     """Reads data/processed/seen/shares.json."""
     return typed(Seen, read_json(path), str(path))
@@ -820,6 +1209,11 @@ def read_seen(path: Path = SEEN_SHARES) -> Seen:
 def read_levels(path: Path = LEVELS) -> RawLevels:
     """Reads data/raw/levels.json."""
     return typed(RawLevels, read_json(path), str(path))
+
+
+def read_inside(path: Path = INSIDE) -> Inside:
+    """Reads explanations/inside.json."""
+    return typed(Inside, read_json(path), str(path))
 
 
 def explanations_in(gallery: Any, *, classes: int, where: str) -> list[Explanation]:

@@ -146,11 +146,11 @@ def _value(kind: Any, value: Any, where: str, limits: Range) -> Any:
     """`value` as the type `kind` says."""
     if kind is Any:
         return _finite_value(value, where)
-    if isinstance(kind, type) and (is_dataclass(kind) or hasattr(kind, "_fields")):
-        return _instance(kind, value, where)
     if get_origin(kind) in (Union, UnionType):
         kinds = get_args(kind)
         kind = NoneType if value is None and NoneType in kinds else next(each for each in kinds if each is not NoneType)
+    if isinstance(kind, type) and (is_dataclass(kind) or hasattr(kind, "_fields")):
+        return _instance(kind, value, where)
     made = _collection(kind, value, where, limits)
     if made is None and kind is not NoneType:
         made = _scalar(kind, value)

@@ -46,7 +46,7 @@ def why_no_commit(folder: Path) -> str | None:
     return None if "not a git repository" in done.stderr else " ".join(done.stderr.split())
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=512)
 def committed_text(folder: Path, commit: str, path: str) -> str | None:
     """A file of a commit, to the letter where it is UTF-8; None where it has none.
 

@@ -14,7 +14,7 @@ from retinue.pipeline.ranges import LARGEST_INT, Range, checked, fault_of, no_va
 
 EXECUTION_SECTIONS = ("trainer", "tracking", "download")
 """How a stage is run and watched, and how long it waits for a server. Any stage may read them without declaring them in
-dvc.yaml; the stages whose numbers depend on the trainer (train, evaluate, explain) declare it all the same."""
+dvc.yaml; those whose numbers depend on the trainer (train, calibrate, evaluate, explain) declare it all the same."""
 
 SEED = Range(ge=0, expected="an integer from 0 to 2^63 - 1")
 """Of the section `seed`, which is a number and no mapping."""

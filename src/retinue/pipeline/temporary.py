@@ -32,17 +32,11 @@ def temporary_folder() -> Iterator[None]:
         RetinueError: no temporary folder can be written to.
     """
     _remove_ownerless()
-    try:
-        made = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}"))
-    except FileNotFoundError as error:
-        raise RetinueError(f"{error.strerror}. Set TMPDIR to a folder that can be written to.") from error
-    folder = made.with_name(made.name[1:])
+    folder, owned = _make_folder()
     before = tempfile.tempdir, os.environ.get("TMPDIR")
     try:
-        with FileLock(made / _OWNED):
-            made.rename(folder)  # only now may another stage look whose it is
-            tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
-            yield
+        tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+        yield
     except BaseException:
         _kill_children()
         raise
@@ -52,8 +46,29 @@ def temporary_folder() -> Iterator[None]:
             os.environ.pop("TMPDIR", None)
         else:
             os.environ["TMPDIR"] = before[1]
-        for each in (made, folder):
-            shutil.rmtree(each, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        owned.release()
+
+
+def _make_folder() -> tuple[Path, FileLock]:
+    """A new folder and the lock, held, that says whose it is.
+
+    Until it is held, another stage may take the folder for one of a killed stage and delete it; then one more is made.
+
+    Raises:
+        RetinueError: no temporary folder can be written to.
+    """
+    while True:
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        except FileNotFoundError as error:
+            raise RetinueError(f"{error.strerror}. Set TMPDIR to a folder that can be written to.") from error
+        owned = FileLock(folder / _OWNED)
+        with suppress(FileNotFoundError, FileExistsError):  # it went before or while the lock was made
+            owned.acquire()
+            if (folder / _OWNED).is_file():
+                return folder, owned
+            owned.release()
 
 
 def _kill_children() -> None:
@@ -66,9 +81,13 @@ def _kill_children() -> None:
 def _remove_ownerless() -> None:
     """Deletes the folders whose stages have ended without doing so; those of other users, and all else, stay."""
     with suppress(OSError):  # none can be written to, which is told where one is made
-        for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}{'[a-z0-9_]' * 8}"):  # as mkdtemp names them
             owned = folder / _OWNED
-            if folder.is_symlink() or owned.is_symlink() or not owned.is_file() or owned.stat().st_uid != os.getuid():
+            if folder.is_symlink() or owned.is_symlink() or folder.stat().st_uid != os.getuid():
                 continue
-            with suppress(Timeout), FileLock(owned).acquire(timeout=0):
+            if not owned.is_file():
+                with suppress(OSError):  # it is not empty: none of ours
+                    folder.rmdir()  # a stage was killed before it could say whose it is
+                continue
+            with suppress(Timeout, OSError), FileLock(owned).acquire(timeout=0):
                 shutil.rmtree(folder, ignore_errors=True)

@@ -10,15 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from retinue.pipeline import wandb_charts
 from retinue.pipeline.ranges import Checked, allowed
 from retinue.pipeline.record import Declared, declared, dvc_md5, experiment, hashes, revision
 from retinue.pipeline.settings import Settings
+from retinue.pipeline.wandb_charts import Curve
 from retinue.pipeline.wandb_client import OpenRun, open_run
 
 MODES = ("offline", "online", "off")
-MAX_POINTS = 10_000
-"""Rows of one chart that W&B draws; it drops the others without a word."""
-
 MAX_TAG = 64
 """Characters of a tag that W&B takes."""
 
@@ -107,35 +106,42 @@ class Tracker:
 
         self._log(key, gallery)
 
-    def line(self, key: str, x: Sequence[float], ys: Mapping[str, Sequence[float]], *, x_name: str, title: str) -> None:
-        """Logs a chart of lines over one axis, evenly thinned to `MAX_POINTS` points in all, both ends kept.
+    def curves(self, key: str, series: Mapping[str, Curve], *, x_name: str, title: str) -> None:
+        """Logs a chart of lines, evenly thinned to `MAX_POINTS` points in all, both ends of each kept.
 
         Args:
             key: of the chart.
-            x: the axis, n values.
-            ys: name of the line -> its n values.
+            series: name of the line -> the x and the y of its points.
             x_name: label of the axis.
             title: of the chart.
         """
+        self._log(key, lambda: wandb_charts.curves_chart(series, x_name=x_name, title=title))
 
-        def chart() -> Any:
-            from wandb.plot import line_series
+    def confusion(self, key: str, cells: Sequence[tuple[str, str, int]], *, title: str) -> None:
+        """Logs a confusion matrix of (actual class, predicted class, number of images); missing cells are empty."""
+        self._log(key, lambda: wandb_charts.confusion_chart(cells, title=title))
 
-            rows = evenly(len(x), MAX_POINTS // len(ys))
-            lines = [[values[row] for row in rows] for values in ys.values()]
-            return line_series([x[row] for row in rows], lines, keys=list(ys), title=title, xname=x_name)
+    def bars(self, key: str, counts: Mapping[str, int], *, label: str, title: str) -> None:
+        """Logs how many images there are of each name; `label` says what the names are."""
+        self._log(key, lambda: wandb_charts.bar_chart(counts, label=label, title=title))
 
-        self._log(key, chart)
+    def histogram(self, key: str, values: Sequence[float]) -> None:
+        """Logs how often values occur."""
+        self._log(key, lambda: wandb_charts.histogram_chart(values))
 
     def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Logs a table."""
+        """Logs a table; a cell that is a path or an array uint8 (H, W, C) is a picture, and then it has 108 rows."""
+        self._log(key, lambda: wandb_charts.filled_table(columns, rows))
 
-        def filled() -> Any:
-            from wandb import Table
+    def page(self, key: str, path: Path) -> None:
+        """Logs an HTML page, as it is."""
 
-            return Table(columns=list(columns), data=[list(row) for row in rows], allow_mixed_types=True)
+        def html() -> Any:
+            from wandb import Html
 
-        self._log(key, filled)
+            return Html(str(path), inject=False)
+
+        self._log(key, html)
 
     def artifact(self, path: Path, kind: str) -> None:
         """Logs an out of the stage, a folder or a file, with its DVC hash and the run's lineage as metadata.
@@ -229,14 +235,3 @@ def track(stage: str, settings: Settings) -> Iterator[Tracker]:
             tracker.finish(exit_code=1)
             raise
         tracker.finish(exit_code=0)
-
-
-def evenly(count: int, limit: int) -> list[int]:
-    """Chooses at most `limit` (>= 2) of the indices 0 … `count` - 1, evenly, with the first and the last.
-
-    >>> evenly(11, 3), evenly(3, 10)
-    ([0, 5, 10], [0, 1, 2])
-    """
-    if count <= limit:
-        return list(range(count))
-    return [index * (count - 1) // (limit - 1) for index in range(limit)]

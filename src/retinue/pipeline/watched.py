@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from retinue.pipeline.artifacts import CORRECTIONS, Correction
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.files import FILE, FOLDER, NOTHING, kind_of
 from retinue.pipeline.names import escaped, is_litter
@@ -46,6 +48,20 @@ def refuse_unreadable(values: Mapping[str, Any]) -> None:
                 f"{name}.inputs: {figure(len(found))} of what lies there is no file, and `dvc repro` hashes all of it, "
                 f"used or not. Remove it, or put the file itself there.{listed}"
             )
+
+
+def refuse_missing_corrections() -> None:
+    """Looks for the table that acquire declares and people write; DVC would say that some file is not there.
+
+    Raises:
+        DataError: it is not in the checkout.
+    """
+    if (kind := kind_of(CORRECTIONS)) != FILE:
+        header = ",".join(entry.name for entry in fields(Correction))
+        raise DataError(
+            f"{CORRECTIONS}: {kind}. DVC watches it: what people know of wrong labels counts from the first stage on. "
+            f"`git checkout {CORRECTIONS}` brings it back; without any correction its one line is {header}."
+        )
 
 
 def files_below(path: str, *, with_litter: bool) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Decodes and checks every file of the source; what cannot be used is set aside with its reason."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -66,7 +67,8 @@ def run(settings: Settings, tracker: Tracker) -> None:
     check_records(source.name, given)
     correction = corrected(given, artifacts.CORRECTIONS, source.name)
     records = images_among(source.name, correction.records)
-    trainer = make_trainer(plan.trainer, seed=0, logger=tracker.lightning_logger())  # nothing is drawn: any seed
+    seed = 0  # nothing is drawn: any
+    trainer = make_trainer(plan.trainer, seed=seed, logger=tracker.lightning_logger(), decodes_files=True)
     batches = Batches(RawFiles(source, records), batch_size=_BATCH_SIZE, num_workers=plan.trainer.num_workers)
     if trainer.is_global_zero:
         warn_of_look_alikes(source.name, {record.label for record in records})
@@ -149,6 +151,10 @@ def _record(found: Found, near: int, tracker: Tracker) -> None:
     classes = len({image.label for image in images})
     tracker.summary({"images": len(images), "classes": classes, "quarantined": len(quarantine)})
     tracker.table("quarantine", ["image_id", "label", "reason"], [list(asdict(entry).values()) for entry in quarantine])
+    tracker.bars("classes", Counter(image.label for image in images), label="class", title="images of each class")
+    tracker.histogram("shorter_side", [min(image.width, image.height) for image in images])
+    tracker.histogram("longer_side", [max(image.width, image.height) for image in images])
+    tracker.histogram("size_bytes", [image.size_bytes for image in images])
     tracker.artifact(artifacts.RAW, "dataset")
     print(
         f"{figure(len(images))} images of {figure(classes)} classes, {figure(len(quarantine))} quarantined"

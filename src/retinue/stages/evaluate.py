@@ -1,6 +1,6 @@
 """Evaluate: logits of the test split, and from them metrics with intervals, ROC, precision-recall, confusion matrix."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,19 +12,21 @@ import torch
 
 from retinue.bundle import Bundle
 from retinue.engine.loading import Batches, StoredImages
-from retinue.engine.reproducibility import draw_seed
-from retinue.engine.store import ImageStore, RowFile
-from retinue.engine.stored_split import check_split, check_trained_on
+from retinue.engine.store import ImageStore, RowFile, read_scores
+from retinue.engine.stored_split import read_samples
 from retinue.engine.trainer import TrainerSettings, make_trainer
 from retinue.engine.writing import writing
 from retinue.metrics import summary
-from retinue.metrics.probabilities import decide, is_constant, log_odds, num_logits
+from retinue.metrics.against_baselines import against_baselines, verdict_sentences
+from retinue.metrics.at_point import decision_sentences
+from retinue.metrics.deciding import confidence_of
+from retinue.metrics.probabilities import check_logits, num_logits
 from retinue.metrics.registry import Predicted
+from retinue.metrics.tracked import track_evaluation
 from retinue.metrics.without_leaks import leaks_sentence, score_without
 from retinue.pipeline import artifacts
-from retinue.pipeline.artifacts import Prediction, Sample
-from retinue.pipeline.errors import TrainingError
-from retinue.pipeline.files import read_table, replacing, write_table
+from retinue.pipeline.artifacts import AgainstBaselines, FittedMethod, Prediction, Sample
+from retinue.pipeline.files import replacing, write_json, write_table
 from retinue.pipeline.numbers import figure, interval, percent
 from retinue.pipeline.plan import load_plan, sections_of
 from retinue.pipeline.ranges import Checked, allowed
@@ -41,20 +43,15 @@ class EvaluateSettings(Checked, section="evaluate"):
 
     Attributes:
         batch_size: images of a forward pass.
-        threshold: two classes only: the second is predicted where its probability is at least this. It is chosen on
-            validation data or by its costs, never on the test split.
         calibration_bins: of the calibration error and the reliability diagram.
         curve_points: points of a curve at most.
         confidence_level: of the intervals.
-        bootstrap_samples: behind the interval of the AUC.
     """
 
     batch_size: int = field(metadata=allowed(ge=1, most=1_000_000))
-    threshold: float = field(metadata=allowed(gt=0, lt=1))
     calibration_bins: int = field(metadata=allowed(ge=1, most=10_000))
     curve_points: int = field(metadata=allowed(ge=3, most=1_000_000))
     confidence_level: float = field(metadata=allowed(gt=0, le=0.999999))
-    bootstrap_samples: int = field(metadata=allowed(ge=1, most=1_000_000))
 
 
 class Evaluate(L.LightningModule):
@@ -91,8 +88,8 @@ def run(settings: Settings, tracker: Tracker) -> None:
     plan = load_plan(EvaluatePlan, settings)
     bundle = Bundle.load()
     store = ImageStore(_TEST)
-    samples = _test_samples(bundle, store)
-    labels = np.array([sample.label for sample in samples], np.int64)
+    samples = read_samples(store, bundle.dataset)
+    labels, units = (np.array([getattr(row, name) for row in samples], np.int64) for name in ("label", "unit"))
     leaked = artifacts.read_leaks().of_test()
     is_leaked = np.array([sample.image_id in leaked for sample in samples], bool)
     trainer = make_trainer(plan.trainer, seed=plan.seed, logger=tracker.lightning_logger())
@@ -107,84 +104,102 @@ def run(settings: Settings, tracker: Tracker) -> None:
         if not trainer.is_global_zero:
             return
         logits = np.load(file, allow_pickle=False)
-        _check_logits(logits, samples)
-        scored = Predicted.from_logits(logits)
-        seed = draw_seed(plan.seed, "bootstrap")
-        score = partial(summary.metrics_document, classes=bundle.classes, settings=asdict(plan.evaluate), seed=seed)
-        metrics = score(labels, scored)
+        check_logits(logits, [sample.image_id for sample in samples], of="test")
+        scored = Predicted.from_logits(logits, bundle.decision)
+        score = partial(
+            summary.metrics_document,
+            classes=bundle.classes,
+            settings=asdict(plan.evaluate),
+            decision=bundle.decision,
+        )
+        metrics = score(labels, scored, units=units)
         if is_leaked.any():
-            metrics["without_leaks"] = score_without(is_leaked, labels, scored, score)
-        _write_predictions(folder, samples, scored.probs, decide(scored.probs, plan.evaluate.threshold))
+            metrics["without_leaks"] = score_without(is_leaked, labels, scored, units, score)
+        _write_predictions(folder, samples, scored)
+        compared = _against_baselines(labels, scored, units, score, plan.evaluate)
         tables = summary.curve_tables(labels, scored, bundle.classes, asdict(plan.evaluate))
         with replacing(artifacts.CURVES) as curves:
-            for rows in tables.values():
-                row_type = type(rows[0])
-                write_table(curves / artifacts.path_of(row_type).name, row_type, rows)
+            for name, rows in tables.items():
+                write_table(curves / f"{name}.csv", type(rows[0]), rows)
     artifacts.write_metrics(metrics)
-    _mirror_metrics(tracker, metrics, tables)
+    write_json(artifacts.AGAINST_BASELINES, asdict(compared))
+    track_evaluation(tracker, metrics, tables)
+    _mirror_baselines(tracker, compared)
+    tracker.artifact(artifacts.PREDICTIONS, "predictions")
+    _tell_metrics(metrics, compared, plan.evaluate.confidence_level)
+
+
+def _tell_metrics(metrics: Mapping[str, Any], compared: AgainstBaselines, confidence_level: float) -> None:
+    level = percent(confidence_level)
     print(
-        f"test split, {figure(len(samples))} images: accuracy {figure(metrics['accuracy_score'])} "
-        f"({percent(plan.evaluate.confidence_level)} interval {interval(metrics['intervals']['accuracy_score'])}), "
-        f"AUC {figure(metrics['auc_score'])}"
+        f"test split, {figure(metrics['num_images'])} images: accuracy {figure(metrics['accuracy_score'])} "
+        f"({level} interval {interval(metrics['intervals']['accuracy_score'])}), AUC {figure(metrics['auc_score'])} "
+        f"({interval(metrics['intervals']['auc_score'])}); intervals count {figure(metrics['num_units'])} units of "
+        "images that belong together"
     )
-    if is_leaked.any():
-        print(f"finding: {leaks_sentence(metrics)}")
+    for sentence in decision_sentences(metrics, level):
+        print(sentence)
+    if leaks := leaks_sentence(metrics):
+        print(f"finding: {leaks}")
     if absent := metrics.get("never_predicted"):
         print(
-            f"finding: no test image is predicted as {', '.join(map(repr, absent))}, whatever the AUC. Choose "
-            "evaluate.threshold on validation data (two classes), or set train.class_weights=balanced."
+            f"finding: no test image is predicted as {', '.join(map(repr, absent))}, whatever the AUC. Choose the "
+            "operating point on validation data (two classes: calibrate.operating_point=youden), or set "
+            "train.class_weights=balanced."
         )
+    if said := verdict_sentences(compared):
+        print(f"baselines: {' '.join(said)}")
 
 
-def _test_samples(bundle: Bundle, images: ImageStore) -> list[Sample]:
-    """The manifest of the test split, after a look at whether model and data belong together."""
-    data = artifacts.read_dataset()
-    check_trained_on(bundle.dataset, data)
-    samples = read_table(_TEST / artifacts.MANIFEST, Sample)
-    check_split(images, np.array([sample.label for sample in samples], np.int64), data)
-    return samples
-
-
-def _check_logits(logits: np.ndarray, samples: Sequence[Sample]) -> None:
-    bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
-    if len(bad):
-        raise TrainingError(
-            f"{artifacts.MODEL}: the logits of {len(bad)} of {len(samples)} test images are not finite, the first "
-            f"{samples[bad[0]].image_id!r}. The weights have diverged: lower optimizer.lr and train again. "
-            "Earlier results are untouched."
-        )
-    if is_constant(log_odds(logits)):
-        raise TrainingError(
-            f"{artifacts.MODEL}: all {len(samples)} test images get the same scores. A constant predictor has learnt "
-            "nothing: check labels and optimizer.lr, train again. Earlier results are untouched."
-        )
-
-
-def _write_predictions(folder: Path, samples: Sequence[Sample], probs: np.ndarray, predicted: np.ndarray) -> None:
-    confidence = probs[np.arange(len(predicted)), predicted]
+def _write_predictions(folder: Path, samples: Sequence[Sample], scored: Predicted) -> None:
+    predicted = scored.predicted
+    confidence = confidence_of(scored.probs, predicted)
     rows = zip(samples, predicted.tolist(), confidence.tolist(), strict=True)
-    table = (Prediction(sample.image_id, sample.label, *outcome) for sample, *outcome in rows)
+    table = (Prediction(of.image_id, of.label, answer, share, of.unit) for of, answer, share in rows)
     write_table(folder / artifacts.PREDICTED.name, Prediction, table)
 
 
-def _mirror_metrics(tracker: Tracker, metrics: Mapping[str, Any], tables: Mapping[str, Sequence[Any]]) -> None:
-    """Shows the tracker what was written: of many curves the averages."""
-    flat = artifacts.flat_metrics(metrics)
-    tracker.summary({f"test/{name}": value for name, value in flat.items() if "." not in name})
-    by_class = metrics["per_class"]
-    columns = ["class", *next(iter(by_class.values()))]
-    tracker.table("test/per_class", columns, [[name, *values.values()] for name, values in by_class.items()])
-    for curve, x, y in (
-        ("roc", "false_positive_rate", "true_positive_rate"),
-        ("precision_recall", "recall", "precision"),
-    ):
-        names = {point.curve for point in tables[curve]}
-        for name in sorted(names & set(summary.AVERAGES) or names):
-            points = [point for point in tables[curve] if point.curve == name]
-            xs, ys = [getattr(point, x) for point in points], [getattr(point, y) for point in points]
-            key = name if name in summary.AVERAGES else "binary"  # wandb.yaml cannot know the name of a class
-            tracker.line(f"test/{curve}/{key}", xs, {y: ys}, x_name=x, title=f"{curve} {name}".replace("_", " "))
-    tracker.artifact(artifacts.PREDICTIONS, "predictions")
+def _against_baselines(
+    labels: np.ndarray,
+    scored: Predicted,
+    units: np.ndarray,
+    score: Callable[..., Mapping[str, Any]],
+    settings: EvaluateSettings,
+) -> AgainstBaselines:
+    """The network against every method in baselines/."""
+    fitted = artifacts.read_methods()
+
+    def said() -> Iterator[tuple[FittedMethod, Predicted]]:
+        for method in fitted.methods:
+            path = artifacts.baseline_logits(method.method, "test")
+            logits = read_scores(path, (len(labels), num_logits(scored.probs.shape[1])))
+            yield method, Predicted.from_logits(logits)
+
+    return against_baselines(
+        labels,
+        scored,
+        said(),
+        fitted.left_out,
+        score,
+        units=units,
+        confidence_level=settings.confidence_level,
+    )
+
+
+def _mirror_baselines(tracker: Tracker, found: AgainstBaselines) -> None:
+    """Shows the tracker how the network stands against the baselines."""
+    if not found.baselines:
+        return
+    columns = ["baseline", "accuracy", "AUC", "difference in accuracy", "low", "high", "p (Holm)"]
+    rows = [
+        [b.title, *(b.metrics[name] for name in ("accuracy_score", "auc_score")), d.value, d.low, d.high, d.corrected]
+        for b in found.baselines
+        for d in [b.accuracy_score]
+    ]
+    tracker.table("test/baselines", columns, rows)
+    scores = {f"baselines/{b.method}/accuracy_score": b.metrics["accuracy_score"] for b in found.baselines}
+    differences = {f"baselines/{b.method}/difference": b.accuracy_score.value for b in found.baselines}
+    tracker.summary({**scores, **differences, "baselines/verdict": " ".join(verdict_sentences(found))})
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Masks of a source that has them go the same way for the images of the test split
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -83,9 +84,12 @@ def run(settings: Settings, tracker: Tracker) -> None:
         splits_csv=preprocess.splits_csv,
         near_copies=preprocess.near_copies,
     )
-    images = [image for image, name in zip(images, division.splits, strict=True) if name]
-    splits = SplitPlan(images, [name for name in division.splits if name])
-    trainer = make_trainer(plan.trainer, seed=plan.seed, logger=tracker.lightning_logger())
+    kept = [
+        (image, name, unit) for image, name, unit in zip(images, division.splits, division.units, strict=True) if name
+    ]
+    images = [image for image, _, _ in kept]
+    splits = SplitPlan(images, [name for _, name, _ in kept], [unit for _, _, unit in kept])
+    trainer = make_trainer(plan.trainer, seed=plan.seed, logger=tracker.lightning_logger(), decodes_files=True)
     unscaled = preprocess.preprocessing(artifacts.read_levels().white)
     cropped = cropped_shares(unscaled.fitting, images)
     is_train, is_test = (splits.split_of == SPLITS.index(name) for name in ("train", "test"))
@@ -140,9 +144,14 @@ def _record_splits(splits: SplitPlan, preprocess: PreprocessSettings, tracker: T
     counts = {name: len(samples) for name, samples in splits.samples.items()}
     tracker.summary({**counts, "image_size": side, "channels": channels})
     for name in SPLITS:
+        labels = Counter(sample.label for sample in splits.samples[name])
+        by_class = {splits.classes[label]: count for label, count in labels.items()}
+        tracker.bars(f"classes/{name}", by_class, label="class", title=f"images of each class, {name}")
         tracker.artifact(artifacts.PROCESSED / name, "dataset")
     listed = ", ".join(f"{figure(count)} {name}" for name, count in counts.items())
     print(f"{listed}; {side} x {side} x {channels} -> {artifacts.PROCESSED}")
+    if preprocess.folds is not None:
+        print(f"the test split is fold {preprocess.fold} of {preprocess.folds}; preprocess.test_fraction is not used")
 
 
 def _check_masks_stay(preprocessing: Preprocessing, source: str) -> None:

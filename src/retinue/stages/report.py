@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from retinue.pipeline import artifacts
-from retinue.pipeline.files import replacing
+from retinue.pipeline.artifacts import Correction
+from retinue.pipeline.files import replacing, write_table
 from retinue.pipeline.numbers import short
 from retinue.pipeline.plan import load_plan, sections_of
 from retinue.pipeline.ranges import Checked, allowed
@@ -13,6 +14,7 @@ from retinue.pipeline.settings import Settings
 from retinue.pipeline.stage import main
 from retinue.pipeline.tracker import Tracker
 from retinue.reports.contents import content
+from retinue.reports.doubtful_labels import FILE
 from retinue.reports.inputs import ReportInputs
 from retinue.reports.page import render_report
 
@@ -24,10 +26,12 @@ class ReportSettings(Checked, section="report"):
     Attributes:
         title: heading of the page.
         gallery_columns: explained images beside each other on a wide screen; a phone shows fewer.
+        slice_images: of the smallest slice of the test split that is looked at, and of what is not in it.
     """
 
     title: str = field(metadata=allowed(pattern=r".*\S.*", expected="some text"))
     gallery_columns: int = field(metadata=allowed(ge=1, le=8))
+    slice_images: int = field(metadata=allowed(ge=2, most=1_000_000))
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,10 @@ class ReportPlan:
     transfer: Mapping[str, Any]
     optimizer: Mapping[str, Any]
     schedule: Mapping[str, Any]
+    loss: Mapping[str, Any]
     train: Mapping[str, Any]
+    calibrate: Mapping[str, Any]
+    baseline: Mapping[str, Any]
     evaluate: Mapping[str, Any]
     explain: Mapping[str, Any]
     report: ReportSettings
@@ -55,10 +62,13 @@ SECTIONS = sections_of(ReportPlan)
 def run(settings: Settings, tracker: Tracker) -> None:
     """Reads all artifacts, writes report/index.html."""
     plan = load_plan(ReportPlan, settings)
-    page = render_report(content(asdict(plan), settings.fingerprint(), ReportInputs.read()))
+    said = content(asdict(plan), settings.fingerprint(), ReportInputs.read())
+    page = render_report(said)
     with replacing(artifacts.REPORT.parent) as folder:
         (folder / artifacts.REPORT.name).write_text(page, "utf-8")
+        write_table(folder / FILE, Correction, said["doubtful"]["lines"])
     tracker.summary({"fingerprint": settings.fingerprint()})
+    tracker.page("report", artifacts.REPORT)
     tracker.artifact(artifacts.REPORT.parent, "report")
     print(f"report: {artifacts.REPORT} ({short(len(page.encode()), 'B')}), open it in any browser")
 

@@ -72,7 +72,8 @@ class JobOutcome(NamedTuple):
         reason: of an end that is not complete; "" otherwise.
         revision: commit of the experiment; "" where there is none.
         seconds: of the process, and of its stages: all of them, and training alone.
-        values: metric -> value: validation metrics of the best epoch and costs; empty where it is not complete.
+        values: metric -> value: validation metrics of the best epoch, costs, and measures of the explainer; empty where
+            it is not complete.
     """
 
     state: str
@@ -182,15 +183,25 @@ def _ended_early(job: Job, status: int, seconds: float) -> JobOutcome:
 
 
 def _result(job: Job, seconds: float) -> JobOutcome:
-    """The result of an experiment: what validation says of its best epoch, and what it costs."""
+    """The result of an experiment: what validation says of its best epoch, what it costs, how good the explainer is."""
     folder = job.checkout.path
     bundle = json.loads((folder / artifacts.BUNDLE).read_text("utf-8"))
     history = read_table(folder / artifacts.HISTORY, artifacts.Epoch)
     architecture = json.loads((folder / artifacts.ARCHITECTURE).read_text("utf-8"))
-    best = vars(history[bundle["training"]["best_epoch"] - 1])
+    best = vars({row.epoch: row for row in history}[bundle["training"]["best_epoch"]])
     values = {f"val/{key.removeprefix('val_')}": value for key, value in best.items() if key.startswith("val_")}
+    values |= {key: architecture[key] for key in COSTS} | _measures(folder)
     revision = git(folder, "rev-parse", str(job.checkout.reference(job.name)))
-    return JobOutcome(COMPLETE, "", revision, seconds, values | {key: architecture[key] for key in COSTS})
+    return JobOutcome(COMPLETE, "", revision, seconds, values)
+
+
+def _measures(folder: Path) -> dict[str, float]:
+    """What was measured of the explainer that is chosen; nothing where it does not apply or nothing was measured."""
+    path = folder / artifacts.MEASURES_OF_EXPLAINERS
+    if not path.exists():
+        return {}
+    own = read_json(path)["explainers"][read_json(folder / artifacts.GALLERY)["name"]]
+    return {f"explain/{key}": value["mean"] for key, value in own.items() if isinstance(value, Mapping)}
 
 
 @contextmanager

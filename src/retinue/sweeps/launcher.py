@@ -1,5 +1,6 @@
 """The Hydra launcher: runs each job of a multirun as a DVC experiment, here or on a cluster."""
 
+import math
 import tempfile
 import threading
 import time
@@ -106,7 +107,7 @@ class Experiments:
 
     def _returned(self, overrides: Sequence[str], outcome: JobOutcome) -> JobReturn:
         complete = outcome.state == COMPLETE
-        values = [outcome.values[name] for name in self.sweep.settings.objectives] if complete else []
+        values = [outcome.values.get(name, math.nan) for name in self.sweep.settings.objectives] if complete else []
         returned = JobReturn(overrides=list(overrides), task_name=self.sweep.name)
         returned.status = JobStatus.COMPLETED if complete else JobStatus.FAILED
         returned.return_value = (

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from retinue.sweeps.forkserver.process import Warm
+from retinue.forkserver.process import Warm
 
 
 class Runner(Protocol):

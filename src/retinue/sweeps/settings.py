@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from retinue.metrics.registry import SUFFIXES, higher_is_better
-from retinue.pipeline.artifacts import Epoch
+from retinue.pipeline.artifacts import Epoch, MeasuredMap
 from retinue.pipeline.errors import Fault, nearest
 from retinue.pipeline.ranges import Checked, allowed, shown
 
@@ -19,6 +19,12 @@ VALIDATION = tuple(
 
 COSTS = ("parameters", "multiply_adds", "weight_bytes")
 """Objectives besides the validation metrics, of models/architecture.json; less is better."""
+
+
+EXPLAINED = tuple(f"explain/{field.name}" for field in fields(MeasuredMap) if field.name.endswith(SUFFIXES))
+"""Objectives of the explainer, of explanations/measures.json: they choose how a network is shown, not a network."""
+
+OBJECTIVES = (*VALIDATION, *COSTS, *EXPLAINED)
 
 
 def _search_has_an_end(search: str, trials: int | None) -> Fault | None:
@@ -37,10 +43,10 @@ def _objective_is_known(objective: Any) -> Fault | None:
                 "the validation metric."
             )
             return Fault("objective", shown(name), "a metric of the validation split", hint)
-        if name not in (*VALIDATION, *COSTS):
-            match = nearest(str(name), (*VALIDATION, *COSTS))
+        if name not in OBJECTIVES:
+            match = nearest(str(name), OBJECTIVES)
             hint = f"Did you mean {match!r}?" if match else ""
-            return Fault("objective", shown(name), f"one of {', '.join((*VALIDATION, *COSTS))}", hint)
+            return Fault("objective", shown(name), f"one of {', '.join(OBJECTIVES)}", hint)
     return None
 
 
@@ -49,7 +55,7 @@ def _trials_can_be_pruned(objective: Any, prune: str) -> Fault | None:
         return None
     if len(_names(objective)) > 1:
         return Fault("prune", prune, "none: of several objectives nothing says which trial is behind")
-    if _names(objective)[0] in COSTS:
+    if _names(objective)[0] in (*COSTS, *EXPLAINED):
         return Fault("prune", prune, f"none: {_names(objective)[0]} does not change while training")
     return None
 
@@ -79,7 +85,8 @@ class SweepSettings(Checked, section="sweep"):
         name: of the sweep, the prefix of its experiments; None: made of the recipe and of what is searched.
         search: how the settings to try are chosen.
         trials: number of settings to try; None: every point of a grid.
-        objective: a validation metric at the best epoch ("val/log_loss") or one of `COSTS`; a list of several.
+        objective: a validation metric at the best epoch ("val/log_loss"), one of `COSTS` or of `EXPLAINED`; a list of
+            several.
         seed: of the search.
         workers: experiments at a time.
         prune: how a trial that falls behind is found and ended.

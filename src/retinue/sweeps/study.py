@@ -119,11 +119,15 @@ class Study:
             self._study.enqueue_trial(trials[number].params, user_attrs={RETRY_OF: number})
 
     def should_prune(self, trial: Trial, epochs: Mapping[int, float]) -> bool:
-        """Whether the trial, with these values of its objective by epoch, from 1, is behind the others."""
+        """Whether the trial, with these values of its objective by epoch, from 1, is behind the others.
+
+        Epoch 0, a fitted head, counts with the first: it is kept where that is no better.
+        """
         known = self.trials()[trial.number].intermediate_values
+        better = max if self._settings.directions[0] == "maximize" else min
         for epoch, value in sorted(epochs.items()):
-            if epoch - 1 not in known:  # Optuna counts from 0
-                trial.report(value, epoch - 1)
+            if epoch and epoch - 1 not in known:  # Optuna counts from 0
+                trial.report(better(value, epochs.get(0, value)) if epoch == 1 else value, epoch - 1)
         self._study.pruner = pruner(self._settings)
         return trial.should_prune()
 

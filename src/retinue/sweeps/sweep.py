@@ -44,6 +44,11 @@ class Sweep(NamedTuple):
         return self.snapshot.root / CACHE / "sweeps" / self.name
 
     @property
+    def varies_folds(self) -> bool:
+        """Whether its trials are folds of cross-validations, of which the best one is no choice."""
+        return "preprocess.fold" in self.axes.choices
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What makes it this sweep and no other, as JSON would give it back."""
         own = self.settings

@@ -162,10 +162,12 @@ class Search:
         elif PRUNED in by_state:
             self._study.pruned(trial, by_state[PRUNED].reason)
         else:
-            values = {name: [each.values[name] for each in outcomes] for name in self._settings.objectives}
+            values = {
+                name: [each.values.get(name, math.nan) for each in outcomes] for name in self._settings.objectives
+            }
             wrong = [name for name, each in values.items() if not all(map(math.isfinite, each))]
             if wrong:
-                self._study.failed(trial, f"{', '.join(wrong)}: not a number at the best epoch")
+                self._study.failed(trial, f"{', '.join(wrong)}: its result has no such number")
             else:
                 self._study.complete(trial, [statistics.fmean(each) for each in values.values()])
 
@@ -200,7 +202,7 @@ class Search:
 
     def _say(self, run: Running, outcome: JobOutcome) -> None:
         values = "  ".join(
-            f"{name} {figure(outcome.values[name])}" for name in self._settings.objectives if outcome.values
+            f"{name} {figure(outcome.values.get(name))}" for name in self._settings.objectives if outcome.values
         )
         result = values if outcome.state == COMPLETE else f"{outcome.state}: {outcome.reason}"
         done = f"[{self._study.num_finished()}/{self._study.size}]"

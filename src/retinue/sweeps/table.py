@@ -32,7 +32,7 @@ class Row(NamedTuple):
         intervals: objective -> ends of the 95 % interval of the mean; None with one seed.
         experiments: names of its DVC experiments, by seed.
         reason: of an end that is not complete.
-        best: whether no other trial is better, or, with several objectives, none is better in all.
+        best: whether no other trial is better, or, with several objectives, none is better in all; no fold is.
     """
 
     trial: int
@@ -58,7 +58,7 @@ class TrialTable(NamedTuple):
         """What the study and the folders of its trials say."""
         latest = study.latest()
         rows = [_trial_row(sweep, study, number, trial) for number, trial in sorted(latest.items())]
-        best = _best(sweep, rows)
+        best = set[int]() if sweep.varies_folds else _best(sweep, rows)
         rows = [row._replace(best=row.trial in best) for row in rows]
         sign = -1 if sweep.settings.directions[0] == "maximize" else 1
         name = sweep.settings.objectives[0]

@@ -3,6 +3,7 @@
 import os
 import secrets
 import shlex
+import socket
 import subprocess
 import sys
 import threading
@@ -10,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from retinue.forkserver import client, server
 from retinue.pipeline.errors import RetinueError
-from retinue.sweeps.forkserver import client, server
 
 
 class Warm:
@@ -28,9 +29,12 @@ class Warm:
         self._log = folder / "warm.log"
         self._bin = folder / "bin"
         self._write_python()
-        with self._log.open("wb") as log:
+        with self._log.open("wb") as log, socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(f"\0{self._socket}")
+            listener.listen(server.MAX_WAITING)
             self._process = subprocess.Popen(
-                [sys.executable, server.__file__, self._socket],
+                [sys.executable, server.__file__, str(listener.fileno())],
+                pass_fds=[listener.fileno()],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -98,5 +102,7 @@ class Warm:
         self._bin.mkdir(exist_ok=True)
         python = self._bin / "python"
         command = shlex.join([sys.executable, "-I", "-S", client.__file__])
-        python.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
-        python.chmod(0o755)
+        partial = self._bin / f".python-{os.getpid()}"  # another run of the checkout may be reading the old one
+        partial.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        partial.chmod(0o755)
+        partial.replace(python)

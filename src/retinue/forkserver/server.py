@@ -1,4 +1,4 @@
-"""The warm process: `python server.py NAME`. It imports the libraries once and then forks for each request.
+"""The warm process: `python server.py SOCKET`. It imports the libraries once and then forks for each request.
 
 A request is `python -m MODULE ARGUMENTS` with a working directory, an environment and three open files. The fork runs
 the module with the code of that directory, for none of the project's own code is imported here: two checkouts of
@@ -43,6 +43,9 @@ LIBRARIES = (
 )
 """What the stages and DVC import and takes longer than a fork; anything else is imported by the fork that needs it."""
 
+BEGUN = b"+"
+"""Sent to a client, before the answer, when its fork is in its process group: a Ctrl-C there is now the fork's."""
+
 READY = b"ready\n"
 """Written to the output when requests are taken."""
 
@@ -69,6 +72,7 @@ class Request(NamedTuple):
         group: whether it leads a process group, all of which ends with it; else it joins the client's.
         files: descriptors of its input, output and error output.
         client: process id of the asking process.
+        connection: to it, in the fork; None where nobody waits to be told that it has begun.
     """
 
     module: str
@@ -78,6 +82,7 @@ class Request(NamedTuple):
     group: bool
     files: list[int]
     client: int
+    connection: socket.socket | None = None
 
 
 _FIELDS = {"module": str, "arguments": list, "folder": str, "environment": dict, "group": bool}
@@ -134,6 +139,9 @@ class Incoming:
             raise RefusedError(f"it sent {len(self._files)} open files; input, output and error output are three")
         for file in self._files:
             os.set_inheritable(file, False)
+        with suppress(BlockingIOError):
+            if not self.connection.recv(1, socket.MSG_PEEK):
+                raise RefusedError("it has gone")
         self.connection.setblocking(True)
         return request
 
@@ -167,8 +175,12 @@ def _fields(data: bytes) -> dict[str, Any]:
     return values
 
 
-def main(name: str) -> None:
-    """Imports, then serves on the abstract Unix socket `name` until its input ends, which the parent holds open."""
+def main(listener: int) -> None:
+    """Imports, then serves on an open socket until its input ends, which the parent holds open.
+
+    Args:
+        listener: descriptor of a Unix socket that listens already: who connects meanwhile is served later.
+    """
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the parent decides what it ends
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else its import asks the network for a newer version
@@ -179,7 +191,7 @@ def main(name: str) -> None:
     gc.collect()
     folders = keep_temporary_folders()
     gc.freeze()  # the collector of a fork leaves the libraries' pages shared
-    request = Server(name).serve()
+    request = Server(socket.socket(fileno=listener)).serve()
     if request is not None:
         become(request)
     for folder in folders:
@@ -247,15 +259,13 @@ class Children:
 
 
 class Server:
-    """Takes requests on the abstract Unix socket `name`, and forks for each.
+    """Takes requests on a socket that listens, and forks for each.
 
     A client that sends anything else, or nothing in time, is turned away and costs the others nothing.
     """
 
-    def __init__(self, name: str):
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(f"\0{name}")
-        self._listener.listen(MAX_WAITING)
+    def __init__(self, listener: socket.socket):
+        self._listener = listener
         self._ended, self._ended_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # else Python would not write to the pipe
         signal.set_wakeup_fd(self._ended_writer)
@@ -332,8 +342,8 @@ class Server:
             self._leave(incoming.connection)
             child = None
         if child == 0:
-            self._forget(incoming.connection)
-            return request
+            self._forget()
+            return request._replace(connection=incoming.connection)
         if child is not None:  # a client sends no more: from now on, readable is closed
             self._children.add(child, request, incoming.connection)
         for file in request.files:
@@ -350,7 +360,7 @@ class Server:
             self._events.unregister(connection)
         connection.close()
 
-    def _forget(self, connection: socket.socket) -> None:
+    def _forget(self) -> None:
         """Gives up, in a fork, what the server listens to, and its signals."""
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGINT):
@@ -359,8 +369,7 @@ class Server:
         for each in self._waiting.values():
             each.close()
         self._events.close()
-        for source in (connection, self._listener):
-            source.close()
+        self._listener.close()
         for end in (self._ended, self._ended_writer):
             os.close(end)
 
@@ -373,6 +382,9 @@ def become(request: Request) -> NoReturn:
     """
     end_with_parent()
     os.setpgid(0, 0 if request.group else os.getpgid(request.client))
+    if request.connection is not None:
+        with suppress(OSError), request.connection:  # a client that has gone is noticed by the server
+            request.connection.sendall(BEGUN)
     for target, file in enumerate(request.files):
         os.dup2(file, target)
         os.close(file)
@@ -408,4 +420,4 @@ def become(request: Request) -> NoReturn:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(int(sys.argv[1]))
