@@ -23,6 +23,8 @@ function sentence(a, b, differences) {
     const scored = `${a.name} was scored on test images ${a.set}, ${b.name} on test images ${b.set}`;
     return paragraph(`They are not comparable: ${scored}.`, place);
   }
+  const page = `The page has the details of ${data.details} experiments; \`retinue dashboard ${a.name} ${b.name}\` makes one of these two.`;
+  if (!a.detailed || !b.detailed) return paragraph(`They were not compared with each other. ${page}`, place);
   if (!differences) return paragraph("They were not compared: the predictions of one cannot be read; see the notes.", place);
   const { value, low, high, p } = differences.accuracy_score;
   const apart = p <= 1 - data.level + 1e-12;

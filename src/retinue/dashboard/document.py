@@ -9,9 +9,11 @@ from markupsafe import Markup
 
 from retinue.dashboard.collect import Dashboard
 from retinue.dashboard.comparing import LEVEL, TESTED, Comparable
-from retinue.dashboard.leaderboard import COSTS, headings
+from retinue.dashboard.leaderboard import COSTS, HEADLINES, headings
+from retinue.dashboard.learning import CURVES
 from retinue.dashboard.pictures import Shown
-from retinue.dashboard.results import Result, Scored
+from retinue.dashboard.results import Result
+from retinue.dashboard.scored import Scored
 from retinue.metrics.registry import higher_is_better, lower_is_better
 from retinue.pipeline.numbers import percent
 
@@ -20,7 +22,7 @@ def document(board: Dashboard) -> dict[str, Any]:
     """The document; an experiment is an index of `rows`, a class an index of its set's `classes`."""
     differing = set(board.differing)
     first = board.results[0].settings if board.results else {}
-    columns = {heading.key: heading.text for heading in headings(board)}
+    columns = {heading.key: heading.text for heading in headings(board)} | HEADLINES
     costs = dict(COSTS) | ({"latency": "ms per image"} if board.latencies else {})
     return {
         "level": LEVEL,
@@ -40,6 +42,8 @@ def document(board: Dashboard) -> dict[str, Any]:
         "rows": [_result_document(board, i, result) for i, result in enumerate(board.results)],
         "pairs": [pair for group in board.groups for pair in _pair_rows(group)],
         "images": [_image(shown) for shown in board.images],
+        "learning": [{"name": name, "text": text} for name, text in CURVES.items()],
+        "details": len(board.detailed),
     }
 
 
@@ -95,10 +99,30 @@ def _result_document(board: Dashboard, index: int, result: Result) -> dict[str, 
             for metric, standings in group.standings.items()
             if (standing := standings.get(index)) is not None
         },
+        **_run(board, index),
+        **(_details(result) if result.detailed else {"detailed": False, "curves": {}, "learning": None}),
+    }
+
+
+def _run(board: Dashboard, index: int) -> dict[str, Any]:
+    """When the experiment was made, how long that took, and where its report is; null where unknown."""
+    timing = board.timings.get(board.results[index].revision)
+    return {
+        "committed": timing and timing.committed,
+        "duration_s": timing and timing.duration_s,
+        "report": board.reports.get(index),
+    }
+
+
+def _details(result: Result) -> dict[str, Any]:
+    learning = result.learning
+    return {
+        "detailed": True,
         "predicted": _packed(result.scored.predicted, result.scored) if result.scored else None,
         "curves": {
             name: [c.false_positive_rate.tolist(), c.true_positive_rate.tolist()] for name, c in result.curves.items()
         },
+        "learning": learning and {"epochs": learning.epochs, "best": learning.best_epoch, **learning.curves},
     }
 
 
@@ -115,16 +139,16 @@ def _image(shown: Shown) -> dict[str, Any]:
     original = shown.original
     return {
         "set": shown.comparable,
+        "row": shown.row,
         "id": shown.image_id,
         "label": shown.label,
+        "disputed": shown.disputed,
         "original": original and {"uri": original.uri, "pixelated": original.pixelated},
         "overlays": {
             str(i): {
                 "uri": overlay.picture.uri,
-                "predicted": overlay.explanation.predicted,
                 "target": overlay.explanation.target,
                 "confidence": overlay.explanation.confidence,
-                "right": overlay.explanation.predicted == overlay.explanation.label,
             }
             for i, overlay in shown.overlays.items()
         },

@@ -1,12 +1,16 @@
 """The tables of the page: their columns and cells as text, with the full numbers beside them."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from retinue.dashboard.collect import Dashboard
-from retinue.dashboard.comparing import LEVEL, TESTED, Seeds, Standing
+from retinue.dashboard.comparing import LEVEL, TESTED, Standing
 from retinue.dashboard.results import Result
-from retinue.metrics.intervals import Interval
+from retinue.experiments.timing import Timing
+from retinue.metrics.against_baselines import best_first, comparison_sentence
+from retinue.metrics.paired import told_apart
 from retinue.metrics.registry import lower_is_better
 from retinue.pipeline.numbers import MISSING, figure, interval, p_value, percent, significant
 
@@ -21,7 +25,8 @@ class Heading(NamedTuple):
 
     Attributes:
         key: of what it shows: "name", a metric, a setting, …
-        text: its heading.
+        text: its heading, in the second line of the head.
+        group: what stands above it and its neighbours of the same group, in the first line.
         number: whether it sorts as numbers, and is set so.
         lower: whether lower is better: sorted so first.
         title: more of it, under the pointer.
@@ -30,6 +35,7 @@ class Heading(NamedTuple):
 
     key: str
     text: str
+    group: str = ""
     number: bool = False
     lower: bool = False
     title: str = ""
@@ -58,35 +64,54 @@ NOTHING = Cell(MISSING, "")
 
 
 def headings(board: Dashboard) -> list[Heading]:
-    """The columns of the leaderboard, after the check box."""
+    """The columns of the leaderboard, after the check box: what is measured, what was set, what it costs, the rest."""
     split = [Heading("set", "test images")] if len(board.groups) > 1 else []
-    columns = [Heading("name", "experiment"), *split]
-    for name in board.metrics:
-        if name in HEADLINES:
-            columns.append(_metric_heading(name))
-        if name in TESTED:
-            text = f"{HEADLINES[name]} against the leader"
-            columns.append(
-                Heading(f"{name}.leader", text, title=f"paired test, corrected for their number ({percent(LEVEL)})")
-            )
-    columns += [
-        Heading(key, _short_key(key, board.changed), _is_number(board, key), title=key) for key in board.changed
+    headlines = [name for name in board.metrics if name in HEADLINES]
+    costs = COSTS | ({"latency": "ms per image"} if board.latencies else {})
+    of_baselines = "the strongest of the simple methods, and whether the network beats it"
+    baselines = [Heading("against", "best baseline", HEADLINES["accuracy_score"], title=of_baselines)]
+    return [
+        Heading("name", "experiment"),
+        *split,
+        *(heading for name in headlines[:1] for heading in _headline(name)),
+        *(baselines if any(result.against for result in board.results) else []),
+        *(
+            Heading(key, _short_key(key, board.changed), "settings", number=_is_number(board, key), title=key)
+            for key in board.changed
+        ),
+        *(heading for name in headlines[1:] for heading in _headline(name)),
+        *(Heading(key, text, "cost", number=True, lower=True) for key, text in costs.items()),
+        *(metric_heading(name, "other metrics") for name in board.metrics if name not in HEADLINES),
+        Heading("committed", "committed, UTC", "run", extra=True),
+        Heading("duration_s", "duration", "run", number=True, lower=True, extra=True),
+        Heading("revision", "commit", "run", extra=True),
     ]
-    columns += [Heading(key, text, number=True, lower=True) for key, text in COSTS.items()]
-    if board.latencies:
-        columns.append(Heading("latency", "ms per image", number=True, lower=True))
-    columns += [_metric_heading(name) for name in board.metrics if name not in HEADLINES]
-    return [*columns, Heading("revision", "commit", extra=True)]
 
 
-def cells(board: Dashboard, index: int) -> list[Cell]:
-    """The cells of a result, a heading each."""
-    return [_cell(board, board.results[index], index, heading.key) for heading in headings(board)]
+def _headline(name: str) -> list[Heading]:
+    """The columns of a metric that is compared first, and what a paired test says of it."""
+    value = Heading(name, "value", HEADLINES[name], number=True, lower=lower_is_better(name), title=name)
+    title = f"paired test, corrected for their number ({percent(LEVEL)})"
+    test = [Heading(f"{name}.leader", "against the leader", HEADLINES[name], title=title)] if name in TESTED else []
+    return [value, *test]
 
 
-def _cell(board: Dashboard, result: Result, index: int, key: str) -> Cell:
+def head_groups(columns: Sequence[Heading]) -> list[tuple[str, int]]:
+    """The first line of the head: what stands above how many columns."""
+    return [(group, len(list(members))) for group, members in groupby(columns, key=lambda heading: heading.group)]
+
+
+def cells(board: Dashboard, index: int, columns: Sequence[Heading]) -> list[Cell]:
+    """The cells of a result, one of each of `columns`."""
+    return [cell(board, index, heading.key) for heading in columns]
+
+
+def cell(board: Dashboard, index: int, key: str) -> Cell:
+    """The cell of a result in the column `key`."""
+    result = board.results[index]
     if key == "name":
-        return Cell(result.name, result.name, small=KIND_NOTES.get(result.kind, ""))
+        note = KIND_NOTES.get(result.kind, "") or _date(board.timings.get(result.revision))
+        return Cell(result.name, result.name, small=note)
     if key == "set":
         label = board.group_of(index).label
         return Cell(label, label)
@@ -94,15 +119,66 @@ def _cell(board: Dashboard, result: Result, index: int, key: str) -> Cell:
         return Cell(result.revision[:7], result.revision, title=result.revision) if result.revision else NOTHING
     if key == "latency":
         return _latency(board, index)
+    if key in ("committed", "duration_s"):
+        return _timing(board.timings.get(result.revision), key)
     if key in COSTS:
         cost = result.cost.get(key)
         return NOTHING if cost is None else Cell(figure(cost), str(cost), title=str(cost))
+    if key == "against":
+        return _against_best(result)
     if key.endswith(".leader"):
         return _standing(board, index, key.removesuffix(".leader"))
     if key in board.metrics:
         return _metric(result.metrics.get(key), result.intervals.get(key))
     value = result.settings.get(key)
     return NOTHING if value is None else Cell(_shortened(value), value, title=value)
+
+
+def _against_best(result: Result) -> Cell:
+    """The baseline with the highest accuracy, and how far the network is above it."""
+    if result.against is None:
+        return NOTHING
+    best, level = best_first(result.against)[0], result.against.confidence_level
+    difference = best.accuracy_score
+    bounds = interval([difference.low, difference.high])
+    return Cell(
+        f"{best.title}, {figure(best.metrics['accuracy_score'])}",
+        repr(difference.value),
+        small=f"network {'+' if difference.value > 0 else ''}{figure(difference.value)} ({bounds})",
+        title=comparison_sentence(best, level),
+        mark="together" if not told_apart(difference.corrected, level) else "" if difference.value > 0 else "apart",
+    )
+
+
+def _timing(timing: Timing | None, key: str) -> Cell:
+    """When an experiment was committed, or how long it ran."""
+    value = timing and (timing.committed if key == "committed" else timing.duration_s)
+    if value is None:
+        return NOTHING
+    return Cell(_date(timing) if key == "committed" else duration(value), repr(value))
+
+
+def _date(timing: Timing | None) -> str:
+    """When an experiment was committed, to the minute, UTC; "" where unknown."""
+    if timing is None or timing.committed is None:
+        return ""
+    try:
+        return datetime.fromtimestamp(timing.committed, UTC).strftime("%Y-%m-%d %H:%M")
+    except (OverflowError, OSError, ValueError):  # a commit may claim any time
+        return ""
+
+
+def duration(duration_s: float) -> str:
+    """Seconds as people say them.
+
+    >>> duration(9.4), duration(754.2), duration(86_460)
+    ('9 s', '12 min 34 s', '24 h 1 min')
+    """
+    whole = round(duration_s)
+    hours, minutes = divmod(whole // 60, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
 
 
 def _metric(value: float | None, bounds: Sequence[float] | None) -> Cell:
@@ -145,58 +221,16 @@ def _latency(board: Dashboard, index: int) -> Cell:
     )
 
 
-def seed_headings(board: Dashboard) -> list[Heading]:
-    """The columns of the table of seeds."""
-    metrics = [name for name in board.metrics if any(name in group.means for group in board.seeds)]
-    return [
-        Heading("name", "experiments"),
-        Heading("seeds", "seeds", number=True),
-        *([Heading("set", "test images")] if len(board.groups) > 1 else []),
-        *(_metric_heading(name) for name in metrics),
-    ]
-
-
-def seed_cells(board: Dashboard, group: Seeds) -> list[Cell]:
-    """The cells of a group of seeds."""
-    sets = dict.fromkeys(board.group_of(i).label for i in group.members)
-    made: list[Cell] = []
-    for heading in seed_headings(board):
-        if heading.key == "name":
-            names = ", ".join(board.results[i].name for i in group.members)
-            made.append(Cell(group.name, group.name, small=names, title=names))
-        elif heading.key == "seeds":
-            made.append(Cell(str(len(group.seeds)), str(len(group.seeds)), title=", ".join(group.seeds)))
-        elif heading.key == "set":
-            made.append(Cell(", ".join(sets), ", ".join(sets)))
-        else:
-            made.append(_mean(group.means.get(heading.key), group.intervals.get(heading.key)))
-    return made
-
-
-def single_cells(board: Dashboard, index: int) -> list[Cell]:
-    """The cells of an experiment that is alone in its settings, in the table of seeds."""
-    return [
-        Cell("1", "1") if heading.key == "seeds" else _cell(board, board.results[index], index, heading.key)
-        for heading in seed_headings(board)
-    ]
-
-
-def _mean(value: float | None, bounds: Interval | None) -> Cell:
-    if value is None or bounds is None:
-        return NOTHING
-    half = (bounds.high - bounds.low) / 2
-    title = f"mean {value!r}, {percent(LEVEL)} {bounds.low!r} to {bounds.high!r}"
-    return Cell(figure(value), repr(value), small=f"± {figure(half)}", title=title)
-
-
 def notes(board: Dashboard) -> list[dict[str, Any]]:
     """Everything that could not be read, by experiment."""
     return [{"name": r.name, "kind": r.kind, "notes": r.notes} for r in (*board.left_out, *board.results) if r.notes]
 
 
-def _metric_heading(name: str) -> Heading:
+def metric_heading(name: str, group: str) -> Heading:
+    """The column of a metric."""
     text = HEADLINES.get(name, name.replace("_", " "))
-    return Heading(name, text, number=True, lower=lower_is_better(name), title=name, extra=name not in HEADLINES)
+    lower, extra = lower_is_better(name), name not in HEADLINES
+    return Heading(name, text, group, number=True, lower=lower, title=name, extra=extra)
 
 
 def _short_key(key: str, keys: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """The page: one HTML file, with the report's style sheet and content security policy."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,15 @@ from retinue.dashboard.collect import Dashboard
 from retinue.dashboard.comparing import LEVEL, TESTED, Comparable
 from retinue.dashboard.document import document, embedded
 from retinue.dashboard.leaderboard import HEADLINES
+from retinue.dashboard.repeats_table import seed_cells, seed_headings, single_cells
 from retinue.pipeline.numbers import figure, interval, percent
 from retinue.reports import page as report
 
 FOLDER = Path(__file__).parent
-SCRIPTS = ("numbers", "state", "table", "drawing", "cost", "parallel", "compare", "roc", "gradcam", "start")
+SCRIPTS = (
+    *("numbers", "state", "table", "downloads", "drawing", "cost", "parallel"),
+    *("compare", "confusion", "learning", "roc", "disputed", "start"),
+)
 """Files of the page's script, in their order."""
 MAX_NAMED = 8
 
@@ -29,18 +34,19 @@ def render_dashboard(board: Dashboard, title: str) -> str:
     """
     environment = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined)
     style = "".join((folder / name).read_text("utf-8") for folder, name in STYLES)
-    script = script_text()
+    script, columns, seed_columns = script_text(), leaderboard.headings(board), seed_headings(board)
     return environment.get_template("dashboard.html.j2").render(
         title=title,
         board=board,
         verdicts=[_verdict(board, group) for group in board.groups],
-        headings=leaderboard.headings(board),
-        rows=[(i, board.results[i], leaderboard.cells(board, i)) for i in _order(board)],
-        seed_headings=leaderboard.seed_headings(board),
-        seed_rows=_seed_rows(board),
+        headings=columns,
+        head_groups=leaderboard.head_groups(columns),
+        rows=[(i, board.results[i], leaderboard.cells(board, i, columns)) for i in _order(board)],
+        seed_headings=seed_columns,
+        seed_rows=_seed_rows(board, seed_columns),
         counted=_counted(board),
         notes=leaderboard.notes(board),
-        filters=_filters(board),
+        filters=_filters(board, columns),
         level=percent(LEVEL),
         alpha=percent(1 - LEVEL),
         data=embedded(document(board)),
@@ -69,13 +75,13 @@ def _order(board: Dashboard) -> list[int]:
     ]
 
 
-def _seed_rows(board: Dashboard) -> list[tuple[str, list[leaderboard.Cell]]]:
-    """Indices and cells of the table of seeds: groups, then experiments alone; empty where there are no groups."""
-    if not board.seeds:
+def _seed_rows(board: Dashboard, columns: Sequence[leaderboard.Heading]) -> list[tuple[str, list[leaderboard.Cell]]]:
+    """Indices and cells of the table of seeds and folds: groups, then experiments alone; empty without groups."""
+    if not board.repeats:
         return []
-    grouped = {i for group in board.seeds for i in group.members}
-    groups = [(" ".join(map(str, group.members)), leaderboard.seed_cells(board, group)) for group in board.seeds]
-    return groups + [(str(i), leaderboard.single_cells(board, i)) for i in _order(board) if i not in grouped]
+    grouped = {i for group in board.repeats for i in group.members}
+    groups = [(" ".join(map(str, seeds.members)), seed_cells(board, seeds, columns)) for seeds in board.repeats]
+    return groups + [(str(i), single_cells(board, i, columns)) for i in _order(board) if i not in grouped]
 
 
 def _counted(board: Dashboard) -> str:
@@ -116,9 +122,9 @@ def _lead(board: Dashboard, group: Comparable, metric: str) -> dict[str, Any]:
     }
 
 
-def _filters(board: Dashboard) -> list[dict[str, Any]]:
+def _filters(board: Dashboard, columns: Sequence[leaderboard.Heading]) -> list[dict[str, Any]]:
     """Changed settings with the values they take, for the choice lists above the table."""
-    names = {heading.key: heading.text for heading in leaderboard.headings(board)}
+    names = {heading.key: heading.text for heading in columns}
     filters = []
     for key in board.changed:
         values = {result.settings[key] for result in board.results if key in result.settings}

@@ -1,6 +1,6 @@
 """`retinue preview`: one page that shows what preprocess and augment make of images of the source."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,20 +103,17 @@ def run(composition: Mapping[str, Any], *, images: int, output: Path) -> None:
     policy = Policy(plan.augment.transforms, plan.seed)
     found = preview_images(plan.source, plan.preprocess.preprocessing(plan.source.white_value()), images)
     policy.check(found.images[0].seen)
-    text = _bounded_page(plan, policy, found)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f"{output.name}.partial")
-    partial.write_text(text, "utf-8")
-    partial.replace(output)
+    text = bounded_page(lambda side: render_preview(plan, policy, found, side), TILES)
+    size = report.write_page(output, text)
     noun = "image" if len(found.images) == 1 else "images"
     print(f"{figure(len(found.images))} {noun} of {plan.source.name}, policy {plan.augment.name}")
-    print(f"preview {output.as_uri()} ({short(len(text.encode()), 'B')})")
+    print(f"preview {output.as_uri()} ({short(size, 'B')})")
 
 
-def _bounded_page(plan: PreviewPlan, policy: Policy, found: PreviewImages) -> str:
-    """The page, its pictures as large as its size allows."""
-    for side in TILES:
-        text = render_preview(plan, policy, found, side)
+def bounded_page(render: Callable[[int], str], sides: Sequence[int]) -> str:
+    """The page that `render` makes with pictures of the first of `sides` at which it is no larger than it may be."""
+    for side in sides:
+        text = render(side)
         if len(text.encode()) <= LARGEST_PAGE:
             break
     return text
@@ -158,8 +155,8 @@ def _before_and_after(image: PreviewImage, side: int) -> PreviewRow:
     seen = f"{figure(width)} × {figure(height)} px, {'gray' if channels == 1 else 'RGB'}"
     kept = [seen, f"{percent(image.cropped)} cut off"] if image.cropped else [seen]
     tiles = [
-        Tile(_small_picture(image.original, side), f"{name}: as it is in the source", "source", [size]),
-        Tile(_small_picture(image.seen, side), f"{name}: as the network sees it", "network", kept),
+        Tile(small_picture(image.original, side), f"{name}: as it is in the source", "source", [size]),
+        Tile(small_picture(image.seen, side), f"{name}: as the network sees it", "network", kept),
     ]
     return PreviewRow(image.label, image.image_id, tiles)
 
@@ -167,12 +164,12 @@ def _before_and_after(image: PreviewImage, side: int) -> PreviewRow:
 def _operations(chain: Chain, image: PreviewImage, side: int) -> PreviewRow:
     """The square, and it after each operation of preprocess."""
     name = f"{image.label}, {image.image_id}"
-    tiles = [Tile(_small_picture(image.square, side), f"{name}: before the operations", "square", [])]
+    tiles = [Tile(small_picture(image.square, side), f"{name}: before the operations", "square", [])]
     for number, (step, stage) in enumerate(zip(chain.entries(), chain.stages(image.square), strict=True), start=1):
         arguments = {key: value for key, value in step.items() if key != "name"}
         lines = [f"{key} {value}" for key, value in flattened(arguments)]
         alt = f"{name}: after operation {number}, {step['name']}"
-        tiles.append(Tile(_small_picture(stage, side), alt, f"{number}. {step['name']}", lines))
+        tiles.append(Tile(small_picture(stage, side), alt, f"{number}. {step['name']}", lines))
     return PreviewRow(image.label, image.image_id, tiles)
 
 
@@ -195,7 +192,7 @@ def _alone(policy: Policy, number: int, images: Sequence[PreviewImage], side: in
 
 
 def _undrawn(image: PreviewImage, side: int) -> Tile:
-    return Tile(_small_picture(image.seen, side), f"{image.label}, {image.image_id}: before", "before", [])
+    return Tile(small_picture(image.seen, side), f"{image.label}, {image.image_id}: before", "before", [])
 
 
 def _tile_of_draw(policy: Policy, index: int, image: PreviewImage, epoch: int, side: int) -> Tile:
@@ -203,7 +200,7 @@ def _tile_of_draw(policy: Policy, index: int, image: PreviewImage, epoch: int, s
     applied = policy.last_applied()
     lines = [_words(each) for each in applied] or ["as it is: chance left everything out"]
     alt = f"{image.label}, {image.image_id}, epoch {1 + epoch}: {'; '.join(lines)}"
-    return Tile(_small_picture(drawn, side), alt, f"epoch {1 + epoch}", lines)
+    return Tile(small_picture(drawn, side), alt, f"epoch {1 + epoch}", lines)
 
 
 def _words(applied: AppliedTransform) -> str:
@@ -232,7 +229,7 @@ def _scalar_text(value: Any) -> str:
     return significant(float(value), 3) if is_number else str(value)[:_LONGEST_WORD]
 
 
-def _small_picture(image: np.ndarray, side: int) -> Picture:
+def small_picture(image: np.ndarray, side: int) -> Picture:
     """The image for the page, its longer side at most `side` px."""
     height, width, channels = image.shape
     scale = side / max(height, width)

@@ -1,27 +1,23 @@
 """What is known of an experiment, read from wherever it is kept; what cannot be read becomes a note, not an end."""
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
 from itertools import groupby
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from retinue.engine.store import RowFile
-from retinue.experiments.outcomes import Outcome
+from retinue.dashboard.learning import Learning, learning_curves
+from retinue.dashboard.scored import Scored, read_scored
+from retinue.experiments.outcomes import Outcome, document_of, file_of
 from retinue.metrics.curves import RocCurve
-from retinue.metrics.paired import auc_parts
-from retinue.metrics.probabilities import log_odds, num_logits
 from retinue.metrics.thinning import thin_roc
 from retinue.pipeline import artifacts
-from retinue.pipeline.artifacts import Explanation, Prediction, RawImage, RocPoint
+from retinue.pipeline.artifacts import AgainstBaselines, Explanation, RocPoint
 from retinue.pipeline.documents import typed
 from retinue.pipeline.errors import DataError, RetinueError
-from retinue.pipeline.files import iterate_table, read_json, read_table
+from retinue.pipeline.files import read_table
 from retinue.reports.tables import flattened
 
 CURVE_POINTS = 121
@@ -32,32 +28,6 @@ _AVERAGES = ("macro", "micro")
 _TEST_STORE = "data/processed/test"
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Scored:
-    """The test images of an experiment and what its network says of them.
-
-    Attributes:
-        key: names the images: SHA-256 of the classes and of each image's id, class and content. Equal keys are what
-            makes a paired comparison possible; the size the images were resized to has no part in it.
-        image_ids: N of them.
-        classes: names; a label is an index into them.
-        labels, predicted: int64 (N,).
-        parts: float64 (N,), what each image contributes to the AUC (`paired.auc_parts`).
-    """
-
-    key: str
-    image_ids: Sequence[str]
-    classes: Sequence[str]
-    labels: np.ndarray
-    predicted: np.ndarray
-    parts: np.ndarray
-
-    @property
-    def right(self) -> np.ndarray:
-        """Whether each image is predicted right, bool (N,)."""
-        return self.labels == self.predicted
 
 
 @dataclass(frozen=True)
@@ -73,8 +43,11 @@ class Result:
         cost: "parameters", "multiply_adds" of the trained network; empty where unknown.
         scored: the test images; None where they cannot be read, and the reason is a note.
         test_hash: DVC's hash of the test split; "" where unknown.
-        curves: name -> ROC curve.
+        against: the network beside simple methods; None where none were fitted, or it is not known.
+        curves: name -> ROC curve; these and the following are read by `with_details` alone.
         gallery: its explained images.
+        learning: its learning curves; None where unknown.
+        detailed: whether the page has its details.
         notes: what could not be read, and why.
     """
 
@@ -86,8 +59,11 @@ class Result:
     cost: Mapping[str, int]
     scored: Scored | None
     test_hash: str
-    curves: Mapping[str, RocCurve]
-    gallery: Sequence[Explanation]
+    against: AgainstBaselines | None = None
+    curves: Mapping[str, RocCurve] = field(default_factory=dict)
+    gallery: Sequence[Explanation] = ()
+    learning: Learning | None = None
+    detailed: bool = False
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -111,60 +87,76 @@ class Result:
 
 
 def read_result(outcome: Outcome, kind: str) -> Result:
-    """Reads all there is of `outcome`; never fails because of what it finds there."""
+    """Reads what every experiment of a page is compared by; never fails because of what it finds there."""
     notes: list[str] = []
-
-    def part(what: str, read: Callable[[], T], instead: T) -> T:
-        try:
-            return read()
-        except RetinueError as error:
-            notes.append(_note(outcome, what, error))
-        except (LookupError, TypeError, ValueError, AttributeError, EOFError, ArithmeticError, OSError) as error:
-            notes.append(f"{what}: another format than this version reads ({type(error).__name__}: {error}).")
-        return instead
-
     nothing: tuple[dict[str, float], dict[str, tuple[float, float]]] = ({}, {})
-    metrics, intervals = part("metrics", lambda: _metrics_and_intervals(outcome.metrics()), nothing)
-    scored = part("predictions", lambda: _scored(outcome), None) if metrics else None
-    num_images, num_classes = (len(scored.labels), len(scored.classes)) if scored else (0, 0)
+    metrics, intervals = _read_or_note(
+        outcome, notes, "metrics", lambda: _metrics_and_intervals(outcome.metrics()), nothing
+    )
+    scored = _read_or_note(outcome, notes, "predictions", lambda: read_scored(outcome), None) if metrics else None
     if scored is not None and abs(float(scored.right.mean()) - metrics.get("accuracy_score", -1.0)) > 1e-9:
         notes.append(f"predictions: they are not those of {artifacts.METRICS}. `dvc repro` makes both anew.")
         scored = None
     return Result(
         outcome,
         kind,
-        settings=part("settings", lambda: dict(flattened(outcome.settings())), {}),
+        settings=_read_or_note(outcome, notes, "settings", lambda: dict(flattened(outcome.settings())), {}),
         metrics=metrics,
         intervals=intervals,
-        cost=part("network", lambda: _cost(_json(outcome, artifacts.ARCHITECTURE.as_posix())), {}),
+        cost=_read_or_note(outcome, notes, "network", lambda: _cost(document_of(outcome, artifacts.ARCHITECTURE)), {}),
         scored=scored,
-        test_hash=part("dvc.lock", lambda: outcome.hashes().get(_TEST_STORE, ""), ""),
-        curves=part("ROC curves", lambda: _roc_curves(outcome), {}) if metrics else {},
-        gallery=part("explanations", lambda: _gallery(outcome, num_images, num_classes), []) if scored else [],
-        notes=_unrepeated(notes),
+        test_hash=_read_or_note(outcome, notes, "dvc.lock", lambda: outcome.hashes().get(_TEST_STORE, ""), ""),
+        against=_read_or_note(outcome, notes, "baselines", lambda: _against(outcome), None),
+        notes=notes,
     )
+
+
+def _against(outcome: Outcome) -> AgainstBaselines | None:
+    path = artifacts.AGAINST_BASELINES
+    if path.as_posix() not in outcome.hashes():  # an experiment of an earlier version has none
+        return None
+    found = typed(AgainstBaselines, document_of(outcome, path), path.as_posix())
+    return found if found.baselines else None
+
+
+def with_details(result: Result) -> Result:
+    """`result` with its curves and its explained images, which a page holds of a few; its notes are shared."""
+    outcome, notes, scored = result.outcome, result.notes, result.scored
+    if not result.metrics:
+        return result
+    shape = (len(scored.labels), len(scored.classes)) if scored else None
+    return replace(
+        result,
+        curves=_read_or_note(outcome, notes, "ROC curves", lambda: _roc_curves(outcome), {}),
+        gallery=_read_or_note(outcome, notes, "explanations", lambda: _gallery(outcome, *shape), []) if shape else [],
+        learning=_read_or_note(outcome, notes, "learning curves", lambda: learning_curves(outcome), None),
+        detailed=True,
+    )
+
+
+def _read_or_note(outcome: Outcome, notes: list[str], what: str, read: Callable[[], T], instead: T) -> T:
+    """What `read` returns; where it cannot, `instead` and a note."""
+    try:
+        return read()
+    except RetinueError as error:
+        notes.append(_note(outcome, what, error))
+    except (LookupError, TypeError, ValueError, AttributeError, EOFError, ArithmeticError, OSError) as error:
+        notes.append(f"{what}: another format than this version reads ({type(error).__name__}: {error}).")
+    return instead
 
 
 def _note(outcome: Outcome, what: str, error: RetinueError) -> str:
     return f"{what}: {str(error).removeprefix(f'experiment {outcome.name}: ')}"
 
 
-def _unrepeated(notes: Sequence[str]) -> list[str]:
-    """`notes`, or one for all where they differ only in which output is not in the cache."""
+def join_notes(notes: list[str]) -> None:
+    """Makes one note of those that differ only in which output is not in the cache."""
     missing = [note for note in notes if "is not in DVC's cache" in note]
     if len(missing) < 2:
-        return list(notes)
+        return
     what = ", ".join(note.partition(":")[0] for note in missing)
     remedy = missing[0].partition("is not in DVC's cache.")[2].strip()
-    return [f"{what}: not in DVC's cache. {remedy}", *(note for note in notes if note not in missing)]
-
-
-def _json(outcome: Outcome, path: str) -> Any:
-    return read_json(_file(outcome, path))
-
-
-def _file(outcome: Outcome, path: str) -> Path:
-    return outcome.files(path)[""]
+    notes[:] = [f"{what}: not in DVC's cache. {remedy}", *(note for note in notes if note not in missing)]
 
 
 def _metrics_and_intervals(document: Any) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
@@ -182,52 +174,8 @@ def _cost(architecture: Mapping[str, Any]) -> dict[str, int]:
     return {key: int(architecture[key]) for key in ("parameters", "multiply_adds")}
 
 
-def _scored(outcome: Outcome) -> Scored:
-    rows = read_table(_file(outcome, artifacts.PREDICTED.as_posix()), Prediction)
-    classes = _class_names(_json(outcome, artifacts.BUNDLE.as_posix())["dataset"]["classes"])
-    logits = _logits(_file(outcome, artifacts.LOGITS.as_posix()), len(rows), len(classes))
-    if any(not 0 <= index < len(classes) for row in rows for index in (row.label, row.predicted)):
-        raise DataError(f"{artifacts.PREDICTED}: a class that {artifacts.BUNDLE} does not have. Run it again.")
-    content = _contents(_file(outcome, artifacts.RAW_MANIFEST.as_posix()))
-    labels = np.array([row.label for row in rows], np.int64)
-    named = [(row.image_id, classes[row.label], content[row.image_id]) for row in rows]
-    return Scored(
-        key=hashlib.sha256(repr((list(classes), named)).encode()).hexdigest()[:12],
-        image_ids=[row.image_id for row in rows],
-        classes=classes,
-        labels=labels,
-        predicted=np.array([row.predicted for row in rows], np.int64),
-        parts=auc_parts(labels, log_odds(logits)),
-    )
-
-
-def _class_names(names: Any) -> list[str]:
-    found = typed(list[str], names, f"{artifacts.BUNDLE}: dataset.classes")
-    if len(set(found)) < max(2, len(found)):
-        raise DataError(f"{artifacts.BUNDLE}: dataset.classes: expected two or more names, each once.")
-    return found
-
-
-def _logits(path: Path, num_images: int, num_classes: int) -> np.ndarray:
-    """The logits in a .npy file, float (N, K), which is opened when its header has been seen to be right."""
-    rows = RowFile(path)
-    rows.close()
-    if len(rows) != num_images:
-        raise DataError(f"{num_images} predictions, logits of {len(rows)} images. Run it again.")
-    if rows.shape[1:] != (num_logits(num_classes),) or rows.dtype.kind != "f":
-        raise DataError(f"{artifacts.LOGITS}: {rows.dtype} {rows.shape} for {num_classes} classes. Run it again.")
-    logits: np.ndarray = np.load(path, allow_pickle=False)
-    return logits
-
-
-@lru_cache(maxsize=4)
-def _contents(manifest: Path) -> Mapping[str, str]:
-    """Image id -> SHA-256 of its file. Most experiments share one manifest, which in DVC's cache is one file."""
-    return {image.image_id: image.sha256 for image in iterate_table(manifest, RawImage)}
-
-
 def _roc_curves(outcome: Outcome) -> dict[str, RocCurve]:
-    points = read_table(_file(outcome, artifacts.ROC.as_posix()), RocPoint)
+    points = read_table(file_of(outcome, artifacts.ROC), RocPoint)
     grouped = {name: list(rows) for name, rows in groupby(points, key=lambda point: point.curve)}
     kept = list(grouped) if len(grouped) <= MAX_CURVES else [name for name in _AVERAGES if name in grouped]
     return {name: thin_roc(_roc(grouped[name]), CURVE_POINTS) for name in kept}
@@ -243,7 +191,7 @@ def _roc(points: Sequence[RocPoint]) -> RocCurve:
 
 def _gallery(outcome: Outcome, num_images: int, num_classes: int) -> list[Explanation]:
     """Its explained images; none where the explainer has nothing to show for the network."""
-    gallery, where = _json(outcome, artifacts.GALLERY.as_posix()), artifacts.GALLERY.as_posix()
+    gallery, where = document_of(outcome, artifacts.GALLERY), artifacts.GALLERY.as_posix()
     found = artifacts.explanations_in(gallery, classes=num_classes, where=where)
     if any(entry.row >= num_images for entry in found):
         raise DataError(f"{where}: an image that was not predicted on. Run it again.")

@@ -3,8 +3,8 @@ const CORNER_FROM = 0.9; // from this AUC of one of them the corner is drawn enl
 const view = { curve: "" };
 
 function drawRoc(place) {
-  const rows = state.chosen.map((index) => allRows[index]).filter((row) => Object.keys(row.curves).length);
-  if (!rows.length) return [paragraph("Choose experiments in the leaderboard to see their curves over each other.")];
+  const [rows, left] = withDetail((row) => Object.keys(row.curves).length);
+  if (!rows.length) return [left || paragraph("Choose experiments in the leaderboard to see their curves over each other.")];
   const names = [...new Set(rows.flatMap((row) => Object.keys(row.curves)))].sort((a, b) => rankOfCurve(a) - rankOfCurve(b));
   const curve = names.includes(view.curve) ? view.curve : names[0];
   const choose = (value) => {
@@ -16,7 +16,7 @@ function drawRoc(place) {
   const sets = new Set(rows.map((row) => row.set));
   const words = element("strong", {}, "The curves are of different test images and are not comparable.");
   const warning = sets.size > 1 ? element("p", {}, words) : null;
-  return [controls, warning, rocFigure(place, rows.filter((row) => curve in row.curves), curve)];
+  return [left, controls, warning, rocFigure(place, rows.filter((row) => curve in row.curves), curve)];
 }
 
 function rankOfCurve(name) {

@@ -100,6 +100,16 @@ function unpacked(text, classes) {
   return classes.length > 256 ? new Uint16Array(bytes.buffer) : bytes;
 }
 
+/** The chosen rows of which the page has what `detail` takes, and a paragraph on those of which it has not, or null. */
+function withDetail(detail) {
+  const chosen = state.chosen.map((index) => allRows[index]);
+  const rows = chosen.filter(detail);
+  const names = chosen.filter((row) => !detail(row)).map(({ name }) => name);
+  const why = `not on this page for ${names.join(", ")}: it has the details of ${data.details} experiments. `;
+  const how = "What could not be read is in the notes; `retinue dashboard NAME …` makes a page of others.";
+  return [rows, names.length ? paragraph(`This is ${why}${how}`, { class: "small quiet" }) : null];
+}
+
 function seriesOf(index) {
   return `series-${state.chosen.indexOf(index) % MAX_SERIES}`;
 }

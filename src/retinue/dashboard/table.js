@@ -1,19 +1,24 @@
 // The leaderboard: sorted by a click on a heading, filtered by the controls above, rows chosen by their boxes.
+const MOST_ROWS = 200; // seen at once; a browser lays out a thousand in seconds, and nobody reads them
+const layout = { all: false, idle: "" };
+
 function prepareTables() {
-  for (const heading of document.querySelectorAll("table.leaderboard thead th")) {
+  for (const heading of document.querySelectorAll("table.leaderboard thead tr:last-child th")) {
     const button = element("button", { type: "button" }, ...heading.childNodes);
     heading.append(button);
     button.addEventListener("click", () => sortByColumn(heading));
   }
-  const table = document.querySelector("#experiments table");
-  table.tHead.rows[0].prepend(element("td", { class: "choose" }, element("span", { class: "hidden" }, "choose")));
-  for (const row of table.tBodies[0].rows) {
+  const experiments = document.querySelector("#experiments table");
+  const [groups, headings] = experiments.tHead.rows;
+  groups.prepend(element("td", { class: "choose" }));
+  headings.prepend(element("td", { class: "choose" }, element("span", { class: "hidden" }, "choose")));
+  for (const row of experiments.tBodies[0].rows) {
     const index = Number(row.dataset.row);
     const box = element("input", { type: "checkbox", "aria-label": `Choose ${allRows[index].name}` });
     box.addEventListener("change", () => toggleChosen(index));
     row.prepend(element("td", { class: "choose" }, box));
   }
-  sortByColumn(table.querySelector('th[data-key="accuracy_score"]'));
+  sortByColumn(experiments.querySelector('th[data-key="accuracy_score"]'));
 }
 
 function sortByColumn(heading) {
@@ -31,6 +36,7 @@ function sortByColumn(heading) {
     return sense * (numeric ? Number(a) - Number(b) : a.localeCompare(b, "en", { numeric: true }));
   });
   body.append(...keyed.map(([row]) => row));
+  showVisible();
 }
 
 function prepareControls() {
@@ -58,14 +64,20 @@ function prepareControls() {
     for (const list of form.querySelectorAll("[data-filter]")) list.value = "";
     change({ text: "", filters: {}, ranges: {} });
   });
+  document.getElementById("all-rows").addEventListener("click", () => {
+    layout.all = !layout.all;
+    showVisible();
+  });
   listeners.push(showColumns, showVisible, showTray);
 }
 
 function showVisible() {
   const visible = new Set(visibleRows().map((row) => row.index));
+  let room = layout.all ? Infinity : MOST_ROWS;
   for (const row of document.querySelector("#experiments tbody").rows) {
     const index = Number(row.dataset.row);
-    row.hidden = !visible.has(index);
+    row.hidden = !visible.has(index) || room <= 0;
+    room -= row.hidden ? 0 : 1;
     const chosen = state.chosen.includes(index);
     row.className = chosen ? `chosen ${seriesOf(index)}` : "";
     row.querySelector("input").checked = chosen;
@@ -77,7 +89,11 @@ function showVisible() {
     verdict.hidden = Boolean(state.set) && verdict.dataset.set !== state.set;
   }
   const which = state.set && data.sets.length > 1 ? ` scored on test images ${state.set}` : "";
-  document.getElementById("count").textContent = `${visible.size} of ${rowsOfSet().length}${which} shown`;
+  const begun = !layout.all && visible.size > MOST_ROWS ? `, the first ${MOST_ROWS} in the table` : "";
+  document.getElementById("count").textContent = `${visible.size} of ${rowsOfSet().length}${which} shown${begun}`;
+  const all = document.getElementById("all-rows");
+  all.hidden = visible.size <= MOST_ROWS;
+  all.textContent = layout.all ? `Show the first ${MOST_ROWS}` : `Show all ${visible.size}`;
 }
 
 /** Settings that are the same in the whole set take no room, nor does the set's own name. */
@@ -85,12 +101,28 @@ function showColumns() {
   const isIdle = ({ name }) => new Set(rowsOfSet().map((row) => valueOf(row, name))).size < 2;
   const idle = new Set(data.changed.filter(isIdle).map(({ name }) => name));
   if (state.set) idle.add("set");
-  const headings = document.querySelectorAll("#experiments thead th");
-  for (const heading of headings) {
-    heading.hidden = idle.has(heading.dataset.key);
-    for (const row of document.querySelector("#experiments tbody").rows) row.cells[heading.cellIndex].hidden = heading.hidden;
-  }
+  const idleNow = [...idle].sort().join(" ");
+  if (idleNow !== layout.idle) hideColumns(idle);
+  layout.idle = idleNow;
   for (const list of document.querySelectorAll("[data-filter]")) list.parentElement.hidden = idle.has(list.dataset.filter) && !list.value;
+}
+
+/** Hides the columns `idle`; what stands above them in the head spans those that are left. */
+function hideColumns(idle) {
+  const { tHead, tBodies } = document.querySelector("#experiments table");
+  const [groups, headings] = tHead.rows;
+  const changed = [...headings.cells].filter((cell) => cell.dataset.key && cell.hidden !== idle.has(cell.dataset.key));
+  for (const cell of changed) cell.hidden = !cell.hidden;
+  for (const row of tBodies[0].rows) for (const { cellIndex, hidden } of changed) row.cells[cellIndex].hidden = hidden;
+  let first = 0;
+  for (const group of groups.cells) {
+    group.dataset.span ??= String(group.colSpan);
+    const members = [...headings.cells].slice(first, first + Number(group.dataset.span));
+    first += members.length;
+    const left = members.filter((cell) => !cell.hidden).length;
+    group.hidden = left === 0;
+    group.colSpan = Math.max(1, left);
+  }
 }
 
 function showTray() {
@@ -110,54 +142,4 @@ function showTray() {
     element("a", { href: "#compare" }, state.chosen.length === 2 ? "Compare" : "Choose two to compare"),
     element("button", { type: "button", onclick: () => change({ chosen: [] }) }, "Clear"),
   );
-}
-
-function prepareDownloads() {
-  const offers = [
-    ["CSV", "experiments.csv", "text/csv", () => csvText()],
-    ["JSON", "experiments.json", "application/json", () => JSON.stringify(records(), null, 2)],
-  ];
-  const place = document.getElementById("downloads");
-  for (const [text, name, type, make] of offers) {
-    const button = element("button", { type: "button" }, text);
-    button.addEventListener("click", () => {
-      const address = URL.createObjectURL(new Blob([make()], { type }));
-      element("a", { href: address, download: name }).click();
-      setTimeout(() => URL.revokeObjectURL(address), 1000);
-    });
-    place.append(" ", button);
-  }
-}
-
-/** Every experiment with all that is known of it in numbers, in full. */
-function records() {
-  return allRows.map((row) => ({
-    name: row.name,
-    kind: row.kind,
-    test_images: row.set,
-    revision: row.revision,
-    metrics: row.metrics,
-    intervals: row.intervals,
-    cost: row.cost,
-    settings: { ...data.common, ...row.settings },
-    standings: row.standings,
-  }));
-}
-
-function csvText() {
-  const flat = records().map(({ metrics, intervals, cost, settings, standings, ...rest }) => {
-    const line = { ...rest, ...metrics };
-    for (const [name, ends] of Object.entries(intervals)) [line[`${name}.low`], line[`${name}.high`]] = ends;
-    for (const [name, standing] of Object.entries(standings)) line[`${name}.corrected_p`] = standing.corrected;
-    Object.assign(line, cost);
-    for (const { name } of data.changed) line[name] = settings[name];
-    return line;
-  });
-  const columns = [...new Set(flat.flatMap(Object.keys))];
-  const quoted = (value) => {
-    const text = value === undefined || value === null ? "" : String(value);
-    return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-  };
-  const lines = [columns, ...flat.map((line) => columns.map((column) => line[column]))];
-  return lines.map((line) => `${line.map(quoted).join(",")}\n`).join("");
 }

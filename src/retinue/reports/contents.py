@@ -6,12 +6,18 @@ from typing import Any
 
 from retinue.pipeline import artifacts
 from retinue.pipeline.numbers import figure
-from retinue.reports import corrections, data_tables, leaks, near_copies, plots, tables
+from retinue.reports import corrections, data_tables, doubtful_labels, leaks, near_copies, plots, slices, tables
 from retinue.reports.architecture import architecture
+from retinue.reports.baselines import baselines_section
+from retinue.reports.cells import confusion_cells
 from retinue.reports.data_page import data_page
 from retinue.reports.embedding import picture
+from retinue.reports.explainers import explainers_section
 from retinue.reports.gallery import explanations
 from retinue.reports.inputs import ReportInputs
+from retinue.reports.inside import inside_section
+from retinue.reports.opening import opening_cards
+from retinue.reports.operating_point import decision_section
 from retinue.reports.seen import seen_section
 from retinue.reports.transfer import transfer
 from retinue.reports.verdict import verdict
@@ -25,6 +31,11 @@ def content(sections: Mapping[str, Any], fingerprint: str, inputs: ReportInputs)
         fingerprint: of the settings.
         inputs: the artifacts.
     """
+    level, fewest = sections["evaluate"]["confidence_level"], sections["report"]["slice_images"]
+    found = slices.slices_of_test(fewest, level)
+    doubts = doubtful_labels.doubts_of_val(inputs.dataset.classes, inputs.decision)
+    first = verdict(inputs, level)
+    first["points"] += [*slices.slice_points(found, level), *doubtful_labels.doubt_points(doubts)]
     return {
         "title": sections["report"]["title"],
         "run": {
@@ -34,11 +45,17 @@ def content(sections: Mapping[str, Any], fingerprint: str, inputs: ReportInputs)
             "seed": sections["seed"],
             "fingerprint": fingerprint,
         },
-        "verdict": verdict(inputs, sections["evaluate"]["confidence_level"]),
+        "verdict": first,
+        "opening": opening_cards(inputs, first["points"]),
         "results": _results(sections, inputs),
+        "slices": slices.slices_section(found, fewest, level),
+        "doubtful": doubtful_labels.doubtful_section(doubts, doubtful_labels.pictures_of_val(doubts)),
+        "baselines": baselines_section(inputs.against_baselines, inputs.methods),
         "explanations": explanations(inputs, columns=sections["report"]["gallery_columns"]),
+        "explainers": explainers_section(inputs),
         "training": _training(inputs),
         "network": architecture(inputs.architecture, inputs.bundle["training"]["initial_weights"]),
+        "inside": inside_section(),
         "transfer": transfer(inputs.transfer, sections["transfer"]["name"]),
         "data": _data(inputs),
         "leaks": leaks.leaks_section(inputs),
@@ -53,30 +70,33 @@ def content(sections: Mapping[str, Any], fingerprint: str, inputs: ReportInputs)
 
 
 def _results(sections: Mapping[str, Any], inputs: ReportInputs) -> dict[str, Any]:
-    metrics, classes = inputs.metrics, inputs.dataset.classes
+    metrics, classes, level = inputs.metrics, inputs.dataset.classes, sections["evaluate"]["confidence_level"]
     return {
-        "metrics": tables.overall_metrics(metrics, sections["evaluate"]["confidence_level"]),
+        "metrics": tables.overall_metrics(metrics, level),
         "charts": [
             *plots.roc_charts(inputs.roc, metrics),
             plots.precision_recall_chart(inputs.precision_recall, metrics),
             plots.calibration_chart(inputs.calibration, metrics),
         ],
         "by_class": tables.class_metrics(metrics["per_class"], classes),
-        "operating_point": metrics.get("operating_point"),
-        "positive": classes[1],
+        "class_intervals": tables.class_intervals(metrics["per_class"], classes, level),
+        "decision": decision_section(inputs, level),
         "confusion": tables.confusion(classes, inputs.confusion),
+        "cells": confusion_cells(inputs),
         "num_classes": len(classes),
         "confusions": tables.top_confusions(classes, inputs.confusion),
     }
 
 
 def _training(inputs: ReportInputs) -> dict[str, Any]:
-    training, count = inputs.bundle["training"], len(inputs.history)
+    training, count = inputs.bundle["training"], inputs.history[-1].epoch
     best = training["best_epoch"]
     sentence = (
         f"{count} {'epoch' if count == 1 else 'epochs'}; the weights of epoch {best} are kept, the best by "
         f"{training['monitor']} ({figure(training['value'])})."
     )
+    if "fitted_head" in training:
+        sentence = f"{sentence} {training['fitted_head']}"
     return {"sentence": sentence, "charts": plots.training_charts(inputs.history, best)}
 
 

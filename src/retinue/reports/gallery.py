@@ -1,7 +1,7 @@
 """The explained images: original and overlay side by side, by outcome."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from retinue.engine.store import ImageStore
@@ -11,6 +11,7 @@ from retinue.pipeline.files import read_json, read_table
 from retinue.pipeline.numbers import figure
 from retinue.reports.embedding import Picture, picture
 from retinue.reports.inputs import ReportInputs
+from retinue.reports.nearest import NearestImages, NearestStrip
 
 MAX_IMAGES = 40
 """Of each outcome."""
@@ -31,8 +32,9 @@ class Card(NamedTuple):
         confidence: of the predicted class.
         right: whether they are the same.
         target: name of the class that is explained; "" where it is the predicted one.
-        original, overlay: as the network sees it, without and with the map.
+        original, overlay: as the network sees it, without and with the map; no overlay of a map that is empty.
         original_alt, overlay_alt: their alternative texts.
+        nearest: the training images nearest to it; None where there are none.
     """
 
     image_id: str
@@ -42,9 +44,10 @@ class Card(NamedTuple):
     right: bool
     target: str
     original: Picture
-    overlay: Picture
+    overlay: Picture | None
     original_alt: str
     overlay_alt: str
+    nearest: NearestStrip | None
 
 
 def explanations(inputs: ReportInputs, *, columns: int) -> dict[str, Any]:
@@ -53,18 +56,22 @@ def explanations(inputs: ReportInputs, *, columns: int) -> dict[str, Any]:
     if not gallery["applicable"]:
         return {"sentence": f"{gallery['explainer']} does not apply here: {gallery['reason']}", "groups": []}
     store = ImageStore(artifacts.PROCESSED / "test")
-    found = _found()
+    found, nearest = _found(), NearestImages(inputs.dataset.classes)
     groups = []
     for outcome, (heading, empty) in OUTCOMES.items():
         entries = [entry for entry in gallery["images"] if entry.outcome == outcome]
         chosen = some_of_each_class(entries, MAX_IMAGES)
-        cards = [_card(entry, inputs.dataset.classes, store, found.get(entry.map)) for entry in chosen]
+        cards = [_card(entry, inputs.dataset.classes, store, found.get(entry.map), nearest) for entry in chosen]
         groups.append({"heading": heading, "cards": cards, "empty": empty, "left_out": len(entries) - len(chosen)})
     sentence = (
-        f"{gallery['explainer']} at layer {gallery['target_layer']}. Left, the image as the network sees it; right, "
+        f"{gallery['explainer']}{_at_layer(gallery)}. Left, the image as the network sees it; right, "
         "the same under its map: red where the evidence for the class is strongest, blue where there is none."
     )
-    return {"sentence": sentence + _truth(), "groups": groups, "columns": columns}
+    return {"sentence": sentence + nearest.sentence + _truth(), "groups": groups, "columns": columns}
+
+
+def _at_layer(gallery: Mapping[str, Any]) -> str:
+    return f" at layer {gallery['target_layer']}" if gallery["target_layer"] else ""
 
 
 def some_of_each_class(entries: Sequence[Explanation], limit: int) -> list[Explanation]:
@@ -98,7 +105,9 @@ def _truth() -> str:
     )
 
 
-def _card(entry: Explanation, classes: Sequence[str], store: ImageStore, found: Localisation | None) -> Card:
+def _card(
+    entry: Explanation, classes: Sequence[str], store: ImageStore, found: Localisation | None, nearest: NearestImages
+) -> Card:
     label, predicted, target = (classes[i] for i in (entry.label, entry.predicted, entry.target))
     outline = f"; {figure(found.energy_score)} of it lies inside the white outline" if found else ""
     return Card(
@@ -109,7 +118,10 @@ def _card(entry: Explanation, classes: Sequence[str], store: ImageStore, found: 
         right=entry.label == entry.predicted,
         target="" if entry.target == entry.predicted else target,
         original=picture(store[entry.row]),
-        overlay=picture(artifacts.OVERLAYS / entry.overlay),
+        overlay=None if entry.is_empty else picture(artifacts.OVERLAYS / entry.overlay),
         original_alt=f"Test image {entry.image_id}, a {label}",
-        overlay_alt=f"The same image under the map of what speaks for {target}{outline}",
+        overlay_alt=f"nothing speaks for {target}"
+        if entry.is_empty
+        else f"The same image under the map of what speaks for {target}{outline}",
+        nearest=nearest.strip(entry.map),
     )

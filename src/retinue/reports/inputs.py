@@ -8,10 +8,15 @@ import numpy as np
 
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import (
+    AgainstBaselines,
     CalibrationBin,
+    CalibrationFit,
     ConfusionCell,
+    CoveragePoint,
     Dataset,
+    DecisionRule,
     Epoch,
+    FittedMethods,
     Leaks,
     Outliers,
     PolicyAudit,
@@ -54,10 +59,15 @@ class ReportInputs:
         architecture: models/architecture.json.
         transfer: models/transfer.json.
         history: a row per epoch.
+        decision: models/decision.json.
+        fit: calibration/fit.json.
         metrics: evaluation/metrics.json.
+        methods: baselines/methods.json.
+        against_baselines: evaluation/against_baselines.json.
         roc, precision_recall: points of all curves.
         confusion: int64 (K, K), rows are labels.
-        calibration: bins that hold images.
+        calibration, uncalibrated: bins that hold images, with and without temperature.
+        coverage: accuracy by the share of images that is decided for.
         gallery: explanations/gallery.json, `images` as Explanation.
         hashes: path -> SHA-256 of the files in INPUTS.
     """
@@ -76,11 +86,17 @@ class ReportInputs:
     architecture: Mapping[str, Any]
     transfer: Mapping[str, Any]
     history: Sequence[Epoch]
+    decision: DecisionRule
+    fit: CalibrationFit
     metrics: Mapping[str, Any]
+    methods: FittedMethods
+    against_baselines: AgainstBaselines
     roc: Sequence[RocPoint]
     precision_recall: Sequence[PrecisionRecallPoint]
     confusion: np.ndarray
     calibration: Sequence[CalibrationBin]
+    uncalibrated: Sequence[CalibrationBin]
+    coverage: Sequence[CoveragePoint]
     gallery: Mapping[str, Any]
     hashes: Mapping[str, str]
 
@@ -111,11 +127,17 @@ class ReportInputs:
             architecture=read_json(artifacts.ARCHITECTURE),
             transfer=read_json(artifacts.TRANSFER),
             history=read_table(artifacts.HISTORY, Epoch),
+            decision=artifacts.read_decision(),
+            fit=artifacts.read_calibration_fit(),
             metrics=artifacts.read_metrics(),
+            methods=artifacts.read_methods(),
+            against_baselines=artifacts.read_against_baselines(),
             roc=read_table(artifacts.ROC, RocPoint),
             precision_recall=read_table(artifacts.PRECISION_RECALL, PrecisionRecallPoint),
             confusion=matrix_of_cells(cells, dataset.classes),
             calibration=read_table(artifacts.CALIBRATION, CalibrationBin),
+            uncalibrated=read_table(artifacts.UNCALIBRATED_BINS, CalibrationBin),
+            coverage=read_table(artifacts.COVERAGE, CoveragePoint),
             gallery={**gallery, "images": explained},
             hashes={path.as_posix(): sha256(path) for path in INPUTS},
         )

@@ -70,7 +70,9 @@ def leak_points(inputs: ReportInputs) -> list[str]:
     counts = {reason: sum(image.reason == reason for image in inputs.leaks.dropped) for reason in ("copy", "conflict")}
     return [
         leaks_sentence(inputs.metrics),
-        f"{figure(counts['copy'])} copies of images in a later split are left out." if counts["copy"] else "",
+        f"{figure(counts['copy'])} images that belong to a later split (copies, or of one group) are left out."
+        if counts["copy"]
+        else "",
         f"{figure(counts['conflict'])} equal files with different labels are left out." if counts["conflict"] else "",
     ]
 
@@ -107,7 +109,10 @@ def _pairs(leaks: artifacts.Leaks) -> dict[str, Any]:
     told = " and ".join(f"{figure(count)} of {name}" for name, count in counts.items() if count)
     dropped = any(image.reason == "copy" for image in leaks.dropped)
     what = "left out of the earlier split" if dropped else "kept on both sides; preprocess.leaks=drop leaves them out"
-    sentence = f"The given splits share images: {told} have copies in a split before, which are {what}."
+    sentence = (
+        f"The given splits share what belongs together: {told} have copies, or images of their group, in a split "
+        f"before, which are {what}."
+    )
     return {"sentence": sentence, "twins": twins, "left_out": len(leaks.pairs) - len(twins)}
 
 

@@ -15,17 +15,33 @@ FOLDER = Path(__file__).parent
 
 
 def render_report(content: Mapping[str, Any]) -> str:
-    """The page as HTML. Everything in `content` is escaped unless it is Markup.
+    """The page of a report as HTML; `contents.content` makes what it says."""
+    return rendered("report.html.j2", content)
+
+
+def rendered(template: str, content: Mapping[str, Any], *, folder: Path = FOLDER) -> str:
+    """A page with the report's style, script and security policy. What is in `content` is escaped unless it is Markup.
 
     Args:
-        content: what the page says, as `contents.content` makes it.
+        template: name of a file; it may import `macros.html.j2`.
+        content: its variables.
+        folder: of the template.
     """
-    environment = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(loader=FileSystemLoader([folder, FOLDER]), autoescape=True, undefined=StrictUndefined)
     environment.filters["figure"] = figure
     style = (FOLDER / "style.css").read_text("utf-8")
     script = (FOLDER / "script.js").read_text("utf-8")
-    template = environment.get_template("report.html.j2")
-    return template.render(content, style=Markup(style), script=Markup(script), policy=security_policy(script)) + "\n"
+    page = environment.get_template(template)
+    return page.render(content, style=Markup(style), script=Markup(script), policy=security_policy(script)) + "\n"
+
+
+def write_page(target: Path, text: str) -> int:
+    """Puts a page in place when it is whole, in a folder that is made where it is missing; its bytes."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.partial")
+    partial.write_text(text, "utf-8")
+    partial.replace(target)
+    return target.stat().st_size
 
 
 def security_policy(script: str) -> str:

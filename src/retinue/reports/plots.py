@@ -18,8 +18,9 @@ MEANS = {"macro": "first", "micro": "second"}
 
 
 def training_charts(history: Sequence[Epoch], best_epoch: int) -> list[Chart]:
-    """Loss, accuracy, AUC and learning rate by epoch, counted from 1."""
+    """Loss, accuracy, AUC and learning rate by epoch, counted from 1; 0 is a fitted head."""
     epochs = [row.epoch for row in history]
+    at = epochs.index(best_epoch)
     x = Axis.around("epoch", epochs, whole=True)
 
     def chart(title: str, y_name: str, columns: Mapping[str, str], **axis: Any) -> Chart:
@@ -28,8 +29,8 @@ def training_charts(history: Sequence[Epoch], best_epoch: int) -> list[Chart]:
             for style, (name, column) in zip(("first", "second"), columns.items(), strict=False)
         ]
         y = Axis.around(y_name, [value for line in drawn for value in line.ys], **axis)
-        at_best = ", ".join(f"{line.name} {significant(line.ys[best_epoch - 1])}" for line in drawn)
-        alt = f"{title} over {len(history)} epochs. At the best epoch, {best_epoch}: {at_best}."
+        at_best = ", ".join(f"{line.name} {significant(line.ys[at])}" for line in drawn)
+        alt = f"{title} over {epochs[-1]} epochs. At the best epoch, {best_epoch}: {at_best}."
         return line_chart(title, drawn, x, y, alt=alt, mark=(best_epoch, f"best: {best_epoch}"), dots=True)
 
     share = {"within": (0.0, 1.0)}
@@ -74,6 +75,10 @@ def precision_recall_chart(points: Sequence[PrecisionRecallPoint], metrics: Mapp
         for name, (xs, ys) in _grouped(points, lambda p: (p.recall, p.precision)).items()
     }
     lines, note = _curve_lines(curves, metrics, "average_precision_score")
+    at = metrics.get("operating_point")
+    if at is not None and at["sensitivity_score"] > 0:
+        precision = metrics["per_class"][points[0].curve]["precision_score"]
+        lines.append(Line(f"threshold {significant(at['threshold'])}", [at["sensitivity_score"]], [precision], "point"))
     return line_chart(
         "Precision and recall",
         lines,

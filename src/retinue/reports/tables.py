@@ -82,7 +82,10 @@ def overall_metrics(metrics: Mapping[str, Any], level: float) -> Table:
         Column("better"),
         Column("what it says", kind="prose"),
     ]
-    return Table(f"Metrics of the test split, {figure(metrics['num_images'])} images", columns, rows)
+    caption = f"Metrics of the test split, {figure(metrics['num_images'])} images"
+    if metrics["num_units"] < metrics["num_images"]:
+        caption += f", counted by intervals as {figure(metrics['num_units'])} units of what belongs together"
+    return Table(caption, columns, rows)
 
 
 def class_metrics(per_class: Mapping[str, Mapping[str, Any]], classes: Sequence[str]) -> Table:
@@ -95,6 +98,18 @@ def class_metrics(per_class: Mapping[str, Mapping[str, Any]], classes: Sequence[
     rows = [[c, figure(per_class[c]["support"]), *(figure(per_class[c].get(name)) for name in names)] for c in classes]
     columns = [Column("class"), Column("images", kind="number"), *(Column(name, kind="number") for name in names)]
     return Table(caption, columns, rows, left_out, sortable=True)
+
+
+def class_intervals(per_class: Mapping[str, Mapping[str, Any]], classes: Sequence[str], level: float) -> Table:
+    """The intervals of the metrics of every class; of very many classes those with the widest of the recall."""
+    ends = {c: per_class[c]["intervals"] for c in classes}
+    names = sorted({name for of in ends.values() for name in of})
+    left_out = max(0, len(classes) - MAX_CLASSES)
+    if left_out:
+        classes = sorted(classes, key=lambda c: ends[c]["recall_score"][0] - ends[c]["recall_score"][1])[:MAX_CLASSES]
+    rows = [[c, figure(per_class[c]["support"]), *(interval(ends[c].get(name)) for name in names)] for c in classes]
+    columns = [Column("class"), Column("images", kind="number"), *(Column(name, kind="number") for name in names)]
+    return Table(f"{percent(level)} intervals of each class", columns, rows, left_out)
 
 
 def confusion(classes: Sequence[str], counts: np.ndarray) -> Confusion | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
-from retinue.pipeline.artifacts import LayerEntry, LedgerEpoch
+from retinue.pipeline.artifacts import FittedHead, LayerEntry, LedgerEpoch
 from retinue.pipeline.numbers import MISSING, figure, percent, significant
 from retinue.reports.architecture import MAX_LAYERS
 from retinue.reports.charts import tag
@@ -53,13 +53,14 @@ def transfer(document: Mapping[str, Any], choice: str) -> dict[str, Any]:
         opening = "No transfer" if name == "scratch" else f"Scenario {name}"
         return {
             **content,
-            "sentence": f"{opening}: every layer was trained, at one learning rate ({significant(rates[0])}).",
+            "sentence": f"{opening}: every layer was trained, at one learning rate ({significant(rates[0])})."
+            f"{_fitted_head(document)}",
         }
     sentences = (_frozen(document), _learning(document, rates), _cache(document["prefix_cache"]))
     stretches = _stretches(epochs)
     return {
         **content,
-        "sentence": f"Scenario {name}: {' '.join(filter(None, sentences))}",
+        "sentence": f"Scenario {name}: {' '.join(filter(None, sentences))}{_fitted_head(document)}",
         "proof": f"{_stayed(stretches)} {_moved(epochs[-1])}".strip(),
         "stretches": _stretch_table(stretches) if len(stretches) > 1 else None,
         "layers": _layer_table(layers),
@@ -105,6 +106,18 @@ def _cache(cache: str | None) -> str:
     if cache.startswith("off"):
         return f"What the frozen layers give was computed in every epoch: {cache.partition(': ')[2]}."
     return f"What the frozen layers give was computed once and kept as {cache}."
+
+
+def _fitted_head(document: Mapping[str, Any]) -> str:
+    """How the head was fitted before the first epoch, after a space; empty where it was not."""
+    if "fitted_head" not in document:
+        return ""
+    head = FittedHead(**document["fitted_head"])
+    return (
+        " Before the first epoch the head was fitted to the training images by logistic regression, with an L2 penalty "
+        f"of {significant(head.penalty)}: of {len(head.penalties)} the one with the lowest log loss on {head.held_out} "
+        f"({figure(min(head.log_losses))})."
+    )
 
 
 def _stretches(epochs: Sequence[LedgerEpoch]) -> list[Stretch]:

@@ -8,6 +8,7 @@ import numpy as np
 from retinue.pipeline.numbers import figure, interval, percent
 from retinue.reports import leaks
 from retinue.reports.inputs import ReportInputs
+from retinue.reports.operating_point import point_findings
 from retinue.reports.seen import lost_objects, unused_range
 from retinue.reports.shortcut_check import shortcut_points
 
@@ -44,21 +45,22 @@ def verdict_points(inputs: ReportInputs) -> list[str]:
     """What calls for a second look; every sentence states the figures it rests on."""
     classes, counts = inputs.dataset.classes, inputs.confusion
     found = [lost_objects(inputs.seen), unused_range(inputs.levels), *leaks.leak_points(inputs)]
-    found += [_never_predicted(inputs), _baseline(classes, counts)]
+    found += [_never_predicted(inputs), *point_findings(inputs)]
     found += [_weakest(classes, counts), _commonest_confusion(classes, counts)]
     support = counts.sum(axis=1)
     least = int(support.argmin())
     if support[least] < FEW_IMAGES:
+        ends = inputs.metrics["per_class"][classes[least]]["intervals"]["recall_score"]
         found.append(
-            f"“{classes[least]}” has {support[least]} test {'image' if support[least] == 1 else 'images'}: "
-            f"one image more or less is {percent(1 / max(support[least], 1))} of its recall."
+            f"“{classes[least]}” has {support[least]} test {'image' if support[least] == 1 else 'images'}, which show "
+            f"little: the interval of its recall is {interval(ends)}."
         )
     if inputs.metrics["calibration_error"] > MISCALIBRATED:
         found.append(
             f"Confidence is off by {figure(inputs.metrics['calibration_error'])} on average: do not read it as a "
             "probability."
         )
-    epochs, best = len(inputs.history), inputs.bundle["training"]["best_epoch"]
+    epochs, best = inputs.history[-1].epoch, inputs.bundle["training"]["best_epoch"]
     if best == epochs > 1:
         found.append(f"The best epoch is the last, {best}: longer training (train.max_epochs) may do better.")
     if inputs.leaks.conflicts:
@@ -79,14 +81,12 @@ def _never_predicted(inputs: ReportInputs) -> str:
     names = ", ".join(f"“{name}”" for name in absent)
     auc = figure(inputs.metrics["auc_score"])
     binary = len(inputs.dataset.classes) == 2
-    advice = "choose evaluate.threshold on validation data" if binary else "set train.class_weights=balanced"
+    advice = (
+        "calibrate.operating_point=youden chooses a threshold on validation data"
+        if binary
+        else "set train.class_weights=balanced"
+    )
     return f"No test image is predicted as {names}: accuracy hides it, and the AUC {auc} only ranks; {advice}."
-
-
-def _baseline(classes: Sequence[str], counts: np.ndarray) -> str:
-    support = counts.sum(axis=1)
-    top = int(support.argmax())
-    return f"For comparison: always answering “{classes[top]}” has accuracy {figure(support[top] / support.sum())}."
 
 
 def _weakest(classes: Sequence[str], counts: np.ndarray) -> str:
