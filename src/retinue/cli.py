@@ -1,9 +1,11 @@
 """The command `retinue`: what is not a stage."""
 
-import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import chdir
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -19,16 +21,44 @@ from retinue.pipeline.composition import compose as compose_settings
 from retinue.pipeline.ending import explained
 from retinue.pipeline.errors import RetinueError, SettingsFaults
 from retinue.pipeline.running import refuse_while_running
-from retinue.pipeline.watched import refuse_unreadable
+from retinue.pipeline.watched import refuse_missing_corrections, refuse_unreadable
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class CommandsBySection(click.Group):
+    """Lists its commands by what they are for, with a line for each."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sections: dict[str, list[str]] = {"Settings": [], "Run": [], "Look": [], "Use": [], "Team": []}
+
+    def command(  # type: ignore[override] # click overloads it for use without brackets
+        self, *args: Any, section: str = "Other", **kwargs: Any
+    ) -> Callable[[Callable[..., Any]], click.Command]:
+        """Adds a command as click does; `section` is the heading under which it is listed."""
+        decorate = super().command(*args, **kwargs)
+
+        def added(function: Callable[..., Any]) -> click.Command:
+            command: click.Command = decorate(function)
+            assert command.name is not None
+            self.sections.setdefault(section, []).append(command.name)
+            return command
+
+        return added
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the commands of each section in the order of the file."""
+        for title, names in self.sections.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(60)) for name in names])
+
+
+@click.group(cls=CommandsBySection, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="retinue")
 def main() -> None:
     """Declarative image classification: settings in conf/, stages in dvc.yaml, results under `dvc repro`."""
 
 
-@main.command()
+@main.command(section="Settings", short_help="Freeze settings in params.yaml, which `dvc repro` reads")
 @click.argument("overrides", nargs=-1)
 @click.option("--check", is_flag=True, help="Change nothing; fail if params.yaml is not this composition.")
 def compose(overrides: tuple[str, ...], check: bool) -> None:
@@ -62,6 +92,7 @@ def compose(overrides: tuple[str, ...], check: bool) -> None:
             print("dvc looks at the inputs, to say what it will run …", file=sys.stderr, flush=True)
         try:
             with chdir(root):
+                refuse_missing_corrections()
                 refuse_unreadable(composition.values())
             stale, fresh = stages_to_run(root)
         except RetinueError as error:
@@ -74,7 +105,7 @@ def compose(overrides: tuple[str, ...], check: bool) -> None:
         print(f"dvc repro will run: {', '.join(stale)}{rest}")
 
 
-@main.command()
+@main.command(section="Settings", short_help="Look at a folder of images, write an experiment for it")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--name", help="Name of the experiment.  [default: that of the folder]")
 @click.option("--run", "go_on", is_flag=True, help="Go on: compose the experiment and run the pipeline to its report.")
@@ -88,11 +119,34 @@ def init(folder: Path, name: str | None, go_on: bool) -> None:
             print(f"Next:\n  retinue compose {experiment}\n  dvc repro")
             return
     assert compose.callback is not None
+    assert repro.callback is not None
     compose.callback((experiment,), check=False)
-    sys.exit(subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=project_root(), check=False).returncode)
+    repro.callback(())
 
 
-@main.command()
+@main.command(
+    section="Run",
+    short_help="Run `dvc repro` with stages that start at once",
+    context_settings={"ignore_unknown_options": True},
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def repro(arguments: tuple[str, ...]) -> None:
+    """Run `dvc repro` with stages that start at once: they are forks of one process (docs/architecture.md).
+
+    ARGUMENTS are those of `dvc repro`: --force, --single-item, train. What comes of it is the same, in less time where
+    several stages run.
+    """
+    with explained("repro"):
+        from retinue.forkserver.repro import run
+
+        root = project_root()
+        with chdir(root):
+            refuse_missing_corrections()
+        status = run(arguments, root)
+    sys.exit(status if status >= 0 else 128 - status)
+
+
+@main.command(section="Run", short_help="Try many settings, each trial a DVC experiment")
 @click.argument("overrides", nargs=-1)
 def sweep(overrides: tuple[str, ...]) -> None:
     """Run a Hydra multirun in which every trial is a DVC experiment (docs/sweeps.md).
@@ -106,11 +160,15 @@ def sweep(overrides: tuple[str, ...]) -> None:
 
         table = run(overrides)
         print(table.text())
+        if table.sweep.varies_folds:
+            from retinue.dashboard.folds import of_sweep
+
+            of_sweep(table.sweep.name, output=project_root() / "folds")
         if table.failed():
             sys.exit(1)
 
 
-@main.command()
+@main.command(section="Look", short_help="Write the page that `dvc plots show` fills")
 @click.argument("target", type=click.Path(path_type=Path, dir_okay=False))
 def plots_page(target: Path) -> None:
     """Write to TARGET the page that `dvc plots show` fills, with all its JavaScript inside: it works offline."""
@@ -120,7 +178,7 @@ def plots_page(target: Path) -> None:
         write_template(target)
 
 
-@main.command()
+@main.command(section="Use", short_help="Score images larger than those of the training")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--bundle", default=artifacts.MODEL, show_default=True, type=click.Path(path_type=Path))
 @click.option("--shorter-side", type=int, help="Size of the images, px.  [default: 12/7 of the training size]")
@@ -138,14 +196,161 @@ def sliding(
     as_json: bool,
 ) -> None:
     """Score IMAGES larger than those of the training, each at all its positions in one pass (docs/sliding.md)."""
-    from retinue.sliding.command import SlidingScorer, run
+    from retinue.serving.sliding.command import SlidingScorer, run
 
     with explained("sliding"):
         scorer = SlidingScorer.create(bundle, shorter_side=shorter_side, stride=stride, output=output, crops=compare)
         run(scorer, images, as_json=as_json)
 
 
-@main.command()
+@main.command(section="Use", short_help="Predict files, folders, tables and lists of images")
+@click.argument("images", nargs=-1, required=True)
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="File.csv, .jsonl or .parquet.  [default: stdout]"
+)
+@click.option("--bundle", type=click.Path(path_type=Path), help="Folder of the model.  [default: models]")
+@click.option("--rev", help="The model of this DVC experiment, branch, tag or commit instead.")
+@click.option("--overlays", type=click.Path(path_type=Path, file_okay=False), help="Folder for a map over each image.")
+@click.option("--explain", "explainer", default="gradcam", show_default=True, help="What makes the maps.")
+@click.option("--column", help="Column of the paths in a table.  [default: found by its name]")
+@click.option(
+    "--unreadable",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="CSV of what could not be read.  [default: beside --output]",
+)
+@click.option(
+    "--unreadable-status",
+    type=click.IntRange(0, 255),
+    default=3,
+    show_default=True,
+    help="Exit status where an image could not be read.",
+)
+@click.option("--batch-size", type=click.IntRange(1, 100_000), default=32, show_default=True)
+@click.option("--workers", "num_workers", type=click.IntRange(0, 256), help="Decoding processes.  [default: by cores]")
+@click.option("--device", default="cpu", show_default=True, help="torch's name of what computes.")
+def predict(
+    images: tuple[str, ...], bundle: Path | None, rev: str | None, unreadable_status: int, **options: Any
+) -> None:
+    """Predict IMAGES: files, folders, tables, 'patterns/**/*.jpg', or - for a list on stdin (docs/predict.md).
+
+    Each gets a row with its class, decided at the model's operating point, calibrated probabilities and whether the
+    model abstains. The same command goes on where it was ended. What cannot be read goes to a list of its own.
+    """
+    _check_one_model(bundle, rev)
+    with explained("predict"):
+        from retinue.serving.models import load_model
+        from retinue.serving.predict.command import PredictOptions, run
+
+        if run(load_model(bundle, rev), images, PredictOptions(**options)):
+            sys.exit(unreadable_status)
+
+
+@main.command(section="Use", short_help="Write the model as ONNX or torch.export")
+@click.argument("kind", type=click.Choice(["onnx", "pt2"]))
+@click.option("--bundle", default=artifacts.MODEL, show_default=True, type=click.Path(path_type=Path))
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="exported",
+    show_default=True,
+    help="Folder; the file and export.json go to KIND in it.",
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of images to compare on.  [default: the test split]",
+)
+@click.option("--licence", help="Of the weights, to be told in the file: a name, as SPDX has it, or a sentence.")
+@click.option("--any-size", is_flag=True, help="Also write a file that resizes images itself, within one level of 255.")
+def export(kind: str, bundle: Path, output: Path, images: Path | None, licence: str | None, any_size: bool) -> None:
+    """Write the bundle as one file of KIND, onnx or pt2, for other runtimes (docs/export.md).
+
+    The file is compared with the bundle on the test split. One that decides otherwise for any image, or whose logits
+    differ by more than 0.0001, is not kept: exit status 1.
+    """
+    with explained("export"):
+        from retinue.serving.export.command import run
+
+        run(kind, bundle, output, images=images, licence=licence, any_size=any_size)
+
+
+@main.command(section="Use", short_help="Serve the model over HTTP, with a page to try it on")
+@click.option("--bundle", type=click.Path(path_type=Path), help="Folder of the model.  [default: models]")
+@click.option("--rev", help="The model of this DVC experiment, branch, tag or commit instead.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address or name to listen at.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--device", default="cpu", show_default=True, help="torch's name of what computes.")
+@click.option("--explain", "explainer", default="gradcam", show_default=True, help="What makes the maps.")
+@click.option(
+    "--max-batch-size", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images of a forward pass."
+)
+@click.option(
+    "--max-delay-ms",
+    type=click.FloatRange(0, 60_000),
+    default=5.0,
+    show_default=True,
+    help="Longest wait of an image for others, while the network is idle.",
+)
+@click.option("--decoders", type=click.IntRange(1, 256), help="Decoding processes.  [default: by cores]")
+@click.option(
+    "--max-queue",
+    type=click.IntRange(1, 1_000_000),
+    default=256,
+    show_default=True,
+    help="Images decoded, waiting or computed; beyond, requests are refused.",
+)
+@click.option(
+    "--max-images", type=click.IntRange(1, 100_000), default=32, show_default=True, help="Images of one request."
+)
+@click.option(
+    "--max-body-mb", type=click.FloatRange(0.001, 2000), default=32.0, show_default=True, help="Size of one request."
+)
+@click.option(
+    "--max-pending-mb",
+    type=click.FloatRange(0.001, 1e6),
+    default=256.0,
+    show_default=True,
+    help="Size of all requests that are held at once.",
+)
+@click.option(
+    "--read-timeout-s",
+    type=click.FloatRange(0.1, 3600),
+    default=30.0,
+    show_default=True,
+    help="Longest time of a body to arrive.",
+)
+@click.option(
+    "--head-timeout-s",
+    type=click.FloatRange(0.1, 3600),
+    default=10.0,
+    show_default=True,
+    help="Longest time of the head of a request to arrive.",
+)
+@click.option("--api-key-file", type=click.Path(path_type=Path), help="File with the key that requests must have.")
+@click.option("--tls-certificate", type=click.Path(path_type=Path), help="PEM file; serves HTTPS.")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="PEM file of its private key.")
+def serve(bundle: Path | None, rev: str | None, decoders: int | None, **options: Any) -> None:
+    """Serve a trained model over HTTP, with a page to try it on (docs/serve.md).
+
+    Images of many requests share a forward pass. SIGTERM and Ctrl-C end it after every accepted request; SIGHUP loads
+    the model anew without a gap. It needs the extra `serve`: pip install 'retinue[serve]'.
+    """
+    _check_one_model(bundle, rev)
+    with explained("serve"):
+        from retinue.serving.cores import usual_decoders
+        from retinue.serving.models import load_model
+        from retinue.serving.serve.command import run
+        from retinue.serving.serve.options import ServeOptions
+
+        run(partial(load_model, bundle, rev), ServeOptions(decoders=decoders or usual_decoders(), **options))
+
+
+def _check_one_model(bundle: Path | None, rev: str | None) -> None:
+    if bundle is not None and rev is not None:
+        raise click.UsageError("--bundle and --rev name two models. Give one of them.")
+
+
+@main.command(section="Settings", short_help="Show a network layer by layer, with what it costs")
 @click.argument("overrides", nargs=-1)
 @click.option("--classes", type=int, default=10, show_default=True, help="Number of classes; two are one logit.")
 @click.option("--image-size", type=int, help="Side of the images, px.  [default: preprocess.image_size]")
@@ -175,7 +380,7 @@ def describe(
         run(composition, sizes, with_measure=measure, as_json=as_json)
 
 
-@main.command()
+@main.command(section="Settings", short_help="Show what becomes of images before the network")
 @click.argument("overrides", nargs=-1)
 @click.option(
     "--images", type=click.IntRange(1, 24), default=6, show_default=True, help="Images, spread over the classes."
@@ -202,7 +407,53 @@ def preview(overrides: tuple[str, ...], images: int, output: Path) -> None:
             run(composition, images=images, output=target)
 
 
-@main.command()
+@main.command(section="Look", short_help="Find the training images nearest to an image")
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--index",
+    type=click.Choice(["head", "colour", "both"]),
+    default="both",
+    show_default=True,
+    help="Compare what the network's last layer is given, or colours.",
+)
+@click.option(
+    "-k", "count", type=click.IntRange(1, 100), default=8, show_default=True, help="Training images found for each."
+)
+@click.option("--bundle", default=artifacts.MODEL, show_default=True, type=click.Path(path_type=Path))
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default="similar.html",
+    show_default=True,
+    help="The page.",
+)
+@click.option("--score", is_flag=True, help="Also look for every test image, and say how often the label is right.")
+@click.option("--device", default="cpu", show_default=True, help="torch's name of what computes.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def similar(
+    images: tuple[Path, ...],
+    index: str,
+    count: int,
+    bundle: Path,
+    output: Path,
+    score: bool,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Find the training images nearest to IMAGES, and write one offline page that shows them (docs/similar.md)."""
+    if not images and not score:
+        raise click.UsageError("name an image, or --score.")
+    with explained("similar"):
+        from retinue.dashboard.similar import Retrieval, run
+        from retinue.dashboard.similar_index import INDEXES
+
+        paths, target, folder = [path.absolute() for path in images], output.absolute(), bundle.absolute()
+        with chdir(project_root()):
+            retrieval = Retrieval(folder, [*INDEXES] if index == "both" else [index], device)
+            run(retrieval, paths, count=count, score=score, output=target, as_json=as_json)
+
+
+@main.command(section="Settings", short_help="Find a learning rate before training")
 @click.argument("overrides", nargs=-1)
 @click.option("--from", "low", type=float, default=1e-6, show_default=True, help="First optimizer.lr.")
 @click.option("--to", "high", type=float, default=1.0, show_default=True, help="Last optimizer.lr.")
@@ -227,7 +478,7 @@ def lr_range(
             run(composition, span, output=target, as_json=as_json)
 
 
-@main.command()
+@main.command(section="Team", short_help="Say where a result comes from: commit, runs, data")
 @click.argument("name")
 @click.option("--online", is_flag=True, help="Ask the W&B server for its runs, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -243,7 +494,7 @@ def lineage(name: str, online: bool, as_json: bool) -> None:
         run(name, online=online, as_json=as_json)
 
 
-@main.command()
+@main.command(section="Run", short_help="Compute a recorded result again and compare the two")
 @click.argument("name")
 @click.option("--tolerance", type=float, default=0.0, show_default=True, help="Largest difference that is none.")
 @click.option("--shared-cache", is_flag=True, help="Take from this checkout's DVC cache what it holds.")
@@ -261,7 +512,7 @@ def rerun(name: str, tolerance: float, shared_cache: bool, anyway: bool, keep: P
             sys.exit(1)
 
 
-@main.command()
+@main.command(section="Team", short_help="Send a workspace and a report to W&B")
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="Print what would be sent; no server is needed.")
 def workspace(file: Path | None, as_json: bool) -> None:
@@ -272,28 +523,64 @@ def workspace(file: Path | None, as_json: bool) -> None:
         run(file or project_root() / "wandb.yaml", as_json=as_json)
 
 
-@main.command()
+@main.command(section="Look", short_help="Compare all experiments on one offline page")
 @click.argument("names", nargs=-1)
 @click.option(
     "--output", type=click.Path(path_type=Path), help="The page (.html), or its folder.  [default: dashboard]"
 )
 @click.option("--baseline", metavar="REV", help="A commit to be compared, too, such as HEAD.")
+@click.option("--images", type=click.IntRange(min=0), default=8, show_default=True, help="Disputed images of each set.")
 @click.option(
-    "--images", type=click.IntRange(min=0), default=8, show_default=True, help="Explained images of each set."
+    "--details", type=click.IntRange(min=0), default=40, show_default=True, help="Best experiments shown in full."
 )
+@click.option("--reports/--no-reports", default=True, show_default=True, help="Put their reports beside the page.")
 @click.option("--latency", is_flag=True, help="Load every network and time it on this machine.")
-def dashboard(names: tuple[str, ...], output: Path | None, baseline: str | None, images: int, latency: bool) -> None:
+def dashboard(names: tuple[str, ...], output: Path | None, latency: bool, reports: bool, **options: Any) -> None:
     """Write one offline page that compares the DVC experiments NAMES, all without any (docs/dashboard.md)."""
     with explained("dashboard"):
         from retinue.dashboard.command import run
 
         target = output.absolute() if output else project_root() / "dashboard"
-        run(names, output=target, baseline=baseline, images=images, with_latency=latency)
+        run(names, output=target, with_latency=latency, with_reports=reports, **options)
 
 
-@main.command()
+@main.command(section="Look", short_help="Put the folds of a cross-validation together")
+@click.argument("names", nargs=-1)
+@click.option(
+    "--output", type=click.Path(path_type=Path, file_okay=False), help="Folder for the pages.  [default: folds]"
+)
+def folds(names: tuple[str, ...], output: Path | None) -> None:
+    """Put the folds of a cross-validation together in a table, a page and a CSV (docs/cross_validation.md).
+
+    NAMES are of DVC experiments or sweeps that vary preprocess.fold; without any, all that are complete.
+    """
+    with explained("folds"):
+        from retinue.dashboard.folds import run
+
+        run(names, output=output.absolute() if output else project_root() / "folds")
+
+
+@main.command(section="Look", short_help="Say whether results differ on the same test images")
+@click.argument("names", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def compare(names: tuple[str, ...], as_json: bool) -> None:
+    """Say whether results differ on the same test images, and by how much (docs/baselines.md).
+
+    NAMES are `workspace`, DVC experiments, or commits, tags and branches (HEAD, HEAD~1), two or more; without any, the
+    workspace is compared with HEAD. Other test images are refused.
+    """
+    with explained("compare"):
+        from retinue.dashboard.compare import run
+
+        run(names, as_json=as_json)
+
+
+@main.command(section="Look", short_help="Say where the results of the last run are")
 def where() -> None:
-    """Print where the results of the last run are; of those that are of other settings, why they do not count."""
+    """Print where the results of the last run are, and whether they differ from the committed ones.
+
+    Of results that are of other settings it says why they do not count.
+    """
     with explained("where"):
         root = project_root()
         places = {
@@ -310,6 +597,10 @@ def where() -> None:
         for path, (name, place) in places.items():
             why_not = "not made yet; `dvc repro` makes it" if path in missing else lock.why_not(path)
             print(f"{name}  {why_not or place}")
+        if artifacts.METRICS not in missing and lock.why_not(artifacts.METRICS) is None:
+            from retinue.dashboard.compare import against_committed
+
+            print(f"HEAD     {against_committed()}")
 
 
 if __name__ == "__main__":

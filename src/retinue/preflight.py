@@ -126,6 +126,7 @@ def _all_faults(values: Mapping[str, Any], elsewhere: bool) -> Iterator[Fault]:
         transfer_faults,
         unfreezing_faults,
         _learning_rates,
+        _schedule_moves,
         batch_faults,
         _target_layer,
     ]
@@ -161,7 +162,7 @@ def _loader(name: str) -> Callable[[Any], Any]:
     if name == "model":
         return _named_settings
     if name == "schedule":
-        return lambda section: build(section, _optimizer({"_target_": "torch.optim.SGD", "lr": 0.1}), 100, where=name)
+        return _schedule
     if _TYPES[name] is Mapping:
         return lambda section: section
     return lambda section: build(section, where=name)
@@ -176,6 +177,22 @@ def _named_settings(model: Any) -> Mapping[str, Any]:
 
 def _optimizer(section: Any) -> torch.optim.Optimizer:
     return build(section, [torch.nn.Parameter(torch.zeros(1))], where="optimizer")
+
+
+def _schedule(section: Any) -> Callable[[torch.optim.Optimizer], Any]:
+    """What makes the schedule of an optimizer; tried with one that has all that a schedule may move."""
+
+    def make(optimizer: torch.optim.Optimizer) -> Any:
+        return build(section, optimizer, 100, where="schedule")
+
+    make(_optimizer({"_target_": "torch.optim.AdamW", "lr": 0.1}))
+    return make
+
+
+def _schedule_moves(
+    schedule: Callable[[torch.optim.Optimizer], Any], optimizer: torch.optim.Optimizer
+) -> Iterator[Fault]:
+    yield from _tried("schedule", optimizer, schedule).faults
 
 
 def _sized(model: Mapping[str, Any], values: Mapping[str, Any]) -> Tried:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from retinue.pipeline import wandb_charts
 from retinue.pipeline.errors import SettingsError, unknown
 from retinue.pipeline.ranges import allowed
 from retinue.pipeline.settings import strict
@@ -11,9 +12,6 @@ from retinue.pipeline.settings import strict
 KEY_KINDS = ("config", "history", "summary")
 MAX_RUNS = 50
 """Executions that one panel draws."""
-
-LINES = "wandb/lineseries/v0"
-"""W&B's chart of what `Tracker.line` logs."""
 
 
 class Key(NamedTuple):
@@ -163,7 +161,7 @@ class Importance:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Images."""
+    """Images or pages."""
 
     title: str
     key: str
@@ -194,6 +192,22 @@ class TablePanel:
         return wr.WeavePanelSummaryTable(table_name=self.keys_shown("")[0].name, layout=layout)
 
 
+def _tables_of(text: str, where: str) -> list[Key]:
+    """The table of a chart's points, which is what W&B logs of it."""
+    chart = Key.parse(text, where, ("history",))
+    return [chart._replace(name=f"{chart.name}_table")]
+
+
+def _chart(name: str, table: Key, fields: Mapping[str, str], texts: Mapping[str, str], layout: Any) -> Any:
+    """W&B's chart `name` of a table, as the client draws it in the page of the run."""
+    import wandb_workspaces.reports.v2 as wr
+
+    query = {"summaryTable": {"tableKey": table.name}}
+    return wr.CustomChart(
+        query=query, chart_name=name, chart_fields=dict(fields), chart_strings=dict(texts), layout=layout
+    )
+
+
 @dataclass(frozen=True)
 class CurvePanel:
     """A chart of lines that a stage logged, drawn as W&B draws it in the page of the run."""
@@ -203,19 +217,43 @@ class CurvePanel:
     x_name: str
 
     def keys_shown(self, where: str) -> list[Key]:
-        chart = Key.parse(self.key, where, ("history",))
-        return [chart._replace(name=f"{chart.name}_table")]  # W&B logs a chart as the table of its points
+        return _tables_of(self.key, where)
 
     def build(self, layout: Any) -> Any:
-        import wandb_workspaces.reports.v2 as wr
+        fields = {name: name for name in ("step", "lineKey", "lineVal")}
+        texts = {"title": self.title, "xname": self.x_name}
+        return _chart(wandb_charts.LINES, self.keys_shown("")[0], fields, texts, layout)
 
-        return wr.CustomChart(
-            query={"summaryTable": {"tableKey": self.keys_shown("")[0].name}},
-            chart_name=LINES,
-            chart_fields={name: name for name in ("step", "lineKey", "lineVal")},
-            chart_strings={"title": self.title, "xname": self.x_name},
-            layout=layout,
-        )
+
+@dataclass(frozen=True)
+class ConfusionPanel:
+    """A confusion matrix that a stage logged."""
+
+    title: str
+    key: str
+
+    def keys_shown(self, where: str) -> list[Key]:
+        return _tables_of(self.key, where)
+
+    def build(self, layout: Any) -> Any:
+        fields = {name: name for name in wandb_charts.CELLS}
+        return _chart(wandb_charts.CONFUSION, self.keys_shown("")[0], fields, {"title": self.title}, layout)
+
+
+@dataclass(frozen=True)
+class CountsPanel:
+    """How many images there are of each name, as a stage logged it; `label` is what the names are."""
+
+    title: str
+    key: str
+    label: str
+
+    def keys_shown(self, where: str) -> list[Key]:
+        return _tables_of(self.key, where)
+
+    def build(self, layout: Any) -> Any:
+        fields = {"label": self.label, "value": "images"}
+        return _chart(wandb_charts.BARS, self.keys_shown("")[0], fields, {"title": self.title}, layout)
 
 
 @dataclass(frozen=True)
@@ -249,6 +287,8 @@ class Differences:
 PANELS: dict[str, type] = {
     "artifact": Artifact,
     "bars": Bars,
+    "confusion": ConfusionPanel,
+    "counts": CountsPanel,
     "curve": CurvePanel,
     "differences": Differences,
     "gallery": Gallery,
