@@ -12,9 +12,9 @@ from typing import Any
 from retinue.pipeline.composition import compose
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.tracker import Tracker
-from retinue.stages import acquire, augment, evaluate, preprocess, train
+from retinue.stages import acquire, augment, baseline, evaluate, preprocess, train
 
-DATA_STAGES = (acquire, preprocess, augment)
+DATA_STAGES = (acquire, preprocess, augment, baseline)
 _QUIET = ("tracking=off", "trainer.num_workers=0", "trainer.progress_bar=false")
 
 
@@ -38,7 +38,7 @@ class Pipeline:
 
     def settings(self, *overrides: str) -> Settings:
         """The composition with further `overrides`."""
-        return Settings(compose([*self._overrides, *overrides, *_QUIET]))
+        return Settings(compose(["baseline=none", *self._overrides, *overrides, *_QUIET]))
 
     def run(self, stage: Any, settings: Settings) -> None:
         """Runs a stage here; what it prints is left out."""

@@ -6,9 +6,9 @@ from benchmarks.pairing import Row, in_turn, time_row, timed
 from retinue.bundle import build_network
 from retinue.pipeline.artifacts import Dataset
 from retinue.pipeline.composition import compose
-from retinue.sliding.comparing import score_crops
-from retinue.sliding.convert import to_convolutional
-from retinue.sliding.scoring import slide
+from retinue.serving.sliding.comparing import score_crops
+from retinue.serving.sliding.convert import to_convolutional
+from retinue.serving.sliding.scoring import slide
 
 TRAINED, SIDE, CLASSES = 224, 384, 1000
 

@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks import experiments
 from benchmarks.in_process import Pipeline
-from retinue.engine.loading import Batches, StoredImages
+from retinue.engine.loading import StoredImages
 from retinue.engine.store import ImageStore
 from retinue.engine.trainer import make_trainer
 from retinue.metrics.registry import Predicted
@@ -29,7 +29,7 @@ from retinue.training.images import TrainingImages
 from retinue.training.network import prepare_network
 from retinue.training.plan import TrainPlan
 from retinue.transfer.automatic import SCENARIOS
-from retinue.transfer.probing import HeadInputs
+from retinue.transfer.probing import HeadReader, gather_features
 
 BUDGET = ("train.max_epochs=30", "train.patience=5")
 COLUMNS = ("model", "scenario", "augmentation", "frozen layers", "accuracy (95 %)", "AUC (95 %)", "val log-loss")
@@ -108,17 +108,18 @@ def _probe(pipeline: Pipeline, start: Sequence[str]) -> dict[str, Any]:
         found = {}
         for split in ("train", "test"):
             folder = artifacts.PROCESSED / split
-            labels = np.array([s.label for s in read_table(folder / "manifest.csv", Sample)])
-            module = HeadInputs(network, images.preprocessing, len(labels))
+            samples = read_table(folder / "manifest.csv", Sample)
+            labels = np.array([sample.label for sample in samples])
             stored = StoredImages([ImageStore(folder)], labels)
-            make_trainer(plan.trainer, seed=0).predict(
-                module, Batches(stored, batch_size=64, num_workers=0), return_predictions=False
-            )
-            found[split] = module.features.numpy(), labels
+            reader, trainer = HeadReader(network, images.preprocessing), make_trainer(plan.trainer, seed=0)
+            features = gather_features(reader, stored, trainer, batch_size=64, num_workers=0)
+            found[split] = features.numpy(), labels
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(*found["train"])
     features, labels = found["test"]
     logits = probe.decision_function(features).reshape(len(labels), -1)
-    return metrics_document(labels, Predicted.from_logits(logits), dataset.classes, settings.plain("evaluate"), seed=0)
+    units = np.array([sample.unit for sample in samples])  # of the test split, the last that was read
+    options = settings.plain("evaluate")
+    return metrics_document(labels, Predicted.from_logits(logits), dataset.classes, options, units=units)
 
 
 if __name__ == "__main__":
