@@ -33,6 +33,9 @@ LARGE = {
 CHEAP = {"test_parameter_counts.py"}
 """Files in which they take none."""
 
+COSTLY = {"finished", "browser"}
+"""Fixtures that take long: a run of the whole pipeline, a browser with pages of real results."""
+
 # A shared machine has no fixed speed, so no deadline; continuous integration must not fail by chance.
 settings.register_profile("here", deadline=None, derandomize=os.environ.get("CI") == "true")
 settings.load_profile("here")
@@ -40,8 +43,10 @@ settings.load_profile("here")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks as slow what runs a network of `LARGE`, wherever a test is parametrised with it."""
+    """Marks as slow what needs a `COSTLY` fixture or runs a network of `LARGE`, wherever it is parametrised with it."""
     for item in items:
+        if COSTLY & {*getattr(item, "fixturenames", ())}:
+            item.add_marker(pytest.mark.slow)
         call = getattr(item, "callspec", None)
         values = {str(value).removeprefix("model=") for value in call.params.values()} if call else set()
         if values & LARGE and item.path.name not in CHEAP:

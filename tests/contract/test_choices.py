@@ -1,5 +1,6 @@
 """What every choice in conf/ must be: it composes, bears its own name, and names code that is there and takes it."""
 
+import copy
 import inspect
 import re
 from dataclasses import fields, is_dataclass
@@ -14,7 +15,7 @@ from compositions import compose
 from dependencies import target_file, targets
 from import_graph import SRC, closure
 from networks import Small
-from retinue.explainers.explainer import Explainer, NotApplicable
+from retinue.explainers.explainer import FEATURES, NETWORK, Explainer, NotApplicable
 from retinue.images.augmentation import Policy
 from retinue.pipeline.settings import build, locate
 
@@ -24,7 +25,10 @@ SECTIONS = sorted(set(GROUPS) - {"experiment", "sweep"})
 ALL = [pytest.param(group, name, id=f"{group}={name}") for group in SECTIONS for name in choices_of(group)]
 RECIPES = [pytest.param(g, name, id=f"{g}={name}") for g in ("experiment", "sweep") for name in choices_of(g)]
 FAMILIES = {"source": "sources", "model": "models", "explain": "explainers"}
-"""Sections that choose a file: section -> folder of src/retinue/."""
+"""Sections whose choices have a file each: section -> folder of src/retinue/."""
+
+WATCHED_ALONE = ("source", "model")
+"""Those of them of which DVC watches the chosen file alone; explain may use several, and is quick to run again."""
 
 
 def section_of(group: str, name: str) -> dict[str, Any]:
@@ -44,6 +48,7 @@ def test_a_choice_bears_the_name_of_its_file(group: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(("group", "name"), ALL)
+@pytest.mark.slow
 def test_a_choice_names_code_that_is_there_and_takes_its_settings(group: str, name: str) -> None:
     where = f"conf/{group}/{name}.yaml"
     for node in nodes_with_target(section_of(group, name)):
@@ -63,7 +68,7 @@ def nodes_with_target(node: Any) -> list[dict[str, Any]]:
     return here + [found for child in children for found in nodes_with_target(child)]
 
 
-@pytest.mark.parametrize("group", sorted(FAMILIES))
+@pytest.mark.parametrize("group", WATCHED_ALONE)
 def test_what_dvc_watches_is_the_file_that_is_built(group: str) -> None:
     for name in choices_of(group):
         module = document(group, name).get("module")
@@ -117,7 +122,7 @@ def test_a_schedule_scales_the_learning_rate_between_0_and_1(name: str) -> None:
     section = section_of("schedule", name)
 
     def rates(steps: int) -> list[float]:
-        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.5)
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.5, momentum=0.9)
         schedule = build(section, optimizer, steps, where="schedule")
         found = []
         for _ in range(steps):
@@ -151,9 +156,11 @@ def test_a_policy_draws_images_of_the_same_size_and_the_same_twice(name: str) ->
 def test_an_explainer_gives_a_map_an_image_or_says_why_not(name: str) -> None:
     explainer: Explainer = build(section_of("explain", name)["explainer"], where="explain.explainer")
     torch.manual_seed(0)
-    network, images = Small().eval(), torch.randn(3, 3, 12, 12)
+    network, images = Small().train(), torch.randn(3, 3, 12, 12)
+    network.features[1].eval()
+    before = {name: (module.training, len(module._forward_hooks)) for name, module in network.named_modules()}
     with torch.no_grad():
-        logits = network(images)
+        logits = copy.deepcopy(network).eval()(images)
     try:
         explainer = explainer.located(network, images[:1])
     except NotApplicable as refusal:
@@ -169,13 +176,17 @@ def test_an_explainer_gives_a_map_an_image_or_says_why_not(name: str) -> None:
         assert torch.equal(explained.targets, expected)
         assert torch.allclose(explained.logits, logits, atol=1e-5)
         assert torch.equal(explainer.maps(network, images, classes).maps, explained.maps)
+    assert explainer.label
+    assert explainer.depends_on in (NETWORK, FEATURES)
     assert not any(parameter.grad is not None for parameter in network.parameters())
+    assert before == {name: (module.training, len(module._forward_hooks)) for name, module in network.named_modules()}
 
 
+@pytest.mark.slow
 def test_every_file_of_the_package_is_used() -> None:
     """By the command, by a stage, by Hydra's plugins, or because a choice of conf/ names it."""
     used = {file for path in (SRC / "hydra_plugins").rglob("*.py") for file in closure(path)}
-    used |= closure(SRC / "retinue" / "cli.py")
+    used |= closure(SRC / "retinue" / "__main__.py")
     used |= closure(SRC / "retinue" / "preflight.py")  # called by name: pipeline/checked.py says why
     used |= {file for stage in (SRC / "retinue" / "stages").glob("*.py") for file in closure(stage)}
     for parameter in ALL:
@@ -183,7 +194,7 @@ def test_every_file_of_the_package_is_used() -> None:
             used |= closure(target_file(target))
     for path in sorted((SRC / "retinue").rglob("*.py")):
         family = next((group for group, folder in FAMILIES.items() if path.parent.name == folder), None)
-        write = f"Write conf/{family}/{path.stem}.yaml with module: {path.stem}." if family else "Use or remove it."
+        write = f"Write conf/{family}/{path.stem}.yaml." if family else "Use or remove it."
         assert path in used or not closure(path) & {path}, (
             f"{path.relative_to(SRC.parent)}: nothing imports it and no choice of conf/ names it. {write}"
         )

@@ -1,9 +1,11 @@
 """What every command of `retinue` must have: a help text for all it takes, and a place in the documentation."""
 
+import re
 from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from retinue.cli import main
 
@@ -32,6 +34,16 @@ def test_a_command_says_what_it_does_and_takes(name: str) -> None:
             assert str(parameter.human_readable_name).strip("[].").upper() in command.help, (
                 f"src/retinue/cli.py: the help of `retinue {name}` does not say what {parameter.name.upper()} is."
             )
+
+
+def test_the_list_of_commands_has_a_line_for_each_and_80_columns() -> None:
+    shown = CliRunner().invoke(main, ["--help"], terminal_width=80).output
+    assert max(map(len, shown.splitlines())) <= 80
+    assert [title for title, names in main.sections.items() if names][:5] == ["Settings", "Run", "Look", "Use", "Team"]
+    assert sorted(name for names in main.sections.values() for name in names) == COMMANDS
+    for name in COMMANDS:
+        (line,) = re.findall(rf"^  {name} +(.*)$", shown, re.MULTILINE)
+        assert not line.endswith(("...", "…")), f"src/retinue/cli.py: give `retinue {name}` a short_help of 60 signs."
 
 
 def test_every_page_is_in_the_table_of_contents() -> None:

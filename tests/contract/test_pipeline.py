@@ -67,6 +67,7 @@ def shared_by_choices(stage: str) -> set[str]:
     return {str(file.relative_to(ROOT)) for section in sections for file in chosen(section)[0]}
 
 
+@pytest.mark.slow
 def test_make_deps_changes_nothing() -> None:
     text = (ROOT / "dvc.yaml").read_text("utf-8")
     assert rewritten(text) == text, "run `make deps` and commit dvc.yaml"
@@ -204,6 +205,7 @@ def test_params_yaml_is_the_composition_of_conf(tmp_path: Path) -> None:
     assert composed == (ROOT / "params.yaml").read_text("utf-8"), "run `retinue compose` and commit params.yaml"
 
 
+@pytest.mark.slow
 def test_imports_go_one_way() -> None:
     """Among packages and single files of the project, imports inside functions included."""
     rooms = {path.stem for path in (SRC / "retinue").iterdir()}
@@ -226,9 +228,15 @@ FRAMEWORK_HOMES = {
     "dvc": {"pipeline/composition.py", "experiments/outcomes.py", "sweeps/checkout.py"},
     "optuna": {f"sweeps/{name}.py" for name in ("study", "sweeper", "table")},
     "submitit": {"sweeps/launcher.py"},
-    "wandb": {"pipeline/wandb_client.py", "pipeline/tracker.py", "tracking/runs.py"},
+    "wandb": {"pipeline/wandb_charts.py", "pipeline/wandb_client.py", "pipeline/tracker.py", "tracking/runs.py"},
     "wandb_workspaces": {"tracking/panels.py", "tracking/workspace.py"},
     "albumentations": {"images/augmentation.py"},
+    **{package: {"serving/export/onnx_file.py"} for package in ("onnx", "onnxruntime", "onnxscript")},
+    "fastapi": {"serving/serve/app.py"},
+    "starlette": {f"serving/serve/{name}.py" for name in ("app", "bodies", "connections")},
+    "uvicorn": {"serving/serve/connections.py"},
+    "h11": {"serving/serve/connections.py"},
+    "prometheus_client": {"serving/serve/monitoring.py"},
 }
 
 
@@ -242,3 +250,13 @@ def test_each_framework_stays_in_its_home(framework: str) -> None:
             if any(name.split(".")[0] == framework for name in names):
                 users.add(path.relative_to(SRC / "retinue").as_posix())
     assert users <= FRAMEWORK_HOMES[framework]
+
+
+def test_loading_processes_are_started_in_one_place() -> None:
+    users = {
+        path.relative_to(SRC / "retinue").as_posix()
+        for path in (SRC / "retinue").rglob("*.py")
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.ImportFrom) and any(alias.name == "DataLoader" for alias in node.names)
+    }
+    assert users == {"engine/loading.py"}, "make_loader explains how loading processes end"

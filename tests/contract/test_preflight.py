@@ -40,6 +40,7 @@ NEEDS = {  # what a choice does not come with
     "weights=bundle": ["weights.path=bundle"],
     "weights=url": ["weights.url=https://host/weights.pth", "weights.sha256=01234567"],
     "weights=imagenet": ["model=resnet18"],
+    "experiment=photographs": ["source.path=photos"],
     "experiment=hymenoptera": ["source.path=photos", "weights=file", "weights.path=weights.pth"],
 }
 ABSENT = {  # what this machine may not have
@@ -120,7 +121,7 @@ WRONG = [  # override, key and what the answer says
     ("train.max_epochs=0", "train.max_epochs", "an integer >= 1"),
     ("train.precision=fp16", "train.precision", "one of 32-true"),
     ("train.eval_batch_size=1e400", "train.eval_batch_size", "an integer >= 1"),
-    ("evaluate.threshold=.nan", "evaluate.threshold", "a number in (0, 1)"),
+    ("evaluate.confidence_level=.nan", "evaluate.confidence_level", "a number in (0, 0.999999]"),
     ("explain.explainer.target_layr=conv2", "explain.explainer.target_layr", "target_layer"),
     ("report.gallery_columns=9", "report.gallery_columns", "an integer in [1, 8]"),
     ("trainer.devices=0", "trainer.devices", "an integer >= 1"),
@@ -193,6 +194,7 @@ RELATED = [
 
 
 @pytest.mark.parametrize(("overrides", "key", "message"), RELATED, ids=lambda value: str(value))
+@pytest.mark.slow
 def test_what_relates_sections_and_machine_is_looked_at(
     overrides: list[str], key: str, message: str, place: Path
 ) -> None:
@@ -240,6 +242,7 @@ EXTREME = [
 ]
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_number_ends_the_check_in_a_traceback(data: st.DataObject, place: Path) -> None:
@@ -284,10 +287,16 @@ def test_an_answer_is_remembered_until_something_it_depends_on_changes(place: Pa
 def test_compose_refuses_and_writes_nothing(place: Path) -> None:
     (place / "params.yaml").write_text("seed: 5\n", "utf-8")
     before = {path: path.stat().st_mtime_ns for path in place.rglob("*")}
-    wrong = ["train.max_epochs=0", "evaluate.threshold=2", "preprocess.image_size=0", "optimizer.lr=-1", "+x.y=1"]
+    wrong = [
+        "train.max_epochs=0",
+        "evaluate.confidence_level=2",
+        "preprocess.image_size=0",
+        "optimizer.lr=-1",
+        "+x.y=1",
+    ]
     result = CliRunner().invoke(main, ["compose", *wrong])
     assert result.exit_code == 2
-    for key in ("train.max_epochs", "evaluate.threshold", "preprocess.image_size", "optimizer.lr", "x.y"):
+    for key in ("train.max_epochs", "evaluate.confidence_level", "preprocess.image_size", "optimizer.lr", "x.y"):
         assert f"  {key}: got " in result.stderr
     assert {path: path.stat().st_mtime_ns for path in place.rglob("*") if path != place} == {
         path: time for path, time in before.items() if path != place
@@ -305,6 +314,7 @@ def test_what_settings_md_shows_is_what_compose_prints(place: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["true", "1e3", "null", "''", "~nobodyx/a", "${nope}"])
+@pytest.mark.slow
 def test_a_key_is_told_of_once(path: str, place: Path) -> None:
     (fault,) = told_of(["source=image_folder", f"source.path={path}"])
     assert fault.key == "source.path"
@@ -328,7 +338,7 @@ def test_compose_writes_what_passes_and_remembers_it(place: Path) -> None:
 
 @pytest.mark.slow
 def test_a_stage_refuses_before_its_run_begins(project: Project) -> None:
-    wrong = ["train.max_epochs=0", "evaluate.threshold=2", "augment.copies_per_image=-1"]
+    wrong = ["train.max_epochs=0", "evaluate.confidence_level=2", "augment.copies_per_image=-1"]
     result = project.run(sys.executable, "-m", "retinue.stages.acquire", *wrong, check=False)
     assert result.returncode == 2
     assert "error: stage acquire: 3 settings cannot be used:" in result.stderr

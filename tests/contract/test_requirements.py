@@ -5,6 +5,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def imports(folder: str) -> Iterator[tuple[str, str]]:
             yield from ((name.split(".")[0], str(path.relative_to(ROOT))) for name in found)
 
 
+@cache
 def required_by(*folders: str) -> dict[str, str]:
     """Distributions that `folders` import, each with a file that does; what is not installed goes by its own name."""
     installed = packages_distributions()
@@ -58,29 +60,28 @@ def required_by(*folders: str) -> dict[str, str]:
     }
 
 
-SRC = required_by("src")
-OTHERS = required_by("tools", "benchmarks", "tests")
 DEPENDENCIES = names(PROJECT["dependencies"])
 OPTIONAL = names([text for extra, texts in EXTRAS.items() if extra != "dev" for text in texts])
 
 
 def test_the_package_imports_what_it_requires() -> None:
-    missing = {name: file for name, file in SRC.items() if name not in DEPENDENCIES | OPTIONAL}
+    missing = {name: file for name, file in required_by("src").items() if name not in DEPENDENCIES | OPTIONAL}
     assert missing == {}, f"imported and not in [project].dependencies of pyproject.toml: {missing}"
 
 
 def test_tests_tools_and_benchmarks_import_what_is_required() -> None:
     declared = DEPENDENCIES | OPTIONAL | names(EXTRAS["dev"])
-    missing = {name: file for name, file in OTHERS.items() if name not in declared}
+    missing = {name: file for name, file in required_by("tools", "benchmarks", "tests").items() if name not in declared}
     assert missing == {}, f"imported and not in the extra `dev` of pyproject.toml: {missing}"
 
 
 def test_what_is_required_is_imported() -> None:
-    unused = DEPENDENCIES - SRC.keys() - NOT_IMPORTED.keys()
+    src, others = required_by("src"), required_by("tools", "benchmarks", "tests")
+    unused = DEPENDENCIES - src.keys() - NOT_IMPORTED.keys()
     assert unused == set(), "in [project].dependencies of pyproject.toml, and no file of src/ imports it"
-    unused = (OPTIONAL | names(EXTRAS["dev"])) - SRC.keys() - OTHERS.keys() - NOT_IMPORTED.keys()
+    unused = (OPTIONAL | names(EXTRAS["dev"])) - src.keys() - others.keys() - NOT_IMPORTED.keys()
     assert unused == set(), "in an extra of pyproject.toml, and nothing imports it"
-    assert not NOT_IMPORTED.keys() & (SRC.keys() | OTHERS.keys())
+    assert not NOT_IMPORTED.keys() & (src.keys() | others.keys())
 
 
 def test_the_lock_pins_a_version_that_each_requirement_admits() -> None:

@@ -44,6 +44,7 @@ def test_a_recipe_composes_and_says_what_it_costs(
     assert any(line.startswith("Cost: ") for line in header)
 
 
+@pytest.mark.slow
 def test_values_and_bounds_that_no_trial_could_take_are_refused_together(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,6 +85,7 @@ def test_values_and_bounds_that_no_trial_could_take_are_refused_together(
         (["optimizer.lr=interval(0.1,0.2)"], ["optimizer.lr"]),  # of a grid
     ],
 )
+@pytest.mark.slow
 def test_what_is_wrong_with_the_sweep_is_told_with_its_trials_and_leaves_nothing(
     overrides: list[str], keys: list[str], checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

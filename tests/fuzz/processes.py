@@ -15,7 +15,7 @@ from typing import Any
 from tests.fuzz.target import Target
 from wandb.proto import wandb_internal_pb2
 
-from retinue.sweeps.forkserver import client, server
+from retinue.forkserver import client, server
 from retinue.tracking import runs
 
 
@@ -27,10 +27,12 @@ def _make_request(_: Path) -> Any:
         ours, theirs = socket.socketpair(socket.AF_UNIX)
         with ours:
             socket.send_fds(ours, [data], [nothing] * 3)
-            ours.shutdown(socket.SHUT_WR)
             incoming = server.Incoming(theirs, os.getpid())
             try:
-                request = incoming.read() or incoming.read() or incoming.read()
+                request = incoming.read()
+                if request is None:  # it waits for more, and none comes; who has gone is turned away even so
+                    ours.shutdown(socket.SHUT_WR)
+                    request = incoming.read() or incoming.read()
             finally:
                 incoming.close()
         assert request is not None, "neither taken nor turned away"

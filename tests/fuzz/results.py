@@ -138,12 +138,12 @@ class _Canned:
 
 def _result_files() -> dict[str, bytes]:
     names = ("image_id", "label", "group", "split", "sha256", "size_bytes", "width", "height", "mode", "format")
-    rows = [f"{i}.png,{i % 2},{(i + i // 2) % 2},0.75" for i in range(4)]
+    rows = [f"{i}.png,{i % 2},{(i + i // 2) % 2},0.75,{i}" for i in range(4)]
     points = ["cat,0.0,0.0,inf", "cat,0.0,0.5,0.75", "cat,1.0,1.0,0.25", "macro,0.0,0.0,nan", "macro,1.0,1.0,nan"]
     images = [f"{i}.png,cat,,,{'0' * 64},10,8,8,L,PNG" for i in range(4)]
     found = {name: json.dumps(content).encode() for name, content in documents().items()}
     found |= {
-        artifacts.PREDICTED.name: "\n".join(["image_id,label,predicted,confidence", *rows, ""]).encode(),
+        artifacts.PREDICTED.name: "\n".join(["image_id,label,predicted,confidence,unit", *rows, ""]).encode(),
         artifacts.ROC.name: "\n".join(["curve,false_positive_rate,true_positive_rate,threshold", *points, ""]).encode(),
         artifacts.RAW_MANIFEST.name: "\n".join([",".join(names), *images, ""]).encode(),
         artifacts.LOGITS.name: _array(4, 1, dtype="float32"),
@@ -165,9 +165,9 @@ def _make_dashboard(folder: Path) -> Any:
         (folder / last).write_bytes(files[last])
         (folder / name).write_bytes(content)
         last = name
-        from retinue.dashboard import results
+        from retinue.experiments import predictions
 
-        results._contents.cache_clear()
+        predictions._contents.cache_clear()
         result = read_result(outcome, "experiment")
         assert all(math.isfinite(value) for value in result.metrics.values())
         return name, len(result.notes), len(result.gallery), result.scored is None

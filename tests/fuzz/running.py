@@ -16,7 +16,7 @@ from tests.fuzz.engines import follow_coverage, mutate
 from tests.fuzz.probe import TIME_LIMIT_S, Board, Fault, Probe, Tally, smaller
 from tests.fuzz.table import TARGETS
 
-from retinue.sweeps.forkserver.server import end_with_parent
+from retinue.forkserver.server import end_with_parent
 
 ENGINES = {"mutation": mutate, "atheris": follow_coverage}
 

@@ -59,7 +59,7 @@ def _make_labels(folder: Path) -> Any:
         ids = [record.image_id for record in records]
         assert len(set(ids)) == len(ids) > 0, "an image twice"
         for record in records:
-            assert record.label or record.problem, "neither label nor problem"
+            assert record.label or record.problem or record.is_stray, "neither label nor problem"
             assert record.problem or source.read(record.image_id) == b"image", "not one of the images"
 
     return read

@@ -124,7 +124,12 @@ def _inner_seeds() -> list[bytes]:
     checkpoint = {"epoch": 0, "global_step": 5, "pytorch-lightning_version": "2.5.0", "loops": {"fit_loop": {}}}
     checkpoint |= {"state_dict": tensors, "callbacks": {"EarlyStopping{'monitor': 'val/log_loss'}": stop}}
     strange = [
-        {**checkpoint, "optimizer_states": [{"state": {}, "param_groups": [{"lr": 0.1}]}], "lr_schedulers": [{}]},
+        {
+            **checkpoint,
+            "optimizer_states": [{"state": {}, "param_groups": [{"lr": 0.1}]}],
+            "lr_schedulers": [{}],
+            "history": [],
+        },
         *(tensors, {"state_dict": tensors, "epoch": 1}, {k: v.to(torch.int8) for k, v in tensors.items()}),
         *({k: v.to(torch.complex64) for k, v in tensors.items()}, {k: v.to_sparse() for k, v in tensors.items()}),
         *({k: v.to("meta") for k, v in tensors.items()}, {k: v.double() for k, v in tensors.items()}, [1, "a", None]),

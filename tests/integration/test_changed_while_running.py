@@ -212,7 +212,7 @@ def test_what_a_stage_does_not_read_may_change(change: Callable[[Project], None]
         ("preprocess", "preprocess", "val_fraction", 0.25, "preprocess.val_fraction: 0.15 -> 0.25"),
         ("augment", "augment", "copies_per_image", 1, "augment.copies_per_image: 0 -> 1"),
         ("train", "schedule", "min_factor", 0.5, "schedule.min_factor: 0.01 -> 0.5"),
-        ("evaluate", "evaluate", "threshold", 0.4, "evaluate.threshold: 0.5 -> 0.4"),
+        ("evaluate", "evaluate", "confidence_level", 0.9, "evaluate.confidence_level: 0.95 -> 0.9"),
         ("explain", "explain", "opacity", 0.3, "explain.opacity: 0.45 -> 0.3"),
         ("report", "seed", "", 5, "seed: 0 -> 5"),
     ],

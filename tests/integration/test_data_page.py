@@ -40,6 +40,7 @@ def check(*groups: tuple[str, float, float], why_not: str = "") -> ShortcutCheck
     return ShortcutCheck(300, 290, 2, 0, 0.95, 0.6, why_not, made)
 
 
+@pytest.mark.slow
 def test_all_of_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     html = page(tmp_path, monkeypatch, BINARY)
     headings = re.findall(r"<h3>(.*?)</h3>", html)
@@ -61,6 +62,7 @@ def test_all_of_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "the same in all images" in html
 
 
+@pytest.mark.slow
 def test_an_example_without_a_copy_is_shown_as_the_network_sees_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_artifacts(Scene())
@@ -79,6 +81,7 @@ def test_an_example_without_a_copy_is_shown_as_the_network_sees_it(tmp_path, mon
         ("mean brightness", "a person who knows them has to decide"),
     ],
 )
+@pytest.mark.slow
 def test_a_shortcut_is_a_point_of_the_verdict(tmp_path, monkeypatch, features, words):
     page(tmp_path, monkeypatch, Scene(shortcut=features))
     html = artifacts.REPORT.read_text("utf-8")
@@ -153,6 +156,7 @@ def test_sizes_are_counted_against_what_the_network_gets() -> None:
 
 
 @pytest.mark.parametrize("path", [artifacts.OUTLIERS, artifacts.SHORTCUTS], ids=str)
+@pytest.mark.slow
 def test_a_document_of_another_kind_is_refused(tmp_path, monkeypatch, path):
     page(tmp_path, monkeypatch, Scene(epochs=2))
     document = read_json(path)

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,7 @@ def test_preprocess_stores_each_image_in_its_split(checkout: Path) -> None:
     assert dataset.std == pytest.approx(tuple(train.std(axis=0)), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_given_splits_and_imagenet_statistics(checkout: Path) -> None:
     for name, first in (("train", 0), ("val", 100)):
         write_photos(checkout / "given" / name, first=first)
@@ -218,7 +220,7 @@ def test_copies_in_given_splits_stop_the_pipeline_or_are_dropped(
     run(preprocess, source=given, preprocess={"leaks": "drop"})
     leaks = artifacts.read_leaks()
     assert (len(leaks.pairs), len(leaks.dropped), leaks.of_test()) == (24, 24, frozenset())
-    assert "dropped: 24 images, copies of images in a later split" in capsys.readouterr().out
+    assert "dropped: 24 images, which belong to images in a later split" in capsys.readouterr().out
     learnt = {s.image_id for name in ("train", "val") for s in manifest(artifacts.PROCESSED / name)}
     assert learnt == {f"train/{'ab'[i % 2]}/new{i}.png" for i in range(8)}
     run(preprocess, source=given, preprocess={"leaks": "allow"})
@@ -259,6 +261,7 @@ def test_what_the_splits_hold_is_told_by_digests(checkout: Path) -> None:
         assert path.stat().st_size == 128 + 8 * len(own)
 
 
+@pytest.mark.slow
 def test_augment_writes_the_policy_a_preview_and_copies(checkout: Path) -> None:
     run(*STAGES, source=LOOSE, augment={"copies_per_image": 2})
     policy = Policy.load(artifacts.AUGMENTED / "policy.json")
@@ -268,7 +271,7 @@ def test_augment_writes_the_policy_a_preview_and_copies(checkout: Path) -> None:
     assert len(copies) == len(samples) == 2 * len(train)
     for row, sample in enumerate(samples):
         index, copy = divmod(row, 2)
-        assert sample == Sample(f"{originals[index].image_id}#{copy + 1}", originals[index].label, "")
+        assert sample == replace(originals[index], image_id=f"{originals[index].image_id}#{copy + 1}")
         assert np.array_equal(copies[row], policy(train[index], -1 - copy, index))
     sheet = np.asarray(Image.open(artifacts.AUGMENTED / "preview.png"))
     first = np.asarray(Image.fromarray(train[0]).resize((120, 120), Image.Resampling.NEAREST))
@@ -280,6 +283,7 @@ def test_augment_writes_the_policy_a_preview_and_copies(checkout: Path) -> None:
     assert not (artifacts.AUGMENTED / "preview").exists()
 
 
+@pytest.mark.slow
 def test_augment_measures_what_the_policy_does(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(*STAGES, source=LOOSE)
     found = typed(PolicyAudit, read_json(artifacts.AUDIT), "audit.json")
@@ -297,12 +301,14 @@ def test_augment_measures_what_the_policy_does(checkout: Path, capsys: pytest.Ca
     assert f"warning: augment: {finding}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_copies_there_is_no_extra_store(checkout: Path) -> None:
     run(*STAGES, source=LOOSE, augment={"name": "none", "transforms": []})
     assert {path.name for path in artifacts.AUGMENTED.iterdir()} == {"policy.json", "preview.png", "audit.json"}
     assert Policy.load(artifacts.AUGMENTED / "policy.json").is_empty
 
 
+@pytest.mark.slow
 def test_workers_change_no_byte(checkout: Path) -> None:
     """Nor do ranks: test_scaling.py."""
     changes: dict[str, Any] = {"source": LOOSE, "augment": {"copies_per_image": 1}}
@@ -315,6 +321,7 @@ def test_workers_change_no_byte(checkout: Path) -> None:
     assert digests() == alone
 
 
+@pytest.mark.slow
 def test_the_place_of_the_images_is_not_in_the_results(checkout: Path) -> None:
     run(*STAGES, source=LOOSE)
     here = digests()
@@ -336,6 +343,8 @@ def test_too_many_bad_files_fail_and_leave_earlier_results(checkout: Path) -> No
     quarantine = read_json(Path(".cache/acquire/quarantine.json"))
     assert [entry["image_id"] for entry in quarantine] == ["a/note.png", "b/cut.jpg"]
     assert digests() == earlier
+    run(acquire, source=LOOSE)
+    assert not Path(".cache/acquire").exists()  # what it lists is in data/raw now
 
 
 def test_a_class_without_usable_images_fails(checkout: Path) -> None:
@@ -420,6 +429,7 @@ def test_with_given_splits_a_class_needs_an_image_in_each_of_them(checkout: Path
         run(acquire, source={**LOOSE, "path": "given"})
 
 
+@pytest.mark.slow
 def test_numbered_classes_come_in_the_order_of_their_numbers(checkout: Path) -> None:
     for label in range(1, 13):
         (checkout / "numbers" / str(label)).mkdir(parents=True)
@@ -431,6 +441,7 @@ def test_numbered_classes_come_in_the_order_of_their_numbers(checkout: Path) -> 
     assert all(sample.image_id.split("/")[0] == str(sample.label + 1) for sample in samples)
 
 
+@pytest.mark.slow
 def test_pairs_of_images_and_masks_are_seen_and_named(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in sorted((checkout / "photos").rglob("[0-9]*.jpg")):
         Image.new("L", (8, 8)).save(path.with_suffix(".png"))
@@ -493,6 +504,7 @@ def test_an_empty_folder_fails(checkout: Path) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.slow
 def test_a_source_that_changed_in_between_is_noticed(num_workers: int, checkout: Path) -> None:
     run(acquire, source=LOOSE)
     photograph(99).save(checkout / "photos/a/00.png")
@@ -525,6 +537,7 @@ def test_augment_settings_out_of_range(changes: dict[str, Any], message: str, ch
         run(augment, augment=changes)
 
 
+@pytest.mark.slow
 def test_a_transform_that_does_not_suit_the_images_fails_at_once(checkout: Path) -> None:
     transforms = [{"name": "ToRGB", "p": 0.01}]
     run(acquire, preprocess, source=LOOSE, preprocess={"channels": 1})
@@ -557,6 +570,7 @@ def test_the_digits_run_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert read_json(artifacts.RAW / "quarantine.json") == []
 
 
+@pytest.mark.slow
 def test_a_stage_by_hand_ends_with_a_message_and_a_status(project: Project) -> None:
     result = project.stage("acquire", "tracking=off", "source=image_folder", "source.path=photos", check=False)
     assert result.returncode == 2
@@ -564,6 +578,7 @@ def test_a_stage_by_hand_ends_with_a_message_and_a_status(project: Project) -> N
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_real_photographs(extras: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = str(extras / "data/hymenoptera")

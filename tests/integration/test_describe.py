@@ -85,6 +85,7 @@ def test_what_the_scenario_freezes_is_not_trained(
     assert (document["parameters"], document["trainable_parameters"]) == (61_706, trained)
 
 
+@pytest.mark.slow
 def test_nothing_is_written(project: Project) -> None:
     def files() -> dict[Path, bytes]:
         paths = [path for path in project.path.rglob("*") if path.is_file()]

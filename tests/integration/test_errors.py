@@ -22,7 +22,7 @@ RETINUE = (sys.executable, "-m", "retinue.cli")
 
 
 def state(project: Project) -> dict[str, str]:
-    folders = ("data", "models", "evaluation", "explanations", "report")
+    folders = ("data", "models", "baselines", "evaluation", "explanations", "report")
     files = [p for folder in folders for p in sorted((project.path / folder).rglob("*")) if p.is_file()]
     return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
@@ -39,6 +39,7 @@ def state(project: Project) -> dict[str, str]:
         (["trainer=gpus"], "Unknown trainer 'gpus'. Did you mean 'gpu'?"),
     ],
 )
+@pytest.mark.slow
 def test_compose_refuses_and_leaves_params_alone(overrides: list[str], message: str, project: Project) -> None:
     before = (project.path / "params.yaml").read_bytes()
     result = project.run(*RETINUE, "compose", *overrides, check=False)
@@ -49,6 +50,7 @@ def test_compose_refuses_and_leaves_params_alone(overrides: list[str], message: 
     assert project.run("git", "status", "--porcelain").stdout == ""
 
 
+@pytest.mark.slow
 def test_a_stale_params_yaml_is_found(project: Project) -> None:
     assert project.run(*RETINUE, "compose", "--check", check=False).returncode == 0
     project.compose("seed=7")
@@ -57,7 +59,7 @@ def test_a_stale_params_yaml_is_found(project: Project) -> None:
     assert "params.yaml is not the composition of conf/. Run `retinue compose`." in result.stderr
 
 
-ALL = "acquire, preprocess, augment, train, evaluate, explain, report"
+ALL = "acquire, preprocess, augment, train, calibrate, baseline, evaluate, explain, report"
 
 
 @pytest.mark.slow
@@ -68,7 +70,7 @@ ALL = "acquire, preprocess, augment, train, evaluate, explain, report"
         (("tracking.mode=online",), "will run nothing: all stages are up to date."),
         (
             ("explain.opacity=0.3",),
-            "will run: explain, report (acquire, preprocess, augment, train, evaluate are up",
+            "will run: explain, report (acquire, preprocess, augment, train, calibrate, baseline, evaluate are up",
         ),
         (("preprocess.val_fraction=0.1",), f"will run: {ALL.removeprefix('acquire, ')} (acquire is up to date)"),
     ],
@@ -79,11 +81,13 @@ def test_compose_says_what_will_run(overrides: tuple[str, ...], said: str, finis
     assert f"\ndvc repro {said}" in project.run(*RETINUE, "compose", *made, *overrides).stdout
 
 
+@pytest.mark.slow
 def test_compose_says_what_will_run_where_nothing_ever_ran(project: Project) -> None:
     assert project.run(*RETINUE, "compose").stdout.endswith(f"\ndvc repro will run: {ALL}\n")
     assert project.run(*RETINUE, "compose", "--check").stdout == ""
 
 
+@pytest.mark.slow
 def test_a_stage_by_hand_obeys_params_yaml(project: Project) -> None:
     for label in ("dark", "light"):
         folder = project.path / "mes photos (été)" / label
@@ -95,6 +99,7 @@ def test_a_stage_by_hand_obeys_params_yaml(project: Project) -> None:
     assert project.stage("acquire").stdout == "6 images of 2 classes, 0 quarantined -> data/raw\n"
 
 
+@pytest.mark.slow
 def test_a_stage_with_overrides_says_that_params_yaml_is_not_used(project: Project) -> None:
     result = project.stage("report", "tracking=off", "seed=3", check=False)
     assert result.stdout == "settings: conf/ with tracking=off seed=3; params.yaml is not used\n"
@@ -103,6 +108,7 @@ def test_a_stage_with_overrides_says_that_params_yaml_is_not_used(project: Proje
     assert "error: stage report: seed=3: inside DVC a stage reads params.yaml" in inside.stderr
 
 
+@pytest.mark.slow
 def test_compose_names_what_dvc_cannot_hash(project: Project) -> None:
     for label in ("dark", "light"):
         (project.path / "photos" / label).mkdir(parents=True)
@@ -197,7 +203,11 @@ def test_code_of_another_checkout_is_refused(project: Project, tmp_path: Path) -
         ("acquire", ["source=image_folder", "source.path=nowhere"], "nowhere"),
         ("acquire", ["source.max_bad_fraction=2"], "source.max_bad_fraction: got 2, expected a number in [0, 1)"),
         ("preprocess", ["preprocess.image_size=0"], "preprocess.image_size: got 0, expected an integer >= 1 px"),
-        ("evaluate", ["evaluate.threshold=1.5"], "evaluate.threshold: got 1.5, expected a number in (0, 1)"),
+        (
+            "calibrate",
+            ["calibrate.prevalence=1.5"],
+            "calibrate.prevalence: got 1.5, expected a number in (0, 1) or null",
+        ),
         ("explain", ["explain.opacity=7"], "explain.opacity"),
         ("explain", ["explain.explainer.target_layer=conv9"], "Unknown layer 'conv9'"),
         ("train", ["transfer=small_similar", "weights=file", "weights.path=nowhere.pth"], "nowhere.pth"),
@@ -222,12 +232,13 @@ def test_a_stage_refuses_and_leaves_results_alone(
 
 @pytest.mark.slow
 def test_a_stage_before_its_inputs_says_what_to_run(project: Project) -> None:
-    for stage in ("preprocess", "augment", "train", "evaluate", "explain", "report"):
+    for stage in ("preprocess", "augment", "train", "calibrate", "baseline", "evaluate", "explain", "report"):
         result = project.stage(stage, "tracking=off", check=False)
         assert result.returncode == 1, stage
         assert re.search(rf"error: stage {stage}: .*`dvc repro`", result.stderr), result.stderr
 
 
+@pytest.mark.slow
 def test_a_broken_model_is_named(finished: Project, tmp_path: Path) -> None:
     project = finished.copy(tmp_path / "project")
     weights = project.path / "models/weights.safetensors"
@@ -257,6 +268,7 @@ def test_a_read_only_disk_is_explained(finished: Project, tmp_path: Path) -> Non
     assert state(project) == before
 
 
+@pytest.mark.slow
 def test_a_killed_stage_leaves_the_last_result(finished: Project, tmp_path: Path) -> None:
     project = finished.copy(tmp_path / "project")
     before = state(project)

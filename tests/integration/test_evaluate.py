@@ -12,7 +12,7 @@ import torch
 from sklearn import metrics as sk
 from sklearn.datasets import load_digits
 
-from retinue.bundle import Bundle
+from retinue.bundle import Bundle, write_decision
 from retinue.engine.store import ImageStore
 from retinue.models.lenet5 import LeNet5
 from retinue.pipeline import artifacts
@@ -20,6 +20,7 @@ from retinue.pipeline.artifacts import (
     CalibrationBin,
     ConfusionCell,
     Dataset,
+    DecisionRule,
     LeakedPair,
     Leaks,
     PrecisionRecallPoint,
@@ -29,10 +30,11 @@ from retinue.pipeline.artifacts import (
 )
 from retinue.pipeline.composition import load_params
 from retinue.pipeline.errors import DataError, ModelError, SettingsError, TrainingError
-from retinue.pipeline.files import read_table, write_table
+from retinue.pipeline.files import read_table, write_json, write_table
 from retinue.pipeline.numbers import figure
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.tracker import Tracker
+from retinue.pipeline.wandb_charts import Curve
 from retinue.stages.evaluate import SECTIONS, EvaluateSettings, run
 
 MODEL = {"name": "lenet5", "module": "lenet5", "_target_": "retinue.models.lenet5.LeNet5"}
@@ -60,6 +62,7 @@ def make_project(num_classes: int, *, num_images: int = 300) -> tuple[Bundle, np
     bundle.save(artifacts.MODEL)
     artifacts.write_dataset(artifacts.PROCESSED / "dataset.json", dataset)
     artifacts.write_leaks(artifacts.LEAKS, Leaks((), (), ()))
+    write_json(artifacts.METHODS, {"methods": [], "left_out": []})
     write_test_split(images[test], labels[test])
     return bundle, images[test], labels[test]
 
@@ -85,7 +88,7 @@ def write_test_split(images: np.ndarray, labels: np.ndarray) -> None:
     store = ImageStore.create(TEST, len(images), (32, 32, 1))
     for index, image in enumerate(images):
         store.write(index, image)
-    write_table(TEST / "manifest.csv", Sample, [Sample(f"{i:03d}", int(c), "") for i, c in enumerate(labels)])
+    write_table(TEST / "manifest.csv", Sample, [Sample(f"{i:03d}", int(c), "", i) for i, c in enumerate(labels)])
 
 
 @pytest.fixture
@@ -134,9 +137,12 @@ def test_ten_classes(evaluate: Callable[..., None], here: Path, capsys: pytest.C
     assert three["support"] == (labels == 3).sum()
     assert three["recall_score"] == pytest.approx((predicted[labels == 3] == 3).mean())
     assert three["auc_score"] == pytest.approx(sk.roc_auc_score(labels == 3, probs[:, 3]), abs=1e-12)
-    for name in ("accuracy_score", "auc_score"):
-        low, high = metrics["intervals"][name]
+    assert {"accuracy_score", "auc_score", "macro_f1_score", "calibration_error"} <= {*metrics["intervals"]}
+    for name, (low, high) in metrics["intervals"].items():
         assert low < metrics[name] < high
+    assert all(low <= three[name] <= high for name, (low, high) in three["intervals"].items())
+    assert {"recall_score", "average_precision_score"} <= {*three["intervals"]}
+    assert metrics["num_units"] == 300
     rows = read_table(artifacts.PREDICTIONS / "predictions.csv", Prediction)
     assert [row.image_id for row in rows] == [f"{i:03d}" for i in range(300)]
     np.testing.assert_array_equal([row.label for row in rows], labels)
@@ -210,29 +216,48 @@ def test_curves_have_the_areas_of_the_metrics(evaluate: Callable[..., None], her
     assert error == pytest.approx(metrics["calibration_error"], abs=1e-12)
 
 
-def test_two_classes_have_one_logit_and_a_threshold(evaluate: Callable[..., None], here: Path) -> None:
+def test_two_classes_have_one_logit_and_are_decided_at_the_point_of_the_bundle(
+    evaluate: Callable[..., None], here: Path
+) -> None:
     bundle, images, labels = make_project(2, num_images=120)
     with torch.no_grad():
         for parameter in bundle.network.classifier.output.parameters():
             parameter *= 0.25  # less sure, so that the threshold decides
     bundle.save(artifacts.MODEL)
-    evaluate(threshold=0.7)
+    write_decision(
+        artifacts.MODEL, DecisionRule(temperature=0.8, operating_point="0.7", log_odds=np.log(7 / 3), reject_below=0.8)
+    )
+    evaluate()
     logits = np.load(here / "evaluation/predictions/logits.npy")
     assert logits.shape == (120, 1)
-    positive = torch.sigmoid(torch.from_numpy(forward(bundle, images)).double()).numpy()[:, 0]
+    np.testing.assert_allclose(logits, forward(bundle, images), atol=1e-5)  # as they are
+    positive = torch.sigmoid(torch.from_numpy(forward(bundle, images)).double() / 0.8).numpy()[:, 0]
     metrics = artifacts.read_metrics()
     point = metrics["operating_point"]
-    assert point["threshold"] == 0.7
+    assert point["threshold"] == pytest.approx(0.7, abs=1e-12)
     assert point["sensitivity_score"] == (positive[labels == 1] >= 0.7).mean()
     assert point["specificity_score"] == (positive[labels == 0] < 0.7).mean()
+    assert point["ppv_score"] == pytest.approx(labels[positive >= 0.7].mean())
+    assert point["npv_score"] == pytest.approx(1 - labels[positive < 0.7].mean())
     assert 0.5 < point["sensitivity_score"] < 1
     assert metrics["accuracy_score"] == ((positive >= 0.7) == labels).mean()
     assert metrics["auc_score"] == pytest.approx(sk.roc_auc_score(labels, positive), abs=1e-12)
+    assert metrics["log_loss"] == pytest.approx(sk.log_loss(labels, positive), abs=1e-6)
+    plain = torch.sigmoid(torch.from_numpy(forward(bundle, images)).double()).numpy()[:, 0]
+    assert metrics["uncalibrated"]["log_loss"] == pytest.approx(sk.log_loss(labels, plain), abs=1e-6)
     rows = read_table(artifacts.PREDICTIONS / "predictions.csv", Prediction)
     np.testing.assert_array_equal([row.predicted for row in rows], positive >= 0.7)
     confidence = np.where(positive >= 0.7, positive, 1 - positive)
     np.testing.assert_allclose([row.confidence for row in rows], confidence, atol=1e-5)
     assert {p.curve for p in read_table(artifacts.CURVES / "roc.csv", RocPoint)} == {"digit 1"}
+    sure = confidence >= 0.8
+    abstention = metrics["abstention"]
+    assert (abstention["num_abstained"], abstention["coverage"]) == ((~sure).sum(), sure.mean())
+    assert abstention["accuracy_score"] == ((positive >= 0.7) == labels)[sure].mean()
+    said = bundle.load(artifacts.MODEL).predict(list(images))
+    np.testing.assert_array_equal(said.predicted, positive >= 0.7)
+    np.testing.assert_array_equal(said.abstained, ~sure)
+    np.testing.assert_allclose(said.probs[:, 1], positive, atol=1e-5)
 
 
 def test_a_rerun_and_workers_give_the_same_bytes(evaluate: Callable[..., None], here: Path) -> None:
@@ -244,7 +269,11 @@ def test_a_rerun_and_workers_give_the_same_bytes(evaluate: Callable[..., None], 
     assert set(first) == {
         "metrics.json",
         "class_metrics.json",
-        *(f"curves/{name}.csv" for name in ("calibration", "confusion", "precision_recall", "roc")),
+        "against_baselines.json",
+        *(
+            f"curves/{name}.csv"
+            for name in ("calibration", "confusion", "coverage", "precision_recall", "roc", "uncalibrated")
+        ),
         *(f"predictions/{name}" for name in ("logits.npy", "predictions.csv")),
     }
 
@@ -255,14 +284,18 @@ class Recorder(Tracker):
     def __init__(self) -> None:
         super().__init__(None)
         self.values: dict[str, Any] = {}
-        self.lines: dict[str, tuple[Sequence[float], Mapping[str, Sequence[float]]]] = {}
+        self.lines: dict[str, Mapping[str, Curve]] = {}
+        self.cells: list[tuple[str, str, int]] = []
         self.rows: list[Sequence[Any]] = []
 
     def summary(self, values: Mapping[str, Any]) -> None:
         self.values.update(values)
 
-    def line(self, key: str, x: Sequence[float], ys: Mapping[str, Sequence[float]], **_: Any) -> None:
-        self.lines[key] = (x, ys)
+    def curves(self, key: str, series: Mapping[str, Curve], **_: Any) -> None:
+        self.lines[key] = series
+
+    def confusion(self, key: str, cells: Sequence[tuple[str, str, int]], **_: Any) -> None:
+        self.cells = list(cells)
 
     def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         self.rows = [columns, *rows]
@@ -274,12 +307,17 @@ def test_the_tracker_is_shown_what_the_files_say(evaluate: Callable[..., None], 
     evaluate(tracker)
     metrics = artifacts.read_metrics()
     assert tracker.values["test/auc_score"] == metrics["auc_score"]
-    assert set(tracker.lines) == {f"test/{c}/{a}" for c in ("roc", "precision_recall") for a in ("macro", "micro")}
-    x, ys = tracker.lines["test/roc/macro"]
-    assert np.trapezoid(ys["true_positive_rate"], x) == pytest.approx(metrics["auc_score"], abs=1e-12)
+    charts = {f"test/{c}/{a}" for c in ("roc", "precision_recall") for a in ("macro", "micro", "classes")}
+    assert set(tracker.lines) == {*charts, "test/reliability"}
+    x, y = tracker.lines["test/roc/macro"]["true_positive_rate"]
+    assert np.trapezoid(y, x) == pytest.approx(metrics["auc_score"], abs=1e-12)
+    for name, (x, y) in tracker.lines["test/roc/classes"].items():
+        assert np.trapezoid(y, x) == pytest.approx(metrics["per_class"][name]["auc_score"], abs=1e-12)
+    right = sum(count for actual, predicted, count in tracker.cells if actual == predicted)
+    assert right / sum(count for *_, count in tracker.cells) == pytest.approx(metrics["accuracy_score"])
     columns, *rows = tracker.rows
     assert [dict(zip(columns, row, strict=True)) for row in rows] == [
-        {"class": name, **values} for name, values in metrics["per_class"].items()
+        {"class": name, **artifacts.flat_metrics(values)} for name, values in metrics["per_class"].items()
     ]
 
 
@@ -369,12 +407,9 @@ def test_a_class_that_is_never_predicted_is_a_finding(
     ("key", "value"),
     [
         ("batch_size", 0),
-        ("threshold", 0.0),
-        ("threshold", 1.0),
         ("calibration_bins", 0),
         ("curve_points", 2),
         ("confidence_level", 1.0),
-        ("bootstrap_samples", 0),
     ],
 )
 def test_settings_out_of_range_are_named(key: str, value: float, root: Path) -> None:

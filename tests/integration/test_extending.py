@@ -88,7 +88,7 @@ def test_no_block_is_a_test_and_every_addition_has_one() -> None:
         "Preprocessing",
         "operation",
     }
-    sections |= {"experiment", "sweep", "metric", "explainer", "command", "stage"}
+    sections |= {"experiment", "sweep", "metric", "baseline", "explainer", "command", "stage"}
     headings = [part.split("\n", 1) for part in DOCUMENT.split("\n## ")[1:]]
     for name in sections:
         assert any(name in heading and "```" in text for heading, text in headings), f"no example of: {name}"
@@ -139,12 +139,13 @@ def test_the_code_has_the_style_of_the_project(extended: Project) -> None:
 @pytest.mark.slow
 def test_the_pipeline_runs_with_what_was_added(extended: Project, tmp_path: Path) -> None:
     project = extended.copy(tmp_path / "project")
-    parts = ("source=stripes", "model=two_layers", "explain=saliency", "optimizer=rmsprop", "schedule=linear")
-    quick = ("train.max_epochs=20", "train.patience=20", "evaluate.bootstrap_samples=50", "tracking=off")
+    parts = ("source=stripes", "model=two_layers", "explain=saliency", "optimizer=adamax", "schedule=linear")
+    quick = ("train.max_epochs=20", "train.patience=20", "tracking=off")
     alone = ("trainer.num_workers=0", "trainer.num_threads=1")
     # A turn would turn one class into the other.
     project.compose(*parts, *quick, *alone, "augment=none", "optimizer.lr=0.01")
-    for stage in ("acquire", "preprocess", "augment", "train", "evaluate", "explain", "mistakes", "report"):
+    *learning, last = ("train", "calibrate", "baseline", "evaluate", "explain", "mistakes", "report")
+    for stage in ("acquire", "preprocess", "augment", *learning, last):
         project.stage(stage)
     metrics = json.loads((project.path / "evaluation/metrics.json").read_text("utf-8"))
     assert metrics["top3_accuracy_score"] == 1.0  # of two classes
@@ -164,7 +165,7 @@ def test_the_pipeline_runs_with_what_was_added(extended: Project, tmp_path: Path
 
 
 LEFT_OUT = {
-    "conf/model/two_layers.yaml": "Write conf/model/two_layers.yaml with module: two_layers.",
+    "conf/model/two_layers.yaml": "Write conf/model/two_layers.yaml.",
     "dvc.yaml": "src/retinue/stages/mistakes.py: dvc.yaml has no stage mistakes. Add it",
     "docs/bundle.md": "`retinue classes` is on no page of docs/.",
 }

@@ -17,10 +17,10 @@ import psutil
 import pytest
 
 from project import forkserver
+from retinue.forkserver import client, server
+from retinue.forkserver.process import Warm
+from retinue.forkserver.server import MAX_REQUEST_BYTES, MAX_WAITING, REQUEST_TIMEOUT_S
 from retinue.pipeline.errors import RetinueError
-from retinue.sweeps.forkserver import client
-from retinue.sweeps.forkserver.process import Warm
-from retinue.sweeps.forkserver.server import MAX_REQUEST_BYTES, MAX_WAITING, REQUEST_TIMEOUT_S
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a process ends with its parent on Linux only")
 
@@ -237,7 +237,7 @@ def test_all_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     folder = write(tmp_path / "checkout", "import os, time; print(os.getpid(), flush=True); time.sleep(600)")
     owner = f"""
 import os, pathlib
-from retinue.sweeps.forkserver.process import Warm
+from retinue.forkserver.process import Warm
 warm = Warm(pathlib.Path({str(tmp_path / "warm")!r}))
 environment = warm.environment({{**os.environ, "PYTHONPATH": "src"}})
 with open({str(folder / "output")!r}, "wb") as output:
@@ -273,3 +273,7 @@ def test_a_warm_process_that_was_killed_is_told(tmp_path: Path) -> None:
     with pytest.raises(RetinueError, match="the warm process has ended"):  # and before
         run(process, write(tmp_path / "next", ""))
     process.close()
+
+
+def test_client_and_server_have_one_sign_for_a_beginning() -> None:
+    assert client.BEGUN == server.BEGUN

@@ -22,7 +22,7 @@ from retinue.pipeline.artifacts import SPLITS, RawImage, Sample
 from retinue.pipeline.files import read_json, read_table
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.tracker import Tracker
-from retinue.stages import acquire, augment, evaluate, preprocess, train
+from retinue.stages import acquire, augment, baseline, evaluate, preprocess, train
 
 pytestmark = pytest.mark.slow
 
@@ -210,7 +210,7 @@ def test_the_score_does_not_depend_on_the_way(
     for name, source in ways.items():
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
-        for stage in (acquire, preprocess, augment, train, evaluate):
+        for stage in (acquire, preprocess, augment, train, baseline, evaluate):
             run(stage, *source, *network, *small)
         documents[name] = read_json(artifacts.METRICS)
     assert documents["parquet"] == documents["folders"]

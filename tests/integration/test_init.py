@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from retinue import cli
+from retinue.forkserver import repro
 from retinue.pipeline.composition import compose
 from retinue.pipeline.errors import DataError, SettingsError
 from retinue.preflight import check
@@ -23,8 +22,9 @@ from retinue.sources.proposal import run
 @pytest.fixture
 def checkout(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(root / "conf", tmp_path / "conf")
-    for name in ("dvc.yaml", "requirements.lock"):
-        shutil.copy2(root / name, tmp_path)
+    for name in ("dvc.yaml", "requirements.lock", "data/corrections.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy2(root / name, tmp_path / name)
     weights = tmp_path / "src/retinue/transfer/weights.py"  # what DVC watches where there is no file of weights
     for watched in (weights, tmp_path / "src/retinue/pipeline/artifacts.py"):
         watched.parent.mkdir(parents=True)
@@ -44,14 +44,16 @@ def proposed(folder: str, name: str | None = None) -> dict[str, Any]:
     return compose([f"experiment={name or folder}"])
 
 
+@pytest.mark.slow
 def test_photographs(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw(checkout / "flowers", [f"{c}/{i}.jpg" for c in ("daisy", "rose") for i in range(12)], (500, 375))
     shutil.copy2(checkout / "flowers/daisy/1.jpg", checkout / "flowers/rose/same.jpg")
     (checkout / "flowers/list.csv").write_text("x")
     values = proposed("flowers")
-    assert (values["model"]["name"], values["transfer"]["name"], values["weights"]["name"]) == (
-        *("resnet18", "auto", "imagenet"),
-    )
+    recipe = compose(["experiment=photographs"])
+    for section in ("augment", "model", "weights", "transfer", "optimizer", "schedule", "train"):
+        assert values[section] == recipe[section]
+    assert values["train"]["fit_head"]
     assert (values["preprocess"]["image_size"], values["preprocess"]["resize"]) == (224, 224)
     assert (values["preprocess"]["channels"], values["augment"]["name"]) == (3, "photo")
     assert (values["source"]["name"], values["source"]["path"]) == ("flowers", "flowers")
@@ -69,6 +71,7 @@ def test_photographs(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None
     check(values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "fit", "side", "reason"),
     [
@@ -94,6 +97,7 @@ def test_long_images_are_padded(
 
 
 @pytest.mark.parametrize(("edge", "fit"), [(0, "pad"), (40, "crop")])
+@pytest.mark.slow
 def test_objects_that_a_crop_would_cut_are_kept(
     edge: int, fit: str, checkout: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,6 +159,7 @@ def test_masks_imbalance_and_series(checkout: Path, capsys: pytest.CaptureFixtur
     assert "masks: {path}_mask.png; if these are images, take source.masks out" in said
 
 
+@pytest.mark.slow
 def test_nothing_is_overwritten_and_no_other_name_is_made(checkout: Path) -> None:
     draw(checkout / "pets", [f"{c}/{i}.png" for c in ("cat", "dog") for i in range(3)])
     (checkout / "conf/experiment/pets.yaml").write_text("mine")
@@ -191,19 +196,20 @@ def test_a_path_that_is_no_utf_8_is_told_before_anything_is_written(checkout: Pa
 
 
 @pytest.mark.parametrize("go_on", [False, True])
+@pytest.mark.slow
 def test_the_command_says_what_is_next_or_does_it(go_on: bool, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw(checkout / "signs", [f"{c}/{i}.png" for c in "01" for i in range(4)], (20, 20), "L")
-    done: list[tuple[list[str], Path]] = []
+    done: list[tuple[tuple[str, ...], Path]] = []
 
-    def ran(command: list[str], *, cwd: Path, check: bool) -> subprocess.CompletedProcess[str]:
-        done.append((command, cwd))
-        return subprocess.CompletedProcess(command, 3)
+    def ran(arguments: tuple[str, ...], root: Path) -> int:
+        done.append((arguments, root))
+        return 3
 
-    monkeypatch.setattr(cli.subprocess, "run", ran)
+    monkeypatch.setattr(repro, "run", ran)
     monkeypatch.setattr(cli, "stages_to_run", lambda root: (["acquire"], []))
     ended = CliRunner().invoke(cli.main, ["init", "signs", *(["--run"] if go_on else [])])
     if go_on:
-        assert done == [([sys.executable, "-m", "dvc", "repro"], checkout)]
+        assert done == [((), checkout)]
         assert ended.exit_code == 3
         assert "path: signs" in (checkout / "params.yaml").read_text("utf-8")
     else:
@@ -217,7 +223,23 @@ def test_what_is_no_folder_of_classes_is_told(checkout: Path) -> None:
     (checkout / "broken/a").mkdir(parents=True)
     (checkout / "broken/a/1.jpg").write_bytes(b"x")
     shutil.copytree(checkout / "broken/a", checkout / "broken/b")
+    draw(checkout / "yolo", ["images/train/1.jpg", "images/val/2.jpg"])
+    for label in ("labels/train/1.txt", "labels/val/2.txt"):
+        (checkout / "yolo" / label).parent.mkdir(parents=True)
+        (checkout / "yolo" / label).write_text("0 0.5 0.5 1 1")
+    draw(checkout / "voc", ["JPEGImages/1.jpg", "JPEGImages/2.jpg", "SegmentationClass/1.png"])
+    (checkout / "voc/Annotations").mkdir()
+    (checkout / "voc/Annotations/1.xml").write_text("<annotation/>")
+    draw(checkout / "listed", ["1.jpg", "2.jpg"])
+    (checkout / "listed/labels.csv").write_text("file,label\n1.jpg,cat\n2.jpg,dog\n")
+    for name in ("cat/1.heic", "cat/2.HEIC", "dog/3.heic"):
+        (checkout / "phone" / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / "phone" / name).write_bytes(b"\0\0\0\x18ftypheic")
     for folder, message in (
+        ("yolo", "yolo: images/ beside labels/ with a .txt for an image is the layout of YOLO, boxes"),
+        ("voc", "voc: JPEGImages/ beside Annotations/ with a .xml for an image is the layout of Pascal VOC"),
+        ("listed", "found none. If labels.csv says .* source=table source.path=listed source.table=labels.csv$"),
+        ("phone", "none of 3 images that were looked at decodes. 3 of 3 files are HEIC, which is not read: convert"),
         ("nowhere", "nowhere: no such file; expected a folder of images"),
         ("one", "one: expected a folder for each of at least two classes, found cat"),
         ("broken", "broken: none of 2 images that were looked at decodes"),

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,12 @@ VALUES = compose(
     [
         *("source=surfaces", "source.images_per_class=12", "preprocess=rgb224", "preprocess.statistics=train"),
         *(f"preprocess.image_size={SIDE}", f"preprocess.resize={SIDE}", "trainer.num_workers=0"),
-        *("trainer.progress_bar=false", "trainer.num_threads=1", "explain.overlay_size=96"),
+        *(
+            "trainer.progress_bar=false",
+            "trainer.num_threads=1",
+            "explain.overlay_size=96",
+            "explain.measured_images=2",
+        ),
     ]
 )
 MODEL = {"name": "lenet5", "module": "lenet5", "_target_": "retinue.models.lenet5.LeNet5"}
@@ -80,6 +85,7 @@ def manifest(split: str) -> list[Sample]:
     return read_table(artifacts.PROCESSED / split / "manifest.csv", Sample)
 
 
+@pytest.mark.slow
 def test_masks_of_the_test_split_are_stored_in_its_order(here: Path) -> None:
     run(acquire, preprocess)
     source, store, samples = build(VALUES["source"], where="source"), ImageStore(MASKS), manifest("test")
@@ -112,13 +118,22 @@ def test_a_source_without_masks_writes_what_it_wrote(here: Path) -> None:
         assert {path.name for path in (artifacts.PROCESSED / split).iterdir()} == expected
     classify()
     run(explain)
-    assert {path.name for path in artifacts.EXPLANATIONS.iterdir()} == {"gallery.json", "maps.npy", "overlays"}
+    assert {path.name for path in artifacts.EXPLANATIONS.iterdir()} == {
+        *("gallery.json", "maps.npy", "overlays", "measures.csv", "measures.json"),
+        *("neighbours.csv", "inside.json", "filters.png", "feature_maps.png"),
+    }
     gallery = read_json(artifacts.EXPLANATIONS / "gallery.json")["images"]
     maps, store = np.load(artifacts.EXPLANATIONS / "maps.npy"), ImageStore(artifacts.PROCESSED / "test")
     for entry in gallery:
         with Image.open(artifacts.EXPLANATIONS / "overlays" / entry["overlay"]) as shown:
-            expected = overlay(store[entry["row"]], maps[entry["map"]], size=96, opacity=VALUES["explain"]["opacity"])
+            expected = overlay(store[entry["row"]], maps[entry["map"]], size=96, opacity=opacity(entry))
             assert np.array_equal(np.array(shown), expected)
+
+
+def opacity(entry: dict[str, Any]) -> float:
+    """Of the map of an entry of gallery.json; an empty one is not drawn."""
+    value: float = VALUES["explain"]["opacity"]
+    return 0.0 if entry["is_empty"] else value
 
 
 @dataclass(frozen=True)
@@ -161,6 +176,7 @@ def painted(**masks: np.ndarray | None) -> Painted:
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 40), st.integers(0, 12), st.integers(0, 2**32 - 1))
 @budget(max_examples=100)
+@pytest.mark.slow
 def test_a_mask_goes_through_the_resize_and_crop_of_its_image(
     height: int, width: int, image_size: int, margin: int, seed: int
 ) -> None:
@@ -216,12 +232,13 @@ def classify() -> None:
     store = ImageStore(artifacts.PROCESSED / "test")
     found = bundle.predict([store[row] for row in range(len(store))])
     rows = [
-        Prediction(sample.image_id, sample.label, int(found.predicted[row]), float(found.probs[row].max()))
+        Prediction(sample.image_id, sample.label, int(found.predicted[row]), float(found.probs[row].max()), row)
         for row, sample in enumerate(manifest("test"))
     ]
     write_table(artifacts.PREDICTIONS / "predictions.csv", Prediction, rows)
 
 
+@pytest.mark.slow
 def test_maps_are_scored_where_there_is_something_to_find(here: Path) -> None:
     run(acquire, preprocess)
     classify()
@@ -240,7 +257,7 @@ def test_maps_are_scored_where_there_is_something_to_find(here: Path) -> None:
         assert row.energy_score == pytest.approx((heat * mask).sum() / heat.sum() if heat.any() else 0)
         assert row.pointing_score == pointing_score(heat, mask)
         with Image.open(artifacts.EXPLANATIONS / "overlays" / entry.overlay) as shown:
-            plain = overlay(store[entry.row], heat, size=96, opacity=VALUES["explain"]["opacity"])
+            plain = overlay(store[entry.row], heat, size=96, opacity=opacity(asdict(entry)))
             assert np.array_equal(np.array(shown), outlined(plain, mask))
     document = read_json(artifacts.EXPLANATIONS / "localisation.json")
     assert document["all"]["images"] == len(rows)
@@ -258,17 +275,20 @@ def test_a_perfect_map_is_scored_one_and_its_opposite_zero() -> None:
         assert energy_score(heat, mask) == pointing_score(heat, mask) == score
 
 
+@pytest.mark.slow
 def test_the_tracker_sees_the_means(here: Path) -> None:
     class Noting(Tracker):
         def summary(self, values: Any) -> None:
-            self.seen = dict(values)
+            self.seen = {**getattr(self, "seen", {}), **values}
 
     run(acquire, preprocess)
     classify()
     tracker = Noting(None)
     explain.run(Settings(VALUES, explain.SECTIONS), tracker)
     means = read_json(artifacts.EXPLANATIONS / "localisation.json")["all"]
-    assert tracker.seen == {f"localisation/{key}": value for key, value in means.items()}
+    found = {key: value for key, value in tracker.seen.items() if key.startswith("localisation/")}
+    assert found == {f"localisation/{key}": value for key, value in means.items()}
+    assert {"explained/deletion_error", "explained/energy_score"} < {*tracker.seen}
 
 
 @pytest.mark.slow

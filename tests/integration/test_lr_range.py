@@ -59,7 +59,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for row in range(COUNT):
             store.write(row, stripes(rng, row % 3))
         store.close()
-        rows = [Sample(f"{row}.png", row % 3, "") for row in range(COUNT)]
+        rows = [Sample(f"{row}.png", row % 3, "", row) for row in range(COUNT)]
         write_table(folder / artifacts.PROCESSED / split / "manifest.csv", Sample, rows)
     (folder / artifacts.AUGMENTED).mkdir()
     (folder / artifacts.AUGMENTED / "policy.json").write_text(Policy([], seed=0).to_json())
@@ -190,6 +190,7 @@ def test_the_test_ends_where_the_training_diverges(high: str, capsys: pytest.Cap
         assert "where the loss was not finite" in document["ended"]
 
 
+@pytest.mark.slow
 def test_what_is_printed_is_what_was_found(capsys: pytest.CaptureFixture[str]) -> None:
     settings = ("augment=none", "--from", "1e-5", "--to", "0.5", "--steps", "40")
     document = found(capsys, *settings)

@@ -92,6 +92,7 @@ def test_the_shortcut_check_parts_no_near_copies(
     assert (check["images"], check["units"], check["why_not"]) == (17, units, "")
 
 
+@pytest.mark.slow
 def test_workers_change_no_pair(checkout: Path) -> None:
     run()
     alone = digests()
@@ -141,6 +142,7 @@ def image_ids(labels: Callable[[int], bool] = lambda label: True) -> list[str]:
     return [sample.image_id for sample in samples if labels(sample.label)]
 
 
+@pytest.mark.slow
 def test_the_page_shows_pairs_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_artifacts(BINARY)
@@ -161,6 +163,7 @@ def test_the_page_shows_pairs_side_by_side(tmp_path: Path, monkeypatch: pytest.M
     assert len(page) - len(before) < 1_000_000, "pictures are small whatever the images are"
 
 
+@pytest.mark.slow
 def test_the_page_tells_pairs_that_belong_together_from_those_beyond(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
+@pytest.mark.slow
 def test_nothing_runs_twice(finished: Project) -> None:
     output = finished.repro().stdout
     assert "Running stage" not in output
@@ -37,7 +38,9 @@ def test_nothing_runs_twice(finished: Project) -> None:
         ("optimizer.lr=0.0005", "train"),
         pytest.param("explain.opacity=0.3", "explain", marks=pytest.mark.slow),
         pytest.param("report.title=Another", "report", marks=pytest.mark.slow),
-        pytest.param("evaluate.threshold=0.4", "evaluate", marks=pytest.mark.slow),
+        pytest.param("baseline=none", "baseline", marks=pytest.mark.slow),
+        pytest.param("calibrate.operating_point=0.4", "calibrate", marks=pytest.mark.slow),
+        pytest.param("evaluate.curve_points=400", "evaluate", marks=pytest.mark.slow),
         pytest.param("augment=none", "augment", marks=pytest.mark.slow),
         pytest.param("preprocess.image_size=36", "preprocess", marks=pytest.mark.slow),
         pytest.param("source.max_bad_fraction=0.1", "acquire", marks=pytest.mark.slow),
@@ -68,6 +71,7 @@ def test_an_explain_setting_reruns_explain_and_report_only(finished: Project, tm
     assert ran == ["explain", "report"]
 
 
+@pytest.mark.slow
 def test_a_python_file_reruns_the_stages_that_import_it(finished: Project, tmp_path: Path) -> None:
     project = finished.copy(tmp_path / "project")
     with (project.path / "src/retinue/explainers/gradcam.py").open("a") as file:
@@ -98,14 +102,14 @@ def test_two_clones_give_the_same_bytes(finished: Project, tmp_path: Path) -> No
     finished.run("git", "clone", "--quiet", str(finished.path), str(other))
     clone = Project(other)
     clone.repro("--force")
-    for out in ("data", "models", "evaluation", "explanations", "report"):
+    for out in ("data", "models", "baselines", "evaluation", "explanations", "report"):
         assert digests(clone.path / out) == digests(finished.path / out)
     assert clone.run("git", "diff", "--stat", "dvc.lock").stdout == ""
 
 
 def test_outs_know_no_place_and_no_user(finished: Project) -> None:
     traces = [str(finished.path).encode(), str(Path.home()).encode() + b"/", str(Path(sys.prefix)).encode()]
-    for out in ("data", "models", "evaluation", "explanations", "report"):
+    for out in ("data", "models", "baselines", "evaluation", "explanations", "report"):
         for path in (finished.path / out).rglob("*"):
             if path.is_file():
                 content = path.read_bytes()
@@ -120,6 +124,7 @@ def test_metrics_are_where_dvc_shows_them(finished: Project) -> None:
     assert 0.5 < stored["accuracy_score"] <= 1
 
 
+@pytest.mark.slow
 def test_metrics_diff_between_commits(finished: Project, tmp_path: Path) -> None:
     project = finished.copy(tmp_path / "project")
     path = project.path / "evaluation/metrics.json"

@@ -30,6 +30,8 @@ ELSEWHERE = {
     "make test": "is what runs this test",
     "make test-slow": "continuous integration runs it",
     "retinue sliding": "the command's name",
+    "retinue predict": "the command's name",
+    "retinue export": "the command's name",
     "retinue sweep": "the command's name",
     "retinue dashboard": "tests/integration/test_dashboard.py",
     "retinue lr-range": "tests/integration/test_lr_range.py",
@@ -44,6 +46,13 @@ ELSEWHERE = {
     "retinue preview": "the command's name",
     "retinue preview experiment=photos": "tests/integration/test_preview.py",
     "dvc repro": "tests/integration/test_pipeline.py",
+    "retinue repro": "tests/integration/test_repro.py",
+    "retinue similar": "the command's name",
+    "retinue similar photo.jpg": "tests/integration/test_similar.py",
+    "retinue compare A B": "tests/unit/test_compare.py",
+    "retinue folds": "tests/integration/test_folds.py",
+    "retinue serve": "tests/integration/test_serve.py",
+    "retinue sweep preprocess.folds=5 preprocess.fold=0,1,2,3,4": "tests/integration/test_folds.py",
 }
 
 
@@ -96,6 +105,28 @@ def test_the_dense_command(finished: Project, tmp_path: Path) -> None:
     assert list((project.path / "maps").glob("photo*.npy"))
 
 
+def test_the_predict_command(finished: Project, tmp_path: Path) -> None:
+    (command,) = {c for c in COMMANDS if c.startswith("retinue predict ")}
+    project = finished.copy(tmp_path / "project")
+    (project.path / "photos").mkdir()
+    for level in (0, 255):
+        Image.new("L", (90, 60), level).save(project.path / f"photos/{level}.png")
+    project.run(sys.executable, "-m", "retinue.cli", *substituted(command)[1:])
+    header, *rows = (project.path / "predictions.csv").read_text("utf-8").splitlines()
+    assert header.startswith("image,predicted,probability,abstained,distance,usual_share,prob_")
+    assert [row.split(",")[0] for row in rows] == ["photos/0.png", "photos/255.png"]
+
+
+def test_the_export_command(finished: Project, tmp_path: Path) -> None:
+    (command,) = {c for c in COMMANDS if c.startswith("retinue export ")} - {*ELSEWHERE}
+    project = finished.copy(tmp_path / "project")
+    said = project.run(sys.executable, "-m", "retinue.cli", *substituted(command)[1:]).stdout
+    assert "decisions that differ 0, abstentions 0" in said
+    assert "images: data/processed/test" in said
+    assert (project.path / "exported/onnx/model.onnx").is_file()
+
+
+@pytest.mark.slow
 def test_retinue_compose_alone_changes_nothing(project: Project) -> None:
     project.compose()
     assert project.run("git", "status", "--porcelain").stdout == ""
@@ -135,18 +166,22 @@ def test_an_experiment(finished: Project, tmp_path: Path) -> None:
     (command,) = {c for c in COMMANDS if c.startswith("dvc exp run")}
     project = finished.copy(tmp_path / "project")
     project.commit("settings")
-    arguments = [*substituted(command)[1:], "-S", "tracking=off", "-S", "train.max_epochs=1"]
+    quick = ("tracking=off", "train.max_epochs=1", "explain.images_per_outcome=1", "explain.measured_images=0")
+    arguments = [*substituted(command)[1:], *(part for each in quick for part in ("-S", each))]
     project.run(sys.executable, "-m", "dvc", *arguments)
-    assert yaml.safe_load((project.path / "params.yaml").read_text())["model"]["name"] == "resnet18"
+    (name,) = re.findall(r"model=(\w+)", command)
+    assert yaml.safe_load((project.path / "params.yaml").read_text())["model"]["name"] == name
     shown = project.run(sys.executable, "-m", "dvc", "exp", "show", "--csv").stdout
-    assert "resnet18" in shown
+    assert name in shown
 
 
 def test_every_command_is_accounted_for() -> None:
     tested = (
         "retinue compose",
         "retinue describe",
+        "retinue export ",
         "retinue sliding ",
+        "retinue predict ",
         "dvc exp",
         "dvc metrics",
         "dvc plots",

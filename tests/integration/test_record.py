@@ -99,6 +99,7 @@ def locked(entries: list[dict[str, Any]]) -> dict[str, str]:
     return {entry["path"]: entry["md5"] for entry in entries}
 
 
+@pytest.mark.slow
 def test_hashes_are_those_of_dvc_lock(repository: Path):
     dvc("repro", "train")
     lock = OmegaConf.to_container(OmegaConf.load("dvc.lock"))
@@ -115,6 +116,7 @@ def test_hashes_are_those_of_dvc_lock(repository: Path):
     assert (lineage["git_revision"], lineage["git_dirty"]) == (git("rev-parse", "HEAD"), False)
 
 
+@pytest.mark.slow
 def test_declared_are_the_paths_of_the_stages_in_order(repository: Path):
     assert declared(VALUES) == {
         "train": (("raw", "notes.txt", "stage.py"), OUTS),

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -17,7 +18,15 @@ import pytest
 from report_artifacts import BINARY, ROOT, Scene, settings_values, write_artifacts
 from retinue.engine.store import ImageStore
 from retinue.pipeline import artifacts
-from retinue.pipeline.artifacts import DroppedImage, Explanation, LabelConflict, LeakedPair, Leaks, Quarantined
+from retinue.pipeline.artifacts import (
+    Correction,
+    DroppedImage,
+    Explanation,
+    LabelConflict,
+    LeakedPair,
+    Leaks,
+    Quarantined,
+)
 from retinue.pipeline.checked import ensure_checked
 from retinue.pipeline.composition import load_params
 from retinue.pipeline.errors import DataError, SettingsError
@@ -25,7 +34,10 @@ from retinue.pipeline.files import read_json, read_table, write_json
 from retinue.pipeline.numbers import figure
 from retinue.pipeline.settings import EXECUTION_SECTIONS, Settings
 from retinue.pipeline.tracker import Tracker
+from retinue.reports import cells
+from retinue.reports.cells import confusion_cells
 from retinue.reports.gallery import some_of_each_class
+from retinue.reports.inputs import ReportInputs
 from retinue.stages import report
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -91,6 +103,7 @@ def run(scene: Scene) -> str:
 
 
 @pytest.mark.parametrize("scene", [Scene(), BINARY], ids=["ten classes", "two classes"])
+@pytest.mark.slow
 def test_the_figures_are_those_of_the_artifacts(tmp_path, monkeypatch, scene):
     page = Page(make(tmp_path, monkeypatch, scene))
     metrics = artifacts.read_metrics()
@@ -108,6 +121,11 @@ def test_the_figures_are_those_of_the_artifacts(tmp_path, monkeypatch, scene):
         of_class = metrics["per_class"][row[0]]
         assert row[1] == str(of_class["support"])
         assert row[2:] == [figure(of_class[name]) for name in heads[2:]]
+    columns = _heads(page, "95 % intervals of each class")[2:]
+    assert columns == heads[2:]
+    for name, _, *ends in _rows(page, "95 % intervals of each class"):
+        of_class = metrics["per_class"][name]["intervals"]
+        assert ends == [f"{figure(of_class[column][0])} to {figure(of_class[column][1])}" for column in columns]
     verdict = next(text for values, text in page.all("p") if values.get("id") == "verdict")
     right = round(metrics["accuracy_score"] * metrics["num_images"])
     assert (
@@ -120,6 +138,7 @@ def test_the_figures_are_those_of_the_artifacts(tmp_path, monkeypatch, scene):
     assert "scratch" in verdict
 
 
+@pytest.mark.slow
 def test_the_confusion_matrix_is_the_stored_one(tmp_path, monkeypatch):
     page = Page(make(tmp_path, monkeypatch, Scene()))
     counts = {(c.actual, c.predicted): c.num_images for c in _cells()}
@@ -135,6 +154,58 @@ def test_the_confusion_matrix_is_the_stored_one(tmp_path, monkeypatch):
     assert list(listed.values()) == sorted(wrong.values(), reverse=True)
 
 
+@pytest.mark.slow
+def test_a_cell_of_the_matrix_leads_to_its_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(cells, "MOST_BYTES", 10_000_000)
+    page = Page(make(tmp_path, monkeypatch, Scene(skill=1.0)))
+    counts = {(c.actual, c.predicted): c.num_images for c in _cells()}
+    gallery = read_json(artifacts.GALLERY)["images"]
+    explained = Counter((str(entry["label"]), str(entry["predicted"])) for entry in gallery)
+    panels = {values["id"]: values["aria-label"] for values, _ in page.all("div") if values.get("class") == "cell"}
+    links = {values["href"]: text for values, text in page.all("a") if values.get("id", "").startswith("from-")}
+    assert len(panels) == len(explained) > 20
+    for label, predicted in explained:
+        count = counts[label, predicted]
+        assert links[f"#cell-{label}-{predicted}"] == str(count)
+        what = f"{label} recognised" if label == predicted else f"{label} taken for {predicted}"
+        assert panels[f"cell-{label}-{predicted}"] == f"{count} image{'s' * (count != 1)} of {what}"
+    shown = Counter(text for values, text in page.all("div") if values.get("class") == "cell")
+    assert sum(text.count("confidence") for text in shown) == sum(min(n, 6) for n in explained.values())
+
+
+@pytest.mark.slow
+def test_the_pictures_of_cells_have_a_limit(tmp_path, monkeypatch):
+    """A limit that holds a third of the pictures: every confusion keeps its first image before any has its second."""
+    monkeypatch.setattr(cells, "MOST_BYTES", 10_000_000)
+    make(tmp_path, monkeypatch, Scene(skill=1.0))
+    whole = confusion_cells(ReportInputs.read())
+    size = sum(len(one.original.uri) + len(one.overlay.uri) for cell in whole.values() for one in cell.images)
+    monkeypatch.setattr(cells, "MOST_BYTES", size // 3)
+    some = confusion_cells(ReportInputs.read())
+    kept = sum(len(one.original.uri) + len(one.overlay.uri) for cell in some.values() for one in cell.images)
+    assert size / 4 < kept <= size / 3
+    numbers = {pair: len(cell.images) for pair, cell in some.items()}
+    second = {pair for pair, count in numbers.items() if count > 1}
+    assert not second or numbers.keys() == whole.keys()
+    assert any(label != predicted for label, predicted in numbers)
+
+
+@pytest.mark.slow
+def test_the_page_opens_with_what_a_decision_needs(tmp_path, monkeypatch):
+    page = Page(make(tmp_path, monkeypatch, BINARY))
+    metrics = artifacts.read_metrics()
+    answers = {text.strip().split("\n")[0]: " ".join(text.split()) for v, text in page.all("section") if "id" not in v}
+    assert list(answers) == ["Operating point", "Baselines", "What is doubtful"]
+    point = metrics["operating_point"]
+    for value in (point["sensitivity_score"], point["specificity_score"]):
+        assert figure(value) in answers["Operating point"]
+    assert "majority0.5000 accuracy" in answers["Baselines"]
+    assert "The network does not beat HOG + linear SVM" in answers["Baselines"]
+    assert metrics["intervals"]["accuracy_score"][0] > 0.5
+    assert "1 file is quarantined" in answers["What is doubtful"]
+
+
+@pytest.mark.slow
 def test_what_was_run_is_told(tmp_path, monkeypatch):
     scene = Scene()
     page = Page(make(tmp_path, monkeypatch, scene))
@@ -155,18 +226,29 @@ def test_what_was_run_is_told(tmp_path, monkeypatch):
     assert f"best: {best}" in text
 
 
+@pytest.mark.slow
 def test_every_section_and_every_image_is_there(tmp_path, monkeypatch):
-    scene = Scene(quarantine=[Quarantined("a/b.gif", "3", "not an image")])
+    scene = Scene(skill=3.0, quarantine=[Quarantined("a/b.gif", "3", "not an image")])
     page = Page(make(tmp_path, monkeypatch, scene))
-    ids = [values["id"] for values, _ in page.all("section")]
-    assert [values["href"].removeprefix("#") for values, _ in page.all("a") if "href" in values][1:] == ids
+    ids = [values["id"] for values, _ in page.all("section") if "id" in values]
+    links = [v["href"].removeprefix("#") for v, _ in page.all("a") if "href" in v and v.get("class") != "more"]
+    known = {values["id"] for _, values, _ in page.elements if "id" in values}
+    assert {v["href"].removeprefix("#") for v, _ in page.all("a") if v.get("class") == "more"} <= known
+    assert [link for link in links if not link.startswith(("cell-", "from-"))][1:] == ids
     assert _rows(page, "1 quarantined file") == [["a/b.gif", "3", "not an image"]]
     gallery = read_json(artifacts.EXPLANATIONS / "gallery.json")["images"]
     alts = [values["alt"] for values, _ in page.all("img")]
-    # and the sheets of preprocessing and augmentation; of the data, an outlier in both forms, and 4 training images of
-    # each of 10 classes, of which one has a copy of the original
-    assert len(alts) == 2 * len(gallery) + 2 + 2 + (4 * 10 + 1)
-    assert {entry["outcome"] for entry in gallery} == {"right", "wrong", "confident_error"}
+    # the sheets of preprocessing and augmentation, filters and feature maps; of the data, an outlier in both forms, and
+    # 4 training images of each of 10 classes, of which one has a copy of the original
+    # each explained image stands in its cell of the confusion matrix, and in the gallery, with its nearest training
+    # images, those that are not "confused"
+    confused = sum(entry["outcome"] == "confused" for entry in gallery)
+    shown = len(gallery) - confused
+    assert len(alts) == 2 * len(gallery) + 3 * shown + 4 + 2 + (4 * 10 + 1)
+    first = gallery[0]["label"]
+    assert f"The nearest training images: {first} 0.000, {first} 0.021, {first + 1} 0.250" in alts
+    assert "features.c3 (16 of 400 maps of 10×10)" in page.text()
+    assert {entry["outcome"] for entry in gallery} == {"right", "wrong", "confident_error", "confused"}
     for entry in gallery:
         assert any(entry["image_id"] in alt for alt in alts)
         assert figure(entry["confidence"]) in page.text()
@@ -188,6 +270,7 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch):
     assert "gradcam does not apply here: the network has no convolution" in page.text()
     assert "No image of the test split is misclassified." in page.text()
     ends = ("as it is", "as the network sees it", "after each operation")
+    assert "The weights of the first layer, hidden1 (Linear), are no images." in page.text()
     assert all(values["alt"].endswith(ends) for values, _ in page.all("img"))
 
 
@@ -217,6 +300,7 @@ def test_hostile_names_stay_text(tmp_path, monkeypatch):
 CLAIM = "All figures are of the test split, which nothing before evaluation has seen."
 
 
+@pytest.mark.slow
 def test_the_claim_of_an_unseen_test_split_stands_where_it_is_true(tmp_path, monkeypatch):
     """Not where images of it are in training, nor beside weights that somebody else has trained."""
     scene = Scene()
@@ -230,6 +314,7 @@ def test_the_claim_of_an_unseen_test_split_stands_where_it_is_true(tmp_path, mon
     assert "what the initial weights (imagenet) were trained on is not known here" in text
 
 
+@pytest.mark.slow
 def test_leaks_are_shown_side_by_side_and_the_score_is_told_without_them(tmp_path, monkeypatch):
     """Three test images have copies in training; the verdict names their number and the score."""
     pairs = [
@@ -269,9 +354,10 @@ def test_leaks_are_shown_side_by_side_and_the_score_is_told_without_them(tmp_pat
     text = Page(run(scene)).text()
     assert CLAIM in text
     assert "All of them are left out." in text
-    assert "3 copies of images in a later split are left out." in text
+    assert "3 images that belong to a later split (copies, or of one group) are left out." in text
 
 
+@pytest.mark.slow
 def test_corrections_strays_and_wrong_endings_are_in_the_data_section(tmp_path, monkeypatch):
     changes = [{"image_id": f"{i:03d}.png", "was": "ants", "now": "bees", "reason": "wings"} for i in range(250)]
     page = Page(make(tmp_path / "corrected", monkeypatch, replace(BINARY, corrections=changes)))
@@ -291,6 +377,33 @@ def test_corrections_strays_and_wrong_endings_are_in_the_data_section(tmp_path, 
     assert "corrected label" not in page.text()
 
 
+@pytest.mark.slow
+def test_a_slice_that_is_worse_is_a_finding(tmp_path, monkeypatch):
+    page = Page(make(tmp_path, monkeypatch, replace(BINARY, dark_is_wrong=True)))
+    rows = _rows(page, "Slices, the worst first")
+    assert rows[0][0].startswith("brightness: lowest quarter, at most 0.")
+    assert float(rows[0][2]) < float(rows[0][4])  # its accuracy, and that of its classes elsewhere
+    assert "Worse than elsewhere: brightness lowest quarter" in page.text()
+    page = Page(make(tmp_path / "even", monkeypatch, BINARY))
+    assert "Worse than elsewhere" not in page.text()
+    assert re.search(r"No slice of \d+ is worse than its classes are elsewhere", page.text())
+
+
+@pytest.mark.slow
+def test_doubtful_labels_are_shown_and_written_as_corrections(tmp_path, monkeypatch):
+    page = Page(make(tmp_path, monkeypatch, replace(BINARY, wrong_labels=4)))
+    ids = [row[0] for row in _rows(page, "Doubtful labels, the most doubtful first")]
+    planted = {f"val/photo-val-{i:04d}.png" for i in range(4)}
+    assert planted <= set(ids)
+    assert f"{len(ids)} of" in page.text()
+    lines = read_table(tmp_path / "report/doubtful_labels.csv", Correction)
+    assert [line.image for line in lines] == ids
+    assert {line.label for line in lines if line.image in planted} == {"ants", "bees"}
+    page = Page(make(tmp_path / "none", monkeypatch, BINARY))
+    assert re.search(r"None of the labels of \d+ validation images is doubtful", page.text())
+
+
+@pytest.mark.slow
 def test_the_page_is_self_contained(tmp_path, monkeypatch):
     html = make(tmp_path, monkeypatch, BINARY)
     page = Page(html)
@@ -308,6 +421,7 @@ def test_the_page_is_self_contained(tmp_path, monkeypatch):
     assert artifacts.REPORT.stat().st_size < 2e6
 
 
+@pytest.mark.slow
 def test_the_page_can_be_read_without_seeing_it(tmp_path, monkeypatch):
     page = Page(make(tmp_path, monkeypatch, BINARY))
     assert page.all("html")[0][0]["lang"] == "en"
@@ -319,13 +433,14 @@ def test_the_page_can_be_read_without_seeing_it(tmp_path, monkeypatch):
     assert len(page.all("caption")) == len(page.all("table"))
     assert all(values.get("alt") for values, _ in page.all("img"))
     charts = [values for values, _ in page.all("svg") if values.get("role") == "img"]
-    assert len(charts) == 7
+    assert len(charts) == 9
     assert all(len(values["aria-label"]) > 30 for values in charts)
     skip = next(values for values, _ in page.all("a") if values.get("class") == "skip")
     assert skip["href"] == "#main"
     assert [values for values, _ in page.all("main")] == [{"id": "main"}]
 
 
+@pytest.mark.slow
 def test_the_same_artifacts_give_the_same_bytes_anywhere(tmp_path, monkeypatch):
     first = make(tmp_path / "here", monkeypatch, Scene())
     again = run(Scene())
@@ -342,7 +457,7 @@ def test_many_classes_and_files_do_not_make_a_large_page(tmp_path, monkeypatch):
     assert artifacts.REPORT.stat().st_size < 3e6
     assert len(_rows(page, "Metrics of the 100 classes with the lowest F1")) == 100
     assert len(_rows(page, "Images of each class")) == 100
-    assert page.text().count("50 more rows are not shown.") == 2
+    assert page.text().count("50 more rows are not shown.") == 3  # metrics of each class, their intervals, its images
     assert "110 more classes are not shown." in page.text()
     assert len(_rows(page, "1,234 quarantined files")) == 200
     assert "1,034 more rows are not shown." in page.text()
@@ -354,7 +469,7 @@ def test_many_classes_and_files_do_not_make_a_large_page(tmp_path, monkeypatch):
     assert max(metrics[c]["f1_score"] for c in shown) <= min(metrics[c]["f1_score"] for c in hidden)
     gallery = read_json(artifacts.EXPLANATIONS / "gallery.json")["images"]
     assert sum(entry["outcome"] == "right" for entry in gallery) > 40
-    assert len([values for values, _ in page.all("img")]) <= 2 * (40 + 40 + 8) + 2 + 2 * (40 + 1)
+    assert len([values for values, _ in page.all("img")]) <= 3 * (40 + 40 + 8) + 4 + 2 * (40 + 1)
 
 
 def test_a_crowded_gallery_keeps_every_class():
@@ -369,6 +484,7 @@ def test_a_crowded_gallery_keeps_every_class():
 @pytest.mark.parametrize(
     "missing", ["data/raw/card.json", "evaluation/curves/roc.csv", "explanations/overlays/00000.png"]
 )
+@pytest.mark.slow
 def test_a_missing_artifact_is_named_and_the_old_page_stays(tmp_path, monkeypatch, missing):
     page = make(tmp_path, monkeypatch, Scene(epochs=2))
     Path(missing).unlink()
@@ -377,6 +493,7 @@ def test_a_missing_artifact_is_named_and_the_old_page_stays(tmp_path, monkeypatc
     assert artifacts.REPORT.read_text("utf-8") == page
 
 
+@pytest.mark.slow
 def test_curves_of_other_classes_are_refused(tmp_path, monkeypatch):
     make(tmp_path, monkeypatch, Scene(epochs=2))
     path = artifacts.CURVES / "confusion.csv"
@@ -403,6 +520,7 @@ def test_all_sections_that_shape_a_result_are_read():
     assert set(report.SECTIONS) == set(load_params(ROOT / "params.yaml")) - set(EXECUTION_SECTIONS)
 
 
+@pytest.mark.slow
 def test_the_stage_runs_as_a_process_without_torch(tmp_path, monkeypatch):
     scene = Scene(sections={"tracking": {"mode": "off"}})
     for name in ("src", "conf"):
@@ -456,6 +574,7 @@ def _rows(page: Page, caption: str) -> list[list[str]]:
     return _table(page, caption)[1:]
 
 
+@pytest.mark.slow
 def test_the_network_is_described(tmp_path, monkeypatch):
     page = Page(make(tmp_path, monkeypatch, Scene()))
     text = page.text()
@@ -478,6 +597,7 @@ def test_the_network_is_described(tmp_path, monkeypatch):
     assert memory["optimizer state"] == 2 * memory["parameters"] == 2 * 4 * 61_706
 
 
+@pytest.mark.slow
 def test_initial_weights_are_reported(tmp_path, monkeypatch):
     make(tmp_path, monkeypatch, Scene())
     bundle = read_json(artifacts.MODEL / "bundle.json")

@@ -24,14 +24,17 @@ def digests(project: Project, *folders: str) -> dict[str, str]:
     return {str(p.relative_to(project.path)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-STAGES = ("acquire", "preprocess", "augment", "evaluate", "explain")
-OUTS = ("data/raw", "data/processed", "data/augmented", "evaluation", "explanations")
+STAGES = ("acquire", "preprocess", "augment", "calibrate", "baseline", "evaluate", "explain")
+OUTS = ("data/raw", "data/processed", "data/augmented", "calibration", "baselines", "evaluation", "explanations")
 
 
 @pytest.mark.slow
-def test_five_stages_write_the_bytes_of_one_process(finished: Project, tmp_path: Path) -> None:
+def test_six_stages_write_the_bytes_of_one_process(finished: Project, tmp_path: Path) -> None:
     project = finished.copy(tmp_path / "project")
-    settings = ("tracking=off", "explain.images_per_outcome=1", "explain.batch_size=7", "evaluate.batch_size=50")
+    settings = (
+        *("tracking=off", "explain.images_per_outcome=1", "explain.batch_size=7", "evaluate.batch_size=50"),
+        "calibrate.batch_size=50",
+    )
     for stage in STAGES:
         project.stage(stage, *settings)
     alone = digests(project, *OUTS)
@@ -92,7 +95,8 @@ def test_more_ranks_than_batches(photos: Project) -> None:
 @pytest.mark.slow
 def test_one_image_explained_and_one_batch_evaluated_by_three_ranks(finished: Project, tmp_path: Path) -> None:
     project = finished.copy(tmp_path / "project")
-    settings = ("tracking=off", "explain.images_per_outcome=0", "explain.confident_errors=1", "evaluate.batch_size=999")
+    settings = ("tracking=off", "explain.images_per_outcome=0", "explain.confident_errors=1")
+    settings += ("explain.images_per_cell=0", "evaluate.batch_size=999")
     for stage in ("evaluate", "explain"):
         project.stage(stage, *settings)
     alone = digests(project, *OUTS)
@@ -222,7 +226,7 @@ def test_the_pipeline_on_two_processes(project: Project, tmp_path: Path) -> None
         np.loadtxt(each.path / "models/history.csv", delimiter=",", skiprows=1) for each in (alone, project)
     )
     np.testing.assert_allclose(shared, history, rtol=1e-4)
-    for name in ("models", "evaluation", "explanations"):
+    for name in ("models", "baselines", "evaluation", "explanations"):
         shutil.rmtree(project.path / name, ignore_errors=True)
     shutil.copytree(alone.path / "models", project.path / "models")
     project.run(sys.executable, "-m", "dvc", "commit", "--force", "train")

@@ -49,6 +49,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_objects_that_the_crop_cuts_off_are_counted_and_pad_keeps_them(capsys: pytest.CaptureFixture[str]) -> None:
     """The middle 12 px of 64 are kept; the masks say what is left of each defect there."""
     source = build(VALUES["source"], where="source")

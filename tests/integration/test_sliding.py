@@ -17,7 +17,7 @@ from retinue.bundle import Bundle
 from retinue.cli import main
 from retinue.pipeline.artifacts import Sample
 from retinue.pipeline.files import read_table
-from retinue.sliding.command import resized
+from retinue.serving.sliding.command import resized
 from retinue.sources.digits import Digits
 
 
@@ -69,6 +69,7 @@ def test_positions_are_the_crops_of_the_resized_image(
     assert Image.open(tmp_path / "out/row.png").size == (3 * 256, 256)
 
 
+@pytest.mark.slow
 def test_a_bad_image_does_not_cost_the_others(finished: Project, digits: Path, tmp_path: Path) -> None:
     bad = tmp_path / "notes.jpg"
     bad.write_text("not an image")

@@ -49,6 +49,7 @@ def run(stage: Any, values: dict[str, Any]) -> None:
     stage.run(Settings(values, stage.SECTIONS), Tracker(None))
 
 
+@pytest.mark.slow
 def test_a_recipe_is_a_name_and_a_path(checkout: Path) -> None:
     values = compose(["source=ants", "trainer.num_workers=0"])
     plain = compose(["source=image_folder", "source.path=photos"])["source"]

@@ -111,6 +111,7 @@ def manifest() -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.slow
 def test_every_way_gives_what_the_folders_give(way: str, rows: Rows) -> None:
     run(acquire, overrides=["source=image_folder", "source.path=photos"])
     expected = manifest()
@@ -127,6 +128,7 @@ def test_every_way_gives_what_the_folders_give(way: str, rows: Rows) -> None:
     assert not artifacts.ATTRIBUTES.exists()
 
 
+@pytest.mark.slow
 def test_workers_read_the_same_of_shards(rows: Rows) -> None:
     write_parquet_of_bytes(rows)
     write_tars(rows)

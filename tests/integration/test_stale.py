@@ -1,6 +1,7 @@
 """After a run that stopped at evaluate, what an earlier run left behind is never shown as its own."""
 
 import json
+import re
 import shutil
 import sys
 from contextlib import chdir
@@ -30,8 +31,8 @@ def edited(project: Project) -> None:
     path = project.path / "dvc.lock"
     lock = yaml.safe_load(path.read_text("utf-8"))
     for dep in lock["stages"]["explain"]["deps"]:
-        if dep["path"] in ("models", "evaluation/predictions"):
-            dep["md5"] = f"{'0' * 32}.dir"
+        if dep["path"] in ("models/weights.safetensors", "evaluation/predictions"):
+            dep["md5"] = "0" * 32
     path.write_text(yaml.safe_dump(lock), "utf-8")
     baseline = project.run("git", "rev-parse", "HEAD").stdout.strip()
     project.commit("half")
@@ -81,7 +82,8 @@ def locked(text: str) -> dict[str, dict[str, dict[str, str]]]:
 def test_dvc_lock_still_has_what_explain_read_before(half: Experiment) -> None:
     lock = locked(half.text("dvc.lock"))
     assert "explanations" in lock["explain"]["outs"]
-    assert lock["explain"]["deps"]["models"] != lock["train"]["outs"]["models"]
+    weights = artifacts.WEIGHTS.as_posix()
+    assert lock["explain"]["deps"][weights] != lock["train"]["outs"][weights]
 
 
 @pytest.mark.parametrize("kept", ["experiment", "workspace"])
@@ -110,11 +112,12 @@ def test_the_dashboard_leaves_the_maps_of_the_model_before_out(half: Experiment,
 
 def test_where_names_no_report_of_another_model(half: Experiment) -> None:
     done = CliRunner().invoke(main, ["where"])
-    report, metrics, model = done.output.splitlines()
+    report, metrics, model, committed = done.output.splitlines()
     assert report.startswith("report   report has not run for this model (")
     assert report.endswith("`dvc repro` runs it.")
     assert metrics == "metrics  evaluation/metrics.json  (dvc metrics show)"
     assert model == "model    models/"
+    assert re.match(r"HEAD     (accuracy |the same predictions as committed)", committed)
 
 
 def test_where_names_the_report_of_a_whole_run(finished: Project) -> None:
@@ -133,6 +136,7 @@ def test_where_names_what_is_there_before_the_first_report(finished: Project, tm
             "report   not made yet; `dvc repro` makes it",
             "metrics  evaluation/metrics.json  (dvc metrics show)",
             "model    models/",
+            "HEAD     the same predictions as committed",
         ]
         artifacts.METRICS.unlink()
         shutil.rmtree(artifacts.MODEL)
@@ -145,7 +149,13 @@ def test_lineage_prints_what_the_experiment_wrote(half: Experiment, stopped: str
     done = CliRunner().invoke(main, ["lineage", "half", "--json"])
     document = json.loads(done.output)
     hashes = document["hashes"]
-    for out in ("models", "evaluation/predictions", "evaluation/metrics.json", "data/raw", "data/processed/test"):
+    for out in (
+        "models/weights.safetensors",
+        "evaluation/predictions",
+        "evaluation/metrics.json",
+        "data/raw",
+        "data/processed/test",
+    ):
         assert hashes[out] == dvc_md5(project.path / out), out
     assert hashes["requirements.lock"] == dvc_md5(project.path / "requirements.lock")
     assert not {"explanations", "report"} & set(hashes)
@@ -155,11 +165,12 @@ def test_lineage_prints_what_the_experiment_wrote(half: Experiment, stopped: str
     assert f"left out, being of another result\n  {stopped}\n" in text
 
 
+@pytest.mark.slow
 def test_of_a_run_that_stopped_before_evaluate_there_are_no_metrics(half: Experiment) -> None:
     """The experiment as `dvc exp run … train` would have left it: dvc.lock has the evaluation of the model before."""
     document = yaml.safe_load(half.text("dvc.lock"))
     for dep in document["stages"]["evaluate"]["deps"]:
-        dep["md5"] = "0" * 32 if dep["path"] == "models" else dep["md5"]
+        dep["md5"] = "0" * 32 if dep["path"] == "models/weights.safetensors" else dep["md5"]
     lock = read_lock(yaml.safe_dump(document), half.text("dvc.yaml"), half.text("params.yaml"))
     assert list(lock.stale) == ["evaluate", "explain", "report"]
     assert artifacts.METRICS.as_posix() not in lock.outs

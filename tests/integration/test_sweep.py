@@ -16,8 +16,11 @@ from PIL import Image
 
 from project import Project
 
-QUICK = ("train.max_epochs=1", "tracking=off", "explain.images_per_outcome=1")
-GRID = ("model=mlp", "optimizer.lr=0.003,0.01,0.03,0.1", "sweep.workers=2", "sweep.name=grid", *QUICK)
+QUICK = (
+    *("train.max_epochs=1", "tracking=off"),
+    *("explain.images_per_outcome=1", "explain.measured_images=0", "explain.nearest_images=0"),
+)
+GRID = ("model=mlp", "optimizer.lr=0.003,0.01,0.03", "sweep.workers=2", "sweep.name=grid", *QUICK)
 
 
 def sweep(project: Project, *overrides: str, check: bool = True) -> str:
@@ -84,6 +87,7 @@ def test_trials_are_experiments_of_their_own_checkouts(done: Project) -> None:
     assert set(experiments(done)) == {row["experiments"][0] for row in complete}
     assert set(executed(done)) == {
         "train",
+        "calibrate",
         "evaluate",
         "explain",
         "report",
@@ -113,7 +117,7 @@ def test_what_is_killed_is_taken_up_and_nothing_is_run_twice(done: Project, vict
     before = state(done)
     process = done.start(sys.executable, "-m", "retinue.cli", "sweep", *GRID)
     assert process.stdout is not None
-    assert any(line.startswith("[1/4]") for line in process.stdout), "it ended before its first trial"
+    assert any(line.startswith("[1/3]") for line in process.stdout), "it ended before its first trial"
     if victims == "sweep":
         process.kill()
         rest = process.stdout.read()
@@ -138,8 +142,8 @@ def test_what_is_killed_is_taken_up_and_nothing_is_run_twice(done: Project, vict
 
     sweep(done, *GRID)
     assert {name: (done.path / ".cache/sweeps/grid" / name / "log.txt").stat().st_mtime_ns for name in complete} == logs
-    assert sorted(experiments(done)) == [f"grid-{number}" for number in range(4)]
-    assert [row["state"] for row in table(done)["trials"]] == ["complete"] * 4
+    assert sorted(experiments(done)) == [f"grid-{number}" for number in range(3)]
+    assert [row["state"] for row in table(done)["trials"]] == ["complete"] * 3
     assert state(done) == before
     done.repro()  # no lock is left
 
@@ -166,9 +170,9 @@ def test_a_training_that_was_killed_goes_on_at_its_last_epoch(done: Project) -> 
 @pytest.mark.slow
 def test_the_table_of_a_killed_sweep_is_that_of_an_uninterrupted_one(done: Project, tmp_path: Path) -> None:
     other = done.copy(tmp_path / "other")
-    three = [each.removesuffix(",0.1") for each in GRID]
-    sweep(other, *three)
-    process = done.start(sys.executable, "-m", "retinue.cli", "sweep", *three)
+    two = [each.removesuffix(",0.03") for each in GRID]
+    sweep(other, *two)
+    process = done.start(sys.executable, "-m", "retinue.cli", "sweep", *two)
     assert process.stdout is not None
     next(line for line in process.stdout if "log_loss" in line)
     process.send_signal(signal.SIGINT)
@@ -176,7 +180,7 @@ def test_the_table_of_a_killed_sweep_is_that_of_an_uninterrupted_one(done: Proje
     assert said.endswith("error: sweep: interrupted. The same command goes on where it was.\n"), said
     assert process.wait() == 130
     assert left_running(done) == []
-    sweep(done, *three)
+    sweep(done, *two)
     assert table(done) == table(other)
 
 

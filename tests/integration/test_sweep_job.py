@@ -5,12 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+import pytest
+
 from project import Project
 from retinue.sweeps import job
 from retinue.sweeps.checkout import Snapshot
 from retinue.sweeps.job import FAILED, INTERRUPTED, Job, JobOutcome
 
 
+@pytest.mark.slow
 def test_data_stages_that_failed_are_run_by_the_next_and_then_no_more(project: Project, tmp_path: Path) -> None:
     snapshot = Snapshot.take(project.path)
     asked: list[str] = []

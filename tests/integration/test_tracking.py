@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from omegaconf import OmegaConf
@@ -26,7 +27,8 @@ from retinue.pipeline import wandb_client
 from retinue.pipeline.errors import RetinueError, SettingsError
 from retinue.pipeline.record import dvc_md5
 from retinue.pipeline.settings import Settings, fingerprint_of
-from retinue.pipeline.tracker import MAX_POINTS, MODES, Tracker, TrackingSettings, evenly, track
+from retinue.pipeline.tracker import MODES, Tracker, TrackingSettings, track
+from retinue.pipeline.wandb_charts import MAX_POINTS, evenly
 from retinue.tracking import runs
 
 X = [step / 20_000 for step in range(20_001)]
@@ -81,7 +83,7 @@ def run_stage(tracker: Tracker) -> None:
     Path("models/parts/head.bin").write_bytes(b"head")
     Image.new("RGB", (4, 3), (255, 0, 0)).save("red.png")
     tracker.images("overlays", [Path("red.png"), Path("red.png")], ["an ant", "a bee"])
-    tracker.line("roc", X, {"ant": X, "bee": [x * x for x in X]}, x_name="false positive rate", title="ROC")
+    tracker.curves("roc", {"ant": (X, X), "bee": (X, [x * x for x in X])}, x_name="rate", title="ROC")
     tracker.table("quarantine", ["image", "reason"], [["a.jpg", "truncated"], [7, None]])
     tracker.summary({"test/auc_score": 0.96, "epochs": 3})
     tracker.artifact(Path("models"), "model")
@@ -119,6 +121,11 @@ def named(artifacts: list[Any], name: str) -> Any:
     return found
 
 
+def named_as(artifacts: list[Any], ending: str) -> Any:
+    (found,) = [artifact for artifact in artifacts if artifact.name.endswith(ending)]
+    return found
+
+
 def without_times(values: Any) -> Any:
     """`values` without what differs between two runs that log the same: times and W&B's ids of artifacts."""
     if not isinstance(values, Mapping):
@@ -127,6 +134,7 @@ def without_times(values: Any) -> Any:
     return {key: without_times(value) for key, value in values.items() if key not in changing}
 
 
+@pytest.mark.slow
 def test_offline_run_names_stage_settings_and_lineage():
     given = settings("offline")
     with track("train", given) as tracker:
@@ -149,6 +157,7 @@ def test_offline_run_names_stage_settings_and_lineage():
     assert (run.summary["test/auc_score"], run.summary["epochs"]) == (0.96, 3)
 
 
+@pytest.mark.slow
 def test_a_run_names_its_experiment_and_its_sweep(monkeypatch: pytest.MonkeyPatch):
     told = {"DVC_EXP_NAME": "rates-3", "DVC_EXP_BASELINE_REV": "a" * 40, "RETINUE_SWEEP": "rates"}
     for name, value in told.items():
@@ -247,6 +256,30 @@ def test_offline_run_holds_charts_images_and_tables():
     assert run.step_metrics == {"train/*": "epoch", "val/*": "epoch", "lr": "epoch"}
 
 
+def test_confusion_counts_pictures_and_pages_are_held():
+    Image.new("RGB", (4, 3), (255, 0, 0)).save("red.png")
+    with track("train", settings("offline")) as tracker:
+        tracker.confusion("confusion", [("ant", "ant", 3), ("bee", "ant", 1)], title="confusion matrix")
+        tracker.bars("classes", {"ant": 3, "bee": 1}, label="class", title="images of each class")
+        tracker.histogram("sides", [10, 10, 20])
+        tracker.table(
+            "predictions", ["image", "map", "label"], [[np.zeros((3, 4, 1), np.uint8), Path("red.png"), "ant"]]
+        )
+        Path("page.html").write_text("<p>report</p>")
+        tracker.page("report", Path("page.html"))
+    run, files = offline_run(), offline_folder() / "files"
+    logged = {key: value for row in run.history for key, value in row.items()}
+    cells = json.loads((files / logged["confusion_table"]["path"]).read_text())["data"]
+    assert sorted(cells) == [["ant", "ant", 3], ["ant", "bee", 0], ["bee", "ant", 1], ["bee", "bee", 0]]
+    bars = json.loads((files / logged["classes_table"]["path"]).read_text())
+    assert (bars["columns"], bars["data"]) == (["class", "images"], [["ant", 3], ["bee", 1]])
+    assert sum(logged["sides"]["values"]) == 3
+    assert (files / logged["report"]["path"]).read_text() == "<p>report</p>"
+    pictures = named_as(run.artifacts, "predictions")  # W&B keeps a table with pictures as an artifact
+    assert sum(name.endswith(".png") for name in pictures.files) == 2
+
+
+@pytest.mark.slow
 def test_artifacts_carry_hashes_and_datasets_stay_with_dvc():
     given = settings("offline")
     with track("train", given) as tracker:
@@ -266,6 +299,7 @@ def test_artifacts_carry_hashes_and_datasets_stay_with_dvc():
     assert set(model.aliases) == {"latest", given.fingerprint()}
 
 
+@pytest.mark.slow
 def test_everything_goes_below_the_cache_and_one_line_is_printed(
     checkout: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
@@ -285,6 +319,7 @@ def test_everything_goes_below_the_cache_and_one_line_is_printed(
     assert output.err == ""
 
 
+@pytest.mark.slow
 def test_wandb_dir_of_the_user_is_respected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WANDB_DIR", str(tmp_path / "kept"))
     with track("train", settings("offline")) as tracker:
@@ -303,7 +338,11 @@ own = {"mode": "off", "project": "ants", "entity": None, "tags": [], "timeout_s"
 with track("train", Settings({"tracking": own, "trainer": {}})) as tracker:
     tracker.summary({"a": 1})
     tracker.images("b", [Path("none.png")], ["c"])
-    tracker.line("d", [0], {"e": [0]}, x_name="f", title="g")
+    tracker.curves("d", {"e": ([0], [0])}, x_name="f", title="g")
+    tracker.confusion("j", [("k", "k", 1)], title="l")
+    tracker.bars("m", {"n": 1}, label="o", title="p")
+    tracker.histogram("q", [1])
+    tracker.page("r", Path("none.html"))
     tracker.table("h", ["i"], [[0]])
     tracker.artifact(Path("none"), "model")
     assert tracker.lightning_logger() is False
@@ -375,6 +414,7 @@ def test_service_ends_with_a_killed_stage(root: Path):
     assert not service.is_running()
 
 
+@pytest.mark.slow
 def test_online_run_arrives(server: wandb_server.Server, capfd: pytest.CaptureFixture[str]):
     given = settings("online")
     with track("train", given) as tracker:
@@ -515,8 +555,8 @@ def test_artifact_that_the_server_refuses_is_told(
 
 def test_chart_whose_name_is_too_long_is_told(capfd: pytest.CaptureFixture[str]):
     with track("evaluate", settings("offline")) as tracker:
-        tracker.line(f"test/roc/{'a' * 200}", [0, 1], {"rate": [0, 1]}, x_name="rate", title="ROC")
-        tracker.line("test/roc/bee", [0, 1], {"rate": [0, 1]}, x_name="rate", title="ROC")
+        tracker.curves(f"test/roc/{'a' * 200}", {"rate": ([0, 1], [0, 1])}, x_name="rate", title="ROC")
+        tracker.curves("test/roc/bee", {"rate": ([0, 1], [0, 1])}, x_name="rate", title="ROC")
     (warning,) = capfd.readouterr().err.splitlines()
     assert warning.startswith("warning: W&B did not take test/roc/aaa")
     assert warning.endswith("The results are not affected.")

@@ -125,6 +125,7 @@ def test_what_comes_back_is_handed_on() -> None:
         assert caught.value is error
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_the_run_alone(tmp_path: Path) -> None:
     """W&B's process cannot say where it listens, and ends; wandb 0.31.0 alone dead-locks here: no output, no end."""
     with full_disk(tmp_path / "full") as full:

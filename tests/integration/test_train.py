@@ -13,10 +13,12 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from choices import choices_of
 from compositions import compose
 from project import Project
 from retinue.pipeline.errors import SettingsError
 from retinue.pipeline.settings import Settings
+from retinue.pipeline.tracker import Tracker
 from retinue.stages import train
 from retinue.training.classifier import TrainSettings
 
@@ -47,6 +49,42 @@ def test_killed_and_resumed_is_uninterrupted(workers: int, prepared: Project, tm
     history = "models/history.csv"
     assert (prepared.path / history).read_bytes() == (uninterrupted.path / history).read_bytes()
     assert not list((prepared.path / ".cache/train").iterdir())
+
+
+METHODS = [
+    [
+        *("optimizer=sgd", "schedule=plateau", "schedule.patience=1", "loss=focal", "train.sampling=balanced"),
+        *("train.mixup=0.2", "train.cutmix=1", "train.ema_decay=0.9", "train.accumulate_batches=3"),
+        *("train.gradient_clip_value=0.5", "train.l1_penalty=1e-6", "train.max_norm=3"),
+    ],
+    ["optimizer=rmsprop", "schedule=one_cycle", "loss=binary_cross_entropy", "train.average_from=0.4"],
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("methods", METHODS, ids=["moving average", "mean"])
+def test_killed_and_resumed_is_uninterrupted_with_every_method(
+    methods: list[str], prepared: Project, tmp_path: Path
+) -> None:
+    uninterrupted = prepared.copy(tmp_path / "uninterrupted")
+    uninterrupted.stage("train", *SETTINGS, *methods)
+    prepared.kill_training(3, *SETTINGS, *methods)
+    assert re.search(r"resuming after epoch [23]", prepared.stage("train", *SETTINGS, *methods).stdout)
+    assert weights(prepared) == weights(uninterrupted)
+    history = "models/history.csv"
+    assert (prepared.path / history).read_bytes() == (uninterrupted.path / history).read_bytes()
+
+
+@pytest.mark.slow
+def test_each_choice_trains_from_conf_alone(prepared: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(prepared.path)
+    for group in ("optimizer", "schedule", "loss"):
+        for name in choices_of(group):
+            values = compose([f"{group}={name}", "tracking=off", "train.max_epochs=2", "trainer.progress_bar=false"])
+            train.run(Settings(values, train.SECTIONS), Tracker(None))
+            rows = (prepared.path / "models/history.csv").read_text().splitlines()
+            best = max(float(row.split(",")[rows[0].split(",").index("val_auc_score")]) for row in rows[1:])
+            assert best > 0.6, f"{group}={name}"  # by chance 0.5, with a standard deviation of 0.02
 
 
 @pytest.mark.slow
@@ -112,6 +150,7 @@ def test_two_processes_never_train_in_one_checkout(prepared: Project) -> None:
         first.communicate()
 
 
+@pytest.mark.slow
 def test_an_unknown_key_is_refused(prepared: Project) -> None:
     params = prepared.path / "params.yaml"
     params.write_text(params.read_text().replace("  max_epochs: 3", "  max_epoch: 3"))
@@ -140,6 +179,7 @@ def test_settings_out_of_range(override: str, message: str) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.slow
 def test_no_gpu_is_said(prepared: Project) -> None:
     result = prepared.stage("train", "tracking=off", "trainer=gpu", check=False)
     assert result.returncode == 2
@@ -187,6 +227,7 @@ def test_training_starts_from_a_file_of_weights_and_says_what_it_took(prepared: 
     assert (described["parameters"], described["trainable_parameters"]) == (61_706, 850)
 
 
+@pytest.mark.slow
 def test_a_scenario_without_weights_is_refused(prepared: Project) -> None:
     before = weights(prepared)
     result = prepared.stage("train", *SETTINGS, "transfer=small_similar", "weights=none", check=False)

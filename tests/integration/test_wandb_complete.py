@@ -12,7 +12,7 @@ from project import Project
 
 SWEEP = (
     *("optimizer.lr=0.001,0.002,0.004,0.008", "sweep.name=rates", "sweep.workers=2"),
-    *("train.max_epochs=2", "explain.images_per_outcome=1"),
+    *("train.max_epochs=2", "explain.images_per_outcome=1", "explain.measured_images=2"),
 )
 
 

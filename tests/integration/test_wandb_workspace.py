@@ -14,21 +14,20 @@ import wandb_server
 from project import Project
 from retinue.metrics.registry import Predicted
 from retinue.metrics.summary import curve_tables, metrics_document
+from retinue.metrics.tracked import track_evaluation
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.tracker import track
-from retinue.stages import evaluate
-from retinue.tracking.panels import LINES, Artifact, CurvePanel, Key
+from retinue.pipeline.wandb_charts import LINES
+from retinue.tracking.panels import Artifact, CurvePanel, Key
 from retinue.tracking.workspace import build_report, build_workspace, load
 
 pytestmark = pytest.mark.slow  # against a real pipeline and server
 
 EVALUATE = {
     "batch_size": 4,
-    "threshold": 0.5,
     "calibration_bins": 15,
     "curve_points": 100,
     "confidence_level": 0.95,
-    "bootstrap_samples": 10,
 }
 OFFLINE = ("tracking=offline", "train.max_epochs=2", "explain.images_per_outcome=1")
 
@@ -38,7 +37,7 @@ def tracked(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> dict
     """Stage -> its W&B run on digits."""
     project = finished.copy(tmp_path_factory.mktemp("tracked") / "project")
     runs = {}
-    for stage in ("train", "evaluate", "explain"):
+    for stage in ("preprocess", "train", "calibrate", "evaluate", "explain", "report"):
         project.stage(stage, *OFFLINE)
     for path in (project.path / ".cache/wandb").glob("offline-run-*/run-*.wandb"):
         run = wandb_offline.read_run(path)
@@ -56,11 +55,11 @@ def two_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> wandb_offlin
     (artifacts_folder / "logits.npy").write_bytes(b"")
     labels = np.array([0, 0, 1, 1])
     predicted = Predicted.from_logits(np.array([[-2.0], [0.4], [0.8], [-1.4]]))
-    metrics = metrics_document(labels, predicted, ["ant", "bee"], EVALUATE, seed=0)
+    metrics = metrics_document(labels, predicted, ["ant", "bee"], EVALUATE, units=np.arange(len(labels)))
     tables = curve_tables(labels, predicted, ["ant", "bee"], EVALUATE)
     own = {"mode": "offline", "project": "ants", "entity": None, "tags": [], "timeout_s": 30, "finish_timeout_s": 300}
     with track("evaluate", Settings({"tracking": own, "trainer": {}})) as tracker:
-        evaluate._mirror_metrics(tracker, metrics, tables)
+        track_evaluation(tracker, metrics, tables)
     (path,) = Path(".cache/wandb").glob("offline-run-*/run-*.wandb")
     return wandb_offline.read_run(path)
 
@@ -95,7 +94,8 @@ def test_every_key_of_the_file_is_logged_by_the_stage_of_its_section(
 
 def test_two_classes_have_the_charts_called_binary(two_classes: wandb_offline.Run):
     charts = {key.name for key in logged(two_classes) if key.kind == "history" and key.name.endswith("_table")}
-    assert charts == {"test/roc/binary_table", "test/precision_recall/binary_table"}
+    binary = {"test/roc/binary_table", "test/precision_recall/binary_table"}
+    assert charts == {*binary, "test/confusion_table", "test/reliability_table"}
 
 
 @pytest.mark.slow
@@ -105,7 +105,7 @@ def test_a_curve_is_drawn_as_the_client_draws_it(root: Path, tracked: dict[str, 
     panels = [panel for section in load(root / "wandb.yaml").sections for panel in section.panels]
     curves = {panel.key.partition(":")[2]: panel for panel in panels if isinstance(panel, CurvePanel)}
     compared = set(curves) & set(drawn)
-    assert compared == {"test/roc/macro", "test/precision_recall/macro"}
+    assert compared >= {"test/roc/macro", "test/roc/classes", "test/precision_recall/macro", "test/reliability"}
     for key in compared:
         ours = json.loads(_built(curves[key]))["config"]
         theirs = drawn[key]["panel_config"]

@@ -61,6 +61,7 @@ def changed(document: Any, place: tuple[Any, ...], value: Any, how: str) -> Any:
     return document
 
 
+@pytest.mark.slow
 @given(data=st.data(), value=REPLACEMENTS, how=st.sampled_from(["replaced", "removed", "added"]))
 @settings(max_examples=150, deadline=None)
 def test_a_changed_document_is_refused_or_means_what_it_says(

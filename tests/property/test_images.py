@@ -37,6 +37,7 @@ FILES = [
     st.floats(0, 1),
     st.sampled_from([1, 3]),
 )
+@pytest.mark.slow
 def test_a_damaged_file_is_an_image_or_a_data_error(
     file: bytes, changes: list[tuple[float, int]], kept: float, channels: int
 ) -> None:

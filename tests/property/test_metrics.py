@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from decisions import decided
 from retinue.metrics import curves, intervals, per_class, scalar
 from retinue.metrics.calibration import reliability
 from retinue.metrics.confusion import confusion_matrix
@@ -43,6 +44,7 @@ def rises(values: np.ndarray) -> bool:
 
 
 @given(scored(), st.integers(3, 60))
+@pytest.mark.slow
 def test_a_thinned_roc_curve_keeps_area_ends_and_direction(
     predictions: tuple[np.ndarray, np.ndarray], points: int
 ) -> None:
@@ -115,14 +117,17 @@ def test_mean_curves_thin_like_any_other(predictions: tuple[np.ndarray, np.ndarr
 def test_counts_and_bounds(predictions: tuple[np.ndarray, np.ndarray]) -> None:
     labels, probs = predictions
     num_classes = probs.shape[1]
-    matrix = confusion_matrix(labels, probs)
+    decisions = decided(probs)
+    matrix = confusion_matrix(labels, decisions)
     np.testing.assert_array_equal(matrix.sum(axis=1), np.bincount(labels, minlength=num_classes))
-    assert scalar.macro_recall_score(labels, probs) == pytest.approx(scalar.balanced_accuracy_score(labels, probs))
+    assert scalar.macro_recall_score(labels, decisions) == pytest.approx(
+        scalar.balanced_accuracy_score(labels, decisions)
+    )
     bins = reliability(labels, probs)
     assert bins.num_images.sum() == len(labels)
     assert ((bins.lower < bins.confidence + 1e-12) & (bins.confidence <= bins.upper + 1e-12)).all()
     low, high = intervals.accuracy_interval(int(np.trace(matrix)), len(labels), confidence_level=0.95)
-    assert 0 <= low <= scalar.accuracy_score(labels, probs) <= high <= 1
+    assert 0 <= low <= scalar.accuracy_score(labels, decisions) <= high <= 1
 
 
 @given(scored())

@@ -100,6 +100,7 @@ def by_node(script: str, program: str, given: Any) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_the_dashboards_script_writes_the_same_texts() -> None:
     draw = random.Random(0)
     values = [0.0, 1.0, 0.03125, 0.99995, 1 - 2**-53, 5e-5, 1e-6, 9.99e-7, 1e9, 1234.125, 12345.25, 1e23, 5e-324]

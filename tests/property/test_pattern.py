@@ -49,6 +49,7 @@ def patterns(draw: st.DrawFn) -> str:
 
 @given(patterns(), st.integers(4, 13), st.integers(1, 3), st.integers(1, 5))
 @settings(max_examples=60)
+@pytest.mark.slow
 def test_a_valid_pattern_gives_logits(pattern: str, side: int, channels: int, classes: int) -> None:
     network = Pattern(channels, classes, side, pattern, REPEATS, filters=2, units=3)
     images = torch.randn(2, channels, side, side)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -42,6 +43,16 @@ CONTRAST = """() => {
   }
   return [...seen.keys()];
 }"""
+
+
+WCAG = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa")
+"""Rules of axe-core: those of WCAG 2.1, levels A and AA."""
+
+
+def violations(page: Page) -> list[str]:
+    """What axe-core finds on a page that WCAG 2.1 AA does not allow: the rule, and the first element that breaks it."""
+    found = Axe().run(page, options={"runOnly": list(WCAG), "resultTypes": ["violations"]}).response["violations"]
+    return [f"{rule['id']}: {rule['nodes'][0]['html'][:200]}" for rule in found]
 
 
 @contextmanager

@@ -17,9 +17,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from retinue.forkserver import client
+from retinue.forkserver.process import Warm
 from retinue.pipeline import artifacts
-from retinue.sweeps.forkserver import client
-from retinue.sweeps.forkserver.process import Warm
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTENTS = (

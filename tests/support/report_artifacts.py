@@ -8,6 +8,7 @@ import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,33 @@ from PIL import Image
 from retinue.describe.describe import describe
 from retinue.engine.store import ImageStore, RowFile
 from retinue.metrics import summary
-from retinue.metrics.probabilities import decide, to_probs
+from retinue.metrics.against_baselines import against_baselines
+from retinue.metrics.deciding import decide
 from retinue.metrics.registry import Predicted
 from retinue.models.lenet5 import LeNet5
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import (
+    UNCALIBRATED,
+    CalibrationFit,
     Dataset,
+    DecisionRule,
     Epoch,
     Explanation,
+    FittedMethod,
+    FittedMethods,
+    ImageMeasures,
+    Inside,
     LayerEntry,
     Leaks,
     LedgerEpoch,
+    LeftOutMethod,
     NearCopy,
+    Neighbour,
     Outlier,
     Outliers,
+    PointOnVal,
     PolicyAudit,
+    Prediction,
     Quarantined,
     RawImage,
     RawLevels,
@@ -39,6 +52,7 @@ from retinue.pipeline.artifacts import (
     Seen,
     ShortcutCheck,
     ShortcutGroup,
+    ShownLayer,
 )
 from retinue.pipeline.composition import load_params
 from retinue.pipeline.files import read_table, write_json, write_table
@@ -71,6 +85,9 @@ class Scene:
         prefix: of the image ids.
         outliers: how often acquire lists its first image as dark.
         shortcut: features from which the label can be told; "" is none.
+        decision: of the bundle.
+        dark_is_wrong: whether the misclassified test images are the darkest.
+        wrong_labels: validation images whose logits speak for another class than their label.
         sections: what differs from params.yaml, section -> key -> value.
     """
 
@@ -93,6 +110,9 @@ class Scene:
     prefix: str = "scan/"
     outliers: int = 1
     shortcut: str = ""
+    decision: DecisionRule = UNCALIBRATED
+    dark_is_wrong: bool = False
+    wrong_labels: int = 0
     sections: Mapping[str, Any] | None = None
 
 
@@ -136,7 +156,7 @@ def write_artifacts(scene: Scene) -> None:
     for split in artifacts.SPLITS:
         count = len(labels) if split == "test" else sum(dataset.counts[split].values())
         held = labels if split == "test" else np.arange(count) % len(scene.classes)
-        rows = [Sample(f"{scene.prefix}{split}-{i:04d}.png", int(label), "") for i, label in enumerate(held)]
+        rows = [Sample(f"{scene.prefix}{split}-{i:04d}.png", int(label), "", i) for i, label in enumerate(held)]
         write_table(artifacts.PROCESSED / split / "manifest.csv", Sample, rows)
     store = _test_images(rng, labels, scene)
     _training_images(rng, scene)
@@ -145,6 +165,7 @@ def write_artifacts(scene: Scene) -> None:
     _augmented(rng, scene)
     _model(rng, scene)
     _evaluation(labels, logits, scene)
+    _known_images(labels, logits, scene)
     _explanations(labels, logits, store, scene)
 
 
@@ -290,6 +311,10 @@ def _model(rng: np.random.Generator, scene: Scene) -> None:
     write_json(artifacts.ARCHITECTURE, describe(network, shape, 32, values["optimizer"]).document())
     write_json(artifacts.MODEL / "bundle.json", {"format": 1, "training": training})
     write_json(artifacts.TRANSFER, _transfer(network, scene))
+    write_json(artifacts.DECISION, asdict(scene.decision))
+    point = PointOnVal(scene.decision.threshold, 20, 18, 30, 27) if len(scene.classes) == 2 else None
+    fit = CalibrationFit(50, scene.decision.temperature, "Fitted on 50 validation images.", 0.3, 0.29, point, ())
+    write_json(artifacts.CALIBRATION_FIT, asdict(fit))
 
 
 def _transfer(network: LeNet5, scene: Scene) -> dict[str, Any]:
@@ -343,12 +368,61 @@ def _evaluation(labels: np.ndarray, logits: np.ndarray, scene: Scene) -> None:
     for i, row in enumerate(logits):
         rows.write(i, row)
     rows.close()
-    options = {**settings_values(scene)["evaluate"], "bootstrap_samples": 50}
-    predicted = Predicted.from_logits(logits)
-    document = summary.metrics_document(labels, predicted, scene.classes, options, seed=0)
+    options = settings_values(scene)["evaluate"]
+    predicted, units = Predicted.from_logits(logits, scene.decision), np.arange(len(labels))
+    document = summary.metrics_document(labels, predicted, scene.classes, options, units=units, decision=scene.decision)
     artifacts.write_metrics(document)
+    _baselines(labels, predicted, options, scene)
     for name, table in summary.curve_tables(labels, predicted, scene.classes, options).items():
         write_table(artifacts.CURVES / f"{name}.csv", type(table[0]), table)
+
+
+def _known_images(labels: np.ndarray, logits: np.ndarray, scene: Scene) -> None:
+    """Predictions and measures of the test images, and the logits of the validation images."""
+    rng = np.random.default_rng(7)
+    found = Predicted.from_logits(logits, scene.decision)
+    right = found.predicted == labels
+    brightness = np.where(right, rng.uniform(0.3, 0.7, len(labels)), rng.uniform(0, 0.29, len(labels)))
+    if not scene.dark_is_wrong:
+        rng.shuffle(brightness)
+    samples = read_table(artifacts.PROCESSED / "test" / "manifest.csv", Sample)
+    confidence = found.probs.max(axis=1)
+    rows = zip(samples, found.predicted.tolist(), confidence.tolist(), strict=True)
+    table = (Prediction(sample.image_id, sample.label, *said, sample.unit) for sample, *said in rows)
+    write_table(artifacts.PREDICTIONS / "predictions.csv", Prediction, table)
+    measures = (
+        ImageMeasures(sample.image_id, light, *[0.5] * 10, 0, "", 1)
+        for sample, light in zip(samples, brightness.tolist(), strict=True)
+    )
+    write_table(artifacts.RAW / "measures.csv", ImageMeasures, measures)
+    val = np.array([sample.label for sample in read_table(artifacts.PROCESSED / "val" / "manifest.csv", Sample)])
+    val[: scene.wrong_labels] = (val[: scene.wrong_labels] + 1) % len(scene.classes)
+    artifacts.VAL_LOGITS.parent.mkdir(parents=True, exist_ok=True)
+    np.save(artifacts.VAL_LOGITS, _logits(rng, val, replace(scene, skill=8.0)))
+
+
+def _baselines(labels: np.ndarray, network: Predicted, options: Mapping[str, Any], scene: Scene) -> None:
+    """Two methods beside the network: one that knows nothing, and one that is right where it is half as sure."""
+    constant = np.zeros((len(labels), network.probs.shape[1]))
+    noise = np.random.default_rng(1).normal(size=constant.shape)
+    fitted = [
+        FittedMethod("majority", "majority", "the most frequent class.", 0, "", 100, converged=True),
+        FittedMethod("hog_linear_svm", "HOG + linear SVM", "gradients.", 324, "C 0.1", 100, converged=False),
+    ]
+    left_out = [LeftOutMethod("frozen_logistic", "frozen features + logistic regression", "there are no weights.")]
+    write_json(artifacts.METHODS, asdict(FittedMethods(fitted, left_out)))
+    said = [Predicted.from_logits(logits) for logits in (constant, 0.5 * network.scores + noise)]
+    score = partial(summary.metrics_document, classes=scene.classes, settings=options)
+    found = against_baselines(
+        labels,
+        network,
+        zip(fitted, said, strict=True),
+        left_out,
+        score,
+        units=np.arange(len(labels)),
+        confidence_level=options["confidence_level"],
+    )
+    write_json(artifacts.AGAINST_BASELINES, asdict(found))
 
 
 def _explanations(labels: np.ndarray, logits: np.ndarray, store: ImageStore, scene: Scene) -> None:
@@ -366,12 +440,37 @@ def _explanations(labels: np.ndarray, logits: np.ndarray, store: ImageStore, sce
             overlay = np.stack([image, image * 0.6, 255 - image], axis=2).astype(np.uint8)
             _write_png(artifacts.EXPLANATIONS / "overlays" / entry["overlay"], overlay.repeat(2, 0).repeat(2, 1))
     write_json(artifacts.EXPLANATIONS / "gallery.json", document)
+    _neighbours(document["images"], scene)
+    _inside(scene)
+
+
+def _neighbours(gallery: Sequence[Mapping[str, Any]], scene: Scene) -> None:
+    """Of each explained image two training images of its class and one of the next, among those that are drawn."""
+    count, rows = len(scene.classes), []
+    for entry in gallery:
+        near = [entry["label"], entry["label"] + count, (entry["label"] + 1) % count]
+        for distance, row in zip((0.0, 0.0213, 0.25), near, strict=True):
+            image_id = f"{scene.prefix}train-{row:04d}.png"
+            rows.append(Neighbour(entry["map"], image_id, row, row % count, distance))
+    write_table(artifacts.NEIGHBOURS, Neighbour, rows)
+
+
+def _inside(scene: Scene) -> None:
+    image_id = f"{scene.prefix}test-0000.png"
+    found = Inside([], "The weights of the first layer, hidden1 (Linear), are no images.", image_id, [])
+    if scene.applicable:
+        layers = [ShownLayer("features.c1", 6, 6, 28, 28), ShownLayer("features.c3", 16, 400, 10, 10)]
+        found = Inside([ShownLayer("features.c1", 6, 6, 5, 5)], "", image_id, layers)
+        for path in (artifacts.FILTERS, artifacts.FEATURE_MAPS):
+            _write_png(path, np.full((102, 402, 3), 127, np.uint8))
+    write_json(artifacts.INSIDE, asdict(found))
 
 
 def _chosen(labels: np.ndarray, logits: np.ndarray, scene: Scene) -> list[Explanation]:
-    """Of each class the first two right ones and the first wrong one, and the other errors as confident ones."""
-    probs = to_probs(logits)
-    predicted, confidence = decide(probs), probs.max(axis=1)
+    """Of each class the first two right ones and the first wrong one, eight other errors as confident ones, and what is
+    left of the errors as of frequent confusions."""
+    found = decide(logits, scene.decision)
+    predicted, confidence = found.predicted, found.confidence
     wrong = np.flatnonzero(predicted != labels)
     rows = [
         (int(r), "right")
@@ -383,6 +482,8 @@ def _chosen(labels: np.ndarray, logits: np.ndarray, scene: Scene) -> list[Explan
     rows += [
         (int(r), "confident_error") for r in sorted(set(wrong.tolist()) - set(firsts), key=lambda r: -confidence[r])[:8]
     ]
+    shown = {row for row, _ in rows}
+    rows += [(int(r), "confused") for r in wrong if r not in shown]
     return [
         Explanation(
             f"{scene.prefix}test-{row:04d}.png",

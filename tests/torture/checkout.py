@@ -33,7 +33,6 @@ SETTINGS = (
         "trainer.train_workers=1",
         "trainer.num_threads=1",
         "trainer.progress_bar=false",
-        "evaluate.bootstrap_samples=50",
     ),
 )
 """A pipeline that takes seconds and uses every kind of process."""

@@ -20,7 +20,7 @@ import tempfile
 import traceback
 import warnings
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import process
 from pathlib import Path
@@ -31,7 +31,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.singleton import Singleton
 
 ROOT = Path(__file__).resolve().parents[2]
-SERVER = ROOT / "src/retinue/sweeps/forkserver/server.py"
+SERVER = ROOT / "src/retinue/forkserver/server.py"
 
 FAULT, COUNTERS, LOG, PREFIX, TARGETS = (
     f"TORTURE_{name}" for name in ("FAULT", "COUNTERS", "LOG", "PREFIX", "TARGETS")
@@ -139,12 +139,12 @@ def _execute_child(
     folder = os.fspath(cwd) if cwd is not None else os.getcwd()  # noqa: PTH109 - as Popen does
     self.pid = os.fork()
     if not self.pid:
-        _become(start, folder, (child_input, child_output, child_error), group)
+        _become(start, folder, (child_input, child_output, child_error), group, kept_open=pass_fds)
     self._child_created = True
     self._close_pipe_fds(*pipes)
 
 
-def _become(start: Start, folder: str, files: Sequence[int], group: int) -> NoReturn:
+def _become(start: Start, folder: str, files: Sequence[int], group: int, kept_open: Collection[int]) -> NoReturn:
     """Runs `start` in this process, a fork, as a Python would that had just been started."""
     try:
         if group >= 0:
@@ -155,7 +155,7 @@ def _become(start: Start, folder: str, files: Sequence[int], group: int) -> NoRe
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.set_wakeup_fd(-1)
         kept = [fcntl.fcntl(target if file < 0 else file, fcntl.F_DUPFD, 800) for target, file in enumerate(files)]
-        _close(below=min(kept))
+        _close(below=min(kept), but=kept_open)
         sys.stdin = open(0, closefd=False)  # noqa: SIM115 - that of multiprocessing's processes is not file 0
         for name in [name for name in sys.modules if name.partition(".")[0] in ("retinue", "hydra_plugins")]:
             del sys.modules[name]
@@ -185,11 +185,16 @@ def _become(start: Start, folder: str, files: Sequence[int], group: int) -> NoRe
         os._exit(127)
 
 
-def _close(below: int) -> None:
-    """Closes the files from 3 on, and keeps their numbers taken: objects that are deleted later close them again."""
+def _close(below: int, but: Collection[int]) -> None:
+    """Closes the files from 3 on, and keeps their numbers taken: objects that are deleted later close them again.
+
+    Args:
+        below: the number from which on they stay open.
+        but: numbers that stay open, too.
+    """
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in [int(name) for name in os.listdir("/proc/self/fd")]:  # noqa: PTH208
-        if 3 <= number < below and number != nothing:
+        if 3 <= number < below and number != nothing and number not in but:
             with suppress(OSError):  # that of the listing itself
                 os.fstat(number)
                 os.dup2(nothing, number, inheritable=False)

@@ -36,11 +36,14 @@ _LOCKED = re.compile(
 _CUT = {
     "Unable to read RWLock-file": ".dvc/tmp/rwlock",
     "'./dvc.lock' validation failed": "dvc.lock",
+    "'./dvc.lock' is invalid": "dvc.lock",
     ": 'outs'\n": "dvc.lock",
 }
 """What DVC says of a file of its own that it was writing, for it truncates them first, and which it is."""
 
-_OF_DVC = r"^checkout/\.dvc/(cache|tmp)/"
+_OF_DVC = r"^checkout/\.dvc/(cache|tmp)/|/\.[\w-]{22}\.tmp$"
+"""Files that DVC leaves: in its folder, and beside an out that it was bringing from the cache."""
+
 _MESSAGE = re.compile(r"error|interrupted|killed|stopped", re.IGNORECASE)
 
 

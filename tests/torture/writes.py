@@ -79,8 +79,8 @@ def plan(draws: random.Random, count: int) -> list[Fault]:
 
 def _written_by(stage: str) -> tuple[str, ...]:
     """Folders of a case in which the stage makes files, and in which nothing can be changed; its home where tracked."""
-    out = {"acquire": "data", "preprocess": "data", "augment": "data", "train": "models", "evaluate": "evaluation",
-           "explain": "explanations", "report": "report"}[stage]  # fmt: skip
+    own = {"train": "models", "calibrate": "calibration", "baseline": "baselines", "evaluate": "evaluation"}
+    out = {**own, "explain": "explanations", "report": "report"}.get(stage, "data")
     return ("checkout/.cache/", f"checkout/{out}", HOME, *(("tmp/",) if stage != "report" else ()))
 
 
@@ -90,7 +90,9 @@ def _read_by(stage: str) -> tuple[str, ...]:
         "preprocess": ("checkout/images/", "checkout/data/raw"),
         "augment": ("checkout/data/processed",),
         "train": ("checkout/data/processed", "checkout/data/augmented"),
-        "evaluate": ("checkout/data/processed", "checkout/models"),
+        "calibrate": ("checkout/data/processed", "checkout/models"),
+        "baseline": ("checkout/data/raw", "checkout/data/processed"),
+        "evaluate": ("checkout/data/processed", "checkout/models", "checkout/baselines"),
         "explain": ("checkout/models", "checkout/evaluation"),
         "report": ("checkout/models", "checkout/evaluation", "checkout/explanations"),
     }[stage]

@@ -1,6 +1,7 @@
 """The audit of a policy: shares and differences as counted by hand, what is wrong is named, workers are compared."""
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from compositions import compose
 from retinue.engine.store import ImageStore
 from retinue.images.audit import audit, check_workers
 from retinue.images.augmentation import Policy
+from retinue.pipeline.ending import explained
 from retinue.pipeline.errors import TrainingError
 
 RNG = np.random.default_rng(0)
@@ -119,3 +121,20 @@ def test_draws_that_depend_on_the_process_are_refused(store: ImageStore) -> None
 
     with pytest.raises(TrainingError, match="training image 2 in epoch 1 is another one in 1 worker"):
         check_workers(store, draw, KEYS)
+
+
+def test_a_process_of_the_audit_that_is_killed_is_told_in_one_line(
+    store: ImageStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = os.getpid()
+
+    def draw(image: np.ndarray, epoch: int, index: int) -> np.ndarray:
+        if os.getpid() != here and (epoch, index) == (1, 1):
+            os.kill(os.getpid(), signal.SIGHUP)
+        return image
+
+    with pytest.raises(SystemExit), explained("stage augment"):
+        check_workers(store, draw, KEYS)
+    said = capsys.readouterr().err
+    assert said.startswith("error: stage augment: a loading process has ended, perhaps for want of memory (")
+    assert said.count("\n") == 1

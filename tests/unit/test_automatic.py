@@ -22,7 +22,7 @@ from retinue.pipeline.errors import SettingsError
 from retinue.pipeline.numbers import figure, percent
 from retinue.pipeline.settings import build
 from retinue.transfer.automatic import SCENARIOS, Auto
-from retinue.transfer.probing import HeadInputs, measure_similarity
+from retinue.transfer.probing import GatheredFeatures, HeadReader, measure_similarity
 from retinue.transfer.similarity import Similarity, probe_score, spread
 from scenarios import TRAINER, composed_scenario
 from small_networks import Net
@@ -251,7 +251,7 @@ def test_the_same_weights_save_nothing(tmp_path: Path) -> None:
 )
 def test_features_are_what_the_head_reads(make: Callable[[], Network], side: int, tmp_path: Path) -> None:
     network, pixels = make(), noise(5, side)
-    module = HeadInputs(network, STANDARD, 5)
+    module = GatheredFeatures(HeadReader(network, STANDARD), 5)
     batches = Batches(stored(tmp_path, pixels, np.zeros(5)), batch_size=3, num_workers=0)
     make_trainer(TRAINER, seed=0).predict(module, batches, return_predictions=False)
     seen: list[torch.Tensor] = []

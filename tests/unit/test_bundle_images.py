@@ -141,3 +141,27 @@ def test_weights_of_another_kind_are_refused(bundle: Bundle, tmp_path: Path) -> 
     Bundle(network, model, DATASET, {}).save(tmp_path)
     with pytest.raises(ModelError, match=f"{name} holds NaN or infinite values"):
         Bundle.load(tmp_path)
+
+
+def test_what_cannot_be_read_is_skipped_where_asked_for(bundle: Bundle, photo: Path) -> None:
+    expected = bundle.predict([PIXELS])
+    broken = photo.with_name("broken.png")
+    broken.write_bytes(photo.read_bytes()[:100])
+    found = bundle.predict([broken, PIXELS, b"text", PIXELS], batch_size=1, skip_unreadable=True)
+    assert (found.logits == np.repeat(expected.logits, 2, axis=0)).all()
+    assert found.names == expected.names * 2
+    assert list(found.unreadable) == [0, 2]
+    assert found.unreadable[0].startswith(f"{broken}: ")
+    assert bundle.predict([b"text"], skip_unreadable=True).probs.shape == (0, 3)
+    assert not expected.unreadable
+
+
+def test_a_bundle_is_shown_in_a_few_lines(bundle: Bundle) -> None:
+    trained = {"best_epoch": 3, "monitor": "val/log_loss", "value": 0.25}
+    shown = str(Bundle(bundle.network, {"name": "lenet5"}, DATASET, trained))
+    assert shown.splitlines() == [
+        "lenet5, val/log_loss 0.2500",
+        "3 classes: ant, bee, wasp",
+        "images: 32 px, RGB, crop of 36 px",
+        "decides at 0.5, temperature 1",
+    ]

@@ -20,6 +20,7 @@ WHOLE: dict[str, Any] = {
     "loops": {},
     "callbacks": {"EarlyStopping{'monitor': 'val/log_loss'}": {"wait_count": 3}},
     "optimizer_states": [],
+    "history": [],
     "lr_schedulers": [],
 }
 

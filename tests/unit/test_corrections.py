@@ -7,6 +7,7 @@ import pytest
 from retinue.pipeline import artifacts
 from retinue.pipeline.errors import DataError
 from retinue.sources.corrections import corrected
+from retinue.sources.notices import say_what_was_found
 from retinue.sources.source import SourceRecord
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,3 +94,13 @@ def test_another_table_is_refused(text: str | bytes, message: str, tmp_path: Pat
     with pytest.raises(DataError) as refused:
         corrected(RECORDS, table(tmp_path, text), "insects")
     assert message in str(refused.value)
+
+
+def test_a_class_that_corrections_leave_without_an_image_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nothing = {"number": 0, "endings": "", "kinds": {}, "first": []}
+    for lines, emptied in (("b/1.jpg,ant,,why\n", "'bee'"), ("a/1.jpg,bee,,why\n", "")):
+        found = corrected(RECORDS, table(tmp_path, f"image,label,drop,reason\n{lines}"), "insects")
+        say_what_was_found("insects", {"strays": nothing, "wrong_endings": nothing}, found)
+        assert (f"leaves no image of {emptied}" in capsys.readouterr().err) == bool(emptied)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from retinue.forkserver import client
 from retinue.images.decoding import examine
 from retinue.pipeline.artifacts import CLASS_METRICS, METRICS, read_metrics
 from retinue.pipeline.composition import load_params
@@ -15,7 +16,6 @@ from retinue.pipeline.errors import DataError, SettingsError
 from retinue.pipeline.overrides import parsed
 from retinue.pipeline.settings import build
 from retinue.sweeps.axes import parse
-from retinue.sweeps.forkserver import client
 
 
 def png_chunk(kind: bytes, payload: bytes) -> bytes:

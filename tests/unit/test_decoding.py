@@ -1,6 +1,8 @@
 """Decoding: every kind of file looks as a person sees it, and what is damaged is refused with a reason."""
 
 import io
+import struct
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -262,3 +264,14 @@ def test_real_photographs_decode_as_pillow_does(extras: Any) -> None:
         found = decode(data, channels=3)
         assert found.shape == expected.shape
         assert np.abs(found - expected).mean() < 1
+
+
+def test_a_tag_that_is_cut_off_is_damage_to_all_who_read_the_file() -> None:
+    buffer = io.BytesIO()
+    Image.new("1", (19, 16), 1).save(buffer, "TIFF", compression="group4")
+    data = bytearray(buffer.getvalue())
+    entry = data.index(struct.pack("<HH", 262, 3), struct.unpack("<I", data[4:8])[0])
+    data[entry + 4 : entry + 8] = struct.pack("<I", 10_000)  # numbers of the photometric interpretation; there is one
+    for read in (examine, partial(decode, channels=3)):
+        with pytest.raises(DataError, match="Skipping tag 262"):
+            read(bytes(data))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from retinue.explainers.gradcam import find_target_layer
+from retinue.explainers.feature_maps import find_target_layer
 from retinue.models.densenet import DenseBlock, DenseNet
 from retinue.pipeline.errors import ModelError, SettingsError
 from retinue.transfer.weights import load_weights

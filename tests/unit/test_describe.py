@@ -48,6 +48,7 @@ def test_lenet5_by_hand() -> None:
     assert (description.feature_map.layer, description.feature_map.stride) == ("features.s4", (4, 4))
 
 
+@pytest.mark.slow
 def test_the_published_size_of_resnet50() -> None:
     description = describe(on_meta("resnet50"), (3, 224, 224), 2, MOMENTUM)
     # torchvision states 25,557,032 parameters and 4.089 GFLOPS; batch norm adds 2 statistics per channel and a counter.
@@ -127,6 +128,7 @@ def test_two_classes_are_one_logit() -> None:
     assert describe(network, (1, 32, 32), 2, SGD).num_outputs == 1
 
 
+@pytest.mark.slow
 def test_describing_changes_nothing() -> None:
     network = make_network("resnet18", 3, 5, 32).train()
     network.bn1.eval()
@@ -159,6 +161,7 @@ def test_random_draws_of_a_network_are_its_own() -> None:
     assert drawn[0] == drawn[1] == drawn[2]
 
 
+@pytest.mark.slow
 def test_it_describes_the_same_from_weights_and_without() -> None:
     shape = (3, 64, 64)
     descriptions = [
@@ -168,6 +171,7 @@ def test_it_describes_the_same_from_weights_and_without() -> None:
     assert descriptions[0].document() == descriptions[1].document()
 
 
+@pytest.mark.slow
 def test_weight_bytes_are_those_of_the_file() -> None:
     network = make_network("resnet18", 3, 5, 32)
     content = save(network.state_dict())
@@ -198,6 +202,7 @@ def test_impossible_sizes_are_refused(shape: tuple[int, int, int], batch_size: i
         describe(LeNet5(), shape, batch_size, SGD)
 
 
+@pytest.mark.slow
 def test_a_batch_too_small_for_batch_norm_is_refused() -> None:
     network = ResNet(image_size=32, stem="imagenet")
     with pytest.raises(SettingsError, match=r"ResNet cannot be trained on 1 images .*more than 1 value per channel"):

@@ -87,6 +87,10 @@ def promising_less(client: socket.socket, _: str, request: bytes) -> None:
     client.sendall(head(len(CONTENT) - 1) + CONTENT)
 
 
+def promising_nothing(client: socket.socket, _: str, request: bytes) -> None:
+    client.sendall(head(0))
+
+
 def speaking_another_language(client: socket.socket, _: str, request: bytes) -> None:
     client.sendall(b"220 mail.example ESMTP\r\n")
 
@@ -124,6 +128,7 @@ def redirecting_to(location: str) -> Answer:
         (promising_much, "and download.max_gb allows 10.0 kB"),
         (promising_more, "the server broke off after 700 of 701 bytes"),
         (promising_less, f"its SHA-256 does not begin with {DIGEST}"),
+        (promising_nothing, f"its SHA-256 does not begin with {DIGEST}"),
         (speaking_another_language, "220 mail.example"),
         (redirecting_for_ever, "infinite loop"),
         (redirecting_in_a_circle, "infinite loop"),
@@ -266,6 +271,25 @@ def test_what_is_left_of_another_file_is_not_built_on(older: bytes, tmp_path: Pa
         fetch(f"{address}/w.pth", tmp_path / "w.pth", DIGEST)
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("w.pth", CONTENT)]
     assert server.asked[-1] == ("w.pth", 0)
+
+
+class Replaced(Files):
+    """Breaks off after 300 bytes of a file that is another one when the rest is asked for."""
+
+    def __call__(self, client: socket.socket, address: str, request: bytes) -> None:
+        self.asked.append(("", begins_at(request)))
+        if len(self.asked) == 1:
+            client.sendall(head(len(CONTENT)) + b"x" * 300)
+        else:
+            client.sendall(part(CONTENT, begins_at(request)))
+
+
+def test_a_file_that_is_replaced_while_it_comes_is_fetched_anew(tmp_path: Path) -> None:
+    server = Replaced({})
+    with serving(server) as address:
+        fetch(f"{address}/w.pth", tmp_path / "w.pth", DIGEST)
+    assert [start for _, start in server.asked] == [0, 300, 0]
+    assert (tmp_path / "w.pth").read_bytes() == CONTENT
 
 
 def test_what_was_whole_and_not_renamed_is_not_fetched_again(tmp_path: Path) -> None:

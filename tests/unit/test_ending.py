@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -120,3 +121,10 @@ def test_an_interruption_that_a_library_makes_another_error_of_is_one(capsys: Ke
         raise error
     assert ended.value.code == 130
     assert capsys.readouterr().err == "error: stage x: interrupted.\n"
+
+
+def test_the_package_is_the_command() -> None:
+    for module in ("retinue", "retinue.cli"):
+        command = [sys.executable, "-m", module, "compose", "--help"]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert shown.startswith("Usage: retinue" if module == "retinue" else "Usage: python -m retinue.cli")

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from retinue.explainers.gradcam import find_target_layer
+from retinue.explainers.feature_maps import find_target_layer
 from retinue.models.googlenet import AuxiliaryHead, GoogLeNet, Inception
 from retinue.models.network import ResponseNorm, TrainingOutputs
 from retinue.pipeline.errors import SettingsError

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from retinue.explainers.explainer import NotApplicable
-from retinue.explainers.gradcam import GradCAM, find_target_layer
+from retinue.explainers.feature_maps import find_target_layer
+from retinue.explainers.gradcam import GradCAM
 from retinue.models.lenet5 import LeNet5
 from retinue.models.resnet import ResNet
 from retinue.models.squeezenet import SqueezeNet

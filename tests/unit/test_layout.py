@@ -65,6 +65,22 @@ def test_two_folders_for_one_split_are_refused() -> None:
         records("Testing/1.jpg", "Testing/a/1.jpg", "cars/1.jpg")
 
 
+@pytest.mark.parametrize("flat", [["test/1.jpg", "test/2.jpg"], ["Testing/1.jpg"]])
+def test_a_split_without_labels_is_none(flat: list[str]) -> None:
+    learnt = ("train/a/1.jpg", "train/b/1.jpg")
+    with pytest.raises(
+        DataError, match=r"the images of (test|Testing) are in no class folder.*cannot be the test split"
+    ):
+        records(*learnt, *flat)
+
+
+def test_single_files_beside_the_classes_of_a_split_are_files_without_label() -> None:
+    found = records("train/a/1.jpg", "train/b/1.jpg", "test/a/1.jpg", "test/b/1.jpg", "test/1.jpg")
+    assert [(r.image_id, r.problem) for r in found if not r.label] == [
+        ("test/1.jpg", "not in a class folder, so it has no label")
+    ]
+
+
 def test_a_folder_of_texts_beside_split_folders_is_no_split() -> None:
     found = records("train/a/1.jpg", "train/b/1.jpg", "annotations/1.xml", "readme.txt")
     assert [r.image_id for r in found if r.is_stray] == ["annotations/1.xml", "readme.txt"]
@@ -99,9 +115,16 @@ def test_sites_are_groups_or_nothing_by_choice() -> None:
         ([f"train/{site}" for site in SITES], r"\[split,group,class\]"),
         ([f"{top}/{split}/1.jpg" for top in ("daisy", "tulip") for split in ("Train", "test")], r"\[class,split\]"),
         ([f"flowers/{name}" for name in FLOWERS], r"\[any,class\]"),
+        ([f"flowers/{split}/{c}/1.jpg" for split in ("Train", "test") for c in "ab"], r"\[any,split,class\]"),
         ([*SITES, "siteC/daisy/1.jpg", "siteC/weed/1.jpg"], r"\[group,class\]"),
     ],
-    ids=["below splits", "splits inside of classes", "one folder too high", "a class that one site alone has"],
+    ids=[
+        "below splits",
+        "splits inside of classes",
+        "one folder too high",
+        "around the splits",
+        "a class that one site alone has",
+    ],
 )
 def test_other_meanings_are_found_too(names: list[str], choice: str) -> None:
     with pytest.raises(DataError, match=rf"source\.folders={choice}"):
@@ -200,6 +223,7 @@ def attempt(names: list[str], **changes: object) -> tuple[list[SourceRecord], st
     st.randoms(),
 )
 @budget(max_examples=150)
+@pytest.mark.slow
 def test_every_file_is_a_record_a_stray_a_mask_or_litter(
     names: list[str], folders: list[str] | None, masks: str | None, rng: random.Random
 ) -> None:

@@ -134,6 +134,32 @@ def test_batch_norm_trains_on_any_number_of_images(batch_size: int, tmp_path: Pa
         assert all(torch.isfinite(value).all() for value in module.state_dict().values())
 
 
+class Lengths(L.LightningModule):
+    """Writes down how many images its batches have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[int] = []
+
+    def predict_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        self.found.append(len(batch["index"]))
+        return batch["index"]
+
+
+@pytest.mark.parametrize(
+    ("side", "channels", "expected"), [(224, 3, [20, 20, 5]), (224, 1, [45]), (32, 3, [32, 13]), (1100, 3, [1] * 45)]
+)
+def test_a_pass_without_gradients_takes_fewer_images_where_they_are_large(
+    side: int, channels: int, expected: list[int], tmp_path: Path
+) -> None:
+    ImageStore.create(tmp_path, 45, (side, side, channels)).close()
+    images = StoredImages([ImageStore(tmp_path)], [0] * 45)
+    module, trainer = Lengths(), L.Trainer(accelerator="cpu", barebones=True, use_distributed_sampler=False)
+    batches = Batches(images, batch_size=60 if channels == 1 else 32, num_workers=0)
+    trainer.predict(module, batches, return_predictions=False)
+    assert module.found == expected
+
+
 def stored(folder: Path, first: int, count: int) -> ImageStore:
     store = ImageStore.create(folder, count, (2, 2, 1))
     for index in range(count):

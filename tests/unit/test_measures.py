@@ -60,6 +60,7 @@ def photograph(width: int, height: int) -> Image.Image:
 
 
 @pytest.mark.parametrize("size", [(400, 300), (1024, 768), (2400, 1800)])
+@pytest.mark.slow
 def test_the_size_of_a_file_does_not_change_its_measures(size: tuple[int, int]) -> None:
     """A JPEG is decoded at a half, a quarter or an eighth of its size, a PNG in full."""
     whole = measures_of("a", np.asarray(photograph(128, 96)), NO_TAGS)

@@ -9,21 +9,27 @@ import scipy.special
 from sklearn import metrics as sk
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from decisions import decided
 from retinue.metrics import curves, per_class, scalar
 from retinue.metrics.calibration import reliability
 from retinue.metrics.confusion import confusion_matrix
 from retinue.metrics.paired import auc_parts
-from retinue.metrics.probabilities import checked_inputs, checked_scores, decide, is_constant, log_odds, to_probs
+from retinue.metrics.probabilities import (
+    checked_decided,
+    checked_inputs,
+    checked_scores,
+    is_constant,
+    log_odds,
+    to_probs,
+)
 from retinue.metrics.registry import Predicted
 from retinue.metrics.summary import curve_tables, metrics_document
 from retinue.pipeline.errors import DataError
 
 OPTIONS = {
-    "threshold": 0.5,
     "calibration_bins": 15,
     "curve_points": 100,
     "confidence_level": 0.95,
-    "bootstrap_samples": 20,
 }
 
 
@@ -54,17 +60,18 @@ def case(request: pytest.FixtureRequest) -> tuple[np.ndarray, np.ndarray]:
 
 def test_decisions_agree_with_scikit_learn(case: tuple[np.ndarray, np.ndarray]) -> None:
     labels, probs = case
-    predicted = decide(probs)
-    assert scalar.accuracy_score(labels, probs) == pytest.approx(sk.accuracy_score(labels, predicted), abs=1e-15)
-    assert scalar.balanced_accuracy_score(labels, probs) == pytest.approx(
+    decisions = decided(probs)
+    predicted = decisions.argmax(axis=1)
+    assert scalar.accuracy_score(labels, decisions) == pytest.approx(sk.accuracy_score(labels, predicted), abs=1e-15)
+    assert scalar.balanced_accuracy_score(labels, decisions) == pytest.approx(
         sk.balanced_accuracy_score(labels, predicted), abs=1e-15
     )
-    np.testing.assert_array_equal(confusion_matrix(labels, probs), sk.confusion_matrix(labels, predicted))
+    np.testing.assert_array_equal(confusion_matrix(labels, decisions), sk.confusion_matrix(labels, predicted))
     names = ("precision_score", "recall_score", "f1_score")
     expected = sk.precision_recall_fscore_support(labels, predicted, zero_division=0)
     for name, values in zip(names, expected, strict=False):
-        np.testing.assert_allclose(getattr(per_class, name)(labels, probs), values, rtol=1e-14)
-        macro = getattr(scalar, f"macro_{name}")(labels, probs)
+        np.testing.assert_allclose(getattr(per_class, name)(labels, decisions), values, rtol=1e-14)
+        macro = getattr(scalar, f"macro_{name}")(labels, decisions)
         assert macro == pytest.approx(getattr(sk, name)(labels, predicted, average="macro", zero_division=0))
 
 
@@ -171,17 +178,10 @@ def test_mean_roc_curve_by_hand() -> None:
     np.testing.assert_array_equal(mean.true_positive_rate, [0, 0.5, 1])
 
 
-def test_the_threshold_moves_the_decision_of_two_classes() -> None:
-    labels, probs = np.array([0, 0, 1, 1]), np.array([[0.9, 0.1], [0.4, 0.6], [0.4, 0.6], [0.1, 0.9]])
-    assert scalar.accuracy_score(labels, probs, threshold=0.5) == 0.75
-    np.testing.assert_array_equal(per_class.recall_score(labels, probs, threshold=0.7), [1, 0.5])
-    np.testing.assert_array_equal(decide(probs, 0.6), [0, 1, 1, 1])  # at the threshold is positive
-
-
 def test_a_class_that_is_never_predicted_has_precision_0() -> None:
     labels, probs = np.array([0, 1, 2]), np.array([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.1, 0.1, 0.8]])
-    np.testing.assert_array_equal(per_class.precision_score(labels, probs), [0.5, 0, 1])
-    np.testing.assert_array_equal(per_class.f1_score(labels, probs), [2 / 3, 0, 1])
+    np.testing.assert_array_equal(per_class.precision_score(labels, decided(probs)), [0.5, 0, 1])
+    np.testing.assert_array_equal(per_class.f1_score(labels, decided(probs)), [2 / 3, 0, 1])
 
 
 def test_one_logit_is_the_log_odds_of_the_second_class() -> None:
@@ -211,7 +211,7 @@ def test_saturated_probabilities_rank_as_their_logits_do() -> None:
     assert scalar.average_precision_score(labels, predicted.scores) == pytest.approx(
         sk.average_precision_score(labels, SATURATED[:, 0]), abs=1e-15
     )
-    document = metrics_document(labels, predicted, ["no", "yes"], OPTIONS, seed=0)
+    document = metrics_document(labels, predicted, ["no", "yes"], OPTIONS, units=np.arange(6))
     assert document["auc_score"] == document["per_class"]["no"]["auc_score"] == pytest.approx(6 / 9, abs=1e-15)
     assert auc_parts(labels, predicted.scores).sum() / 2 == pytest.approx(6 / 9, abs=1e-15)
     tables = curve_tables(labels, predicted, ["no", "yes"], OPTIONS)
@@ -268,7 +268,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("message", REFUSED)
-@pytest.mark.parametrize("metric", [checked_inputs, scalar.accuracy_score, per_class.f1_score, reliability])
+@pytest.mark.parametrize("metric", [checked_inputs, scalar.log_loss, scalar.brier_loss, reliability])
 def test_what_is_not_probabilities_is_refused(metric: Callable[..., object], message: str) -> None:
     with pytest.raises(DataError) as error:
         metric(*REFUSED[message])
@@ -286,6 +286,18 @@ def test_what_is_not_scores_is_refused(metric: Callable[..., object], message: s
     assert message in str(error.value)
     with pytest.raises(DataError, match=r"scores: expected shape \(2, 2 or more\)"):
         metric(LABELS, PROBS[:1])
+
+
+@pytest.mark.parametrize("metric", [checked_decided, scalar.accuracy_score, per_class.f1_score])
+def test_what_is_not_decisions_is_refused(metric: Callable[..., object]) -> None:
+    for decisions, message in (
+        (PROBS, "decided: expected booleans (N, num_classes), got float64"),
+        (np.array([[True, False], [True, True]]), "decided: row 1 decides for 2 classes; expected one"),
+        (np.array([[False, False], [True, False]]), "decided: row 0 decides for 0 classes; expected one"),
+    ):
+        with pytest.raises(DataError) as error:
+            metric(LABELS, decisions)
+        assert message in str(error.value)
 
 
 def test_an_area_needs_every_class() -> None:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from networks import count_parameters
-from retinue.explainers.gradcam import find_target_layer
+from retinue.explainers.feature_maps import find_target_layer
 from retinue.models.mobilenet_v1 import DepthwiseSeparable, MobileNetV1
 from retinue.models.mobilenet_v2 import InvertedResidual, MobileNetV2
 from retinue.pipeline.errors import SettingsError

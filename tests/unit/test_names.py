@@ -3,6 +3,7 @@
 import random
 import unicodedata
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,6 +42,7 @@ def test_names_alike_are_found() -> None:
     assert look_alikes(["1", "10", "a", "b"]) == []
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_one_form_is_one(name: str) -> None:
     assert one_form(unicodedata.normalize("NFD", name)) == one_form(name) == one_form(one_form(name))

@@ -65,6 +65,7 @@ def test_planted_copies_among_two_thousand_images() -> None:
     assert_found(*planted(2000 - sum(numbers.values()), numbers), least=0.98)
 
 
+@pytest.mark.slow
 def test_no_pair_of_different_photographs_is_near(extras: Path) -> None:
     files = [path.read_bytes() for path in sorted((extras / "data/hymenoptera").rglob("*.jp*g"))]
     assert len(files) == 397
@@ -200,6 +201,7 @@ def families(draw: st.DrawFn) -> np.ndarray:
     return fingerprints[rng.permutation(len(fingerprints))]
 
 
+@pytest.mark.slow
 @hypothesis_settings(max_examples=10)
 @given(fingerprints=families())
 def test_the_search_finds_what_comparing_all_pairs_finds(fingerprints: np.ndarray) -> None:
@@ -210,6 +212,7 @@ def test_the_search_finds_what_comparing_all_pairs_finds(fingerprints: np.ndarra
     np.testing.assert_allclose(pairs.distance, expected[pairs.first, pairs.second], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_of_many_copies_the_nearest_are_kept_and_all_stay_together() -> None:
     rng = np.random.default_rng(0)
     originals = rng.integers(-100, 101, (2, 1, LENGTH))

@@ -117,6 +117,7 @@ def test_a_lock_whose_out_lies_outside_is_refused(path: str, make: Make) -> None
 
 
 @given(st.text(max_size=40))
+@pytest.mark.slow
 def test_what_passes_as_a_hash_or_a_name_stays_inside(text: str) -> None:
     for check in (checked_digest, checked_name):
         try:

@@ -9,16 +9,17 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from retinue.metrics import scalar
+from retinue.metrics import paired, scalar
 from retinue.metrics.paired import (
     accuracy_difference,
     auc_difference,
     auc_parts,
+    exchange_p,
     holm,
     mcnemar_p,
 )
 from retinue.metrics.probabilities import to_probs
-from retinue.metrics.seeds import mean_interval
+from retinue.metrics.seeds import corrected_interval, mean_interval
 from retinue.pipeline.errors import DataError
 
 
@@ -138,7 +139,7 @@ def test_one_image_of_each_class_shows_nothing() -> None:
 def test_other_images_are_refused() -> None:
     with pytest.raises(DataError, match="the same images twice"):
         accuracy_difference(np.array([True]), np.array([True, False]), confidence_level=0.95)
-    with pytest.raises(DataError, match="got 0 of 2"):
+    with pytest.raises(DataError, match="0 of 2 images are positive"):
         auc_parts(np.array([0, 0]), np.array([[0.9, 0.1], [0.2, 0.8]]))
 
 
@@ -165,3 +166,59 @@ def test_the_interval_of_a_mean_is_students(thousandths: list[int], level: float
 def test_one_seed_has_no_interval() -> None:
     with pytest.raises(DataError, match="two values or more, got 1"):
         mean_interval([0.5], confidence_level=0.95)
+
+
+def test_scores_whose_trainings_share_images_are_covered_as_promised() -> None:
+    """Five normal scores with the correlation of the method, n_test / (n_test + n_train): there it is exact."""
+    rng, folds, samples, ratio = np.random.default_rng(0), 5, 3000, 1 / 4
+    shared = ratio / (1 + ratio)
+    draws = np.sqrt(shared) * rng.normal(size=(samples, 1)) + np.sqrt(1 - shared) * rng.normal(size=(samples, folds))
+    made = np.array([corrected_interval(row, test_to_train=ratio, confidence_level=0.9) for row in draws])
+    plain = np.array([mean_interval(row, confidence_level=0.9) for row in draws])
+    covered = [np.mean((each[:, 0] <= 0) & (each[:, 1] >= 0)) for each in (made, plain)]
+    assert covered[0] == pytest.approx(0.9, abs=0.02)
+    assert covered[1] < 0.8
+
+
+@given(st.lists(st.integers(-3, 3), max_size=9))
+def test_units_are_exchanged_in_all_ways(sums: list[int]) -> None:
+    """All 2**9 choices of signs, one by one."""
+    totals = [abs(sum(s * v for s, v in zip(signs, sums, strict=True))) for signs in SIGNS[len(sums)]]
+    expected = np.mean([total >= abs(sum(sums)) for total in totals])
+    assert exchange_p(np.array(sums, np.int64)) == pytest.approx(expected, abs=1e-12)
+
+
+SIGNS = [list(itertools.product((-1, 1), repeat=size)) for size in range(10)]
+
+
+def test_where_there_are_many_units_the_normal_approximation_is_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    sums = np.random.default_rng(0).integers(-4, 6, 300)
+    exact = exchange_p(sums)
+    monkeypatch.setattr(paired, "EXACT_STEPS", 0)
+    assert exchange_p(sums) == pytest.approx(exact, rel=0.1)
+
+
+def test_copies_in_their_units_change_no_comparison() -> None:
+    """Whatever the units are called; without them, three copies of everything are taken for evidence."""
+    labels, (a, b) = example(3, seed=11)
+    right_a, right_b = (scores.argmax(axis=1) == labels for scores in (a, b))
+    units = 7 * np.tile(np.arange(len(labels)), 3)
+    once = accuracy_difference(right_a, right_b, confidence_level=0.95)
+    again = accuracy_difference(np.tile(right_a, 3), np.tile(right_b, 3), confidence_level=0.95, units=units)
+    blind = accuracy_difference(np.tile(right_a, 3), np.tile(right_b, 3), confidence_level=0.95)
+    assert again.p == pytest.approx(once.p, abs=1e-12)
+    assert again.interval == pytest.approx(once.interval, abs=5e-3)
+    assert blind.p < again.p
+    parts = [auc_parts(labels, scores) for scores in (a, b)]
+    tiled = [auc_parts(np.tile(labels, 3), np.tile(scores, (3, 1))) for scores in (a, b)]
+    once = auc_difference(labels, *parts, confidence_level=0.95)
+    again = auc_difference(np.tile(labels, 3), *tiled, confidence_level=0.95, units=units)
+    assert again.value == pytest.approx(once.value, abs=1e-12)
+    assert again.p == pytest.approx(once.p, rel=1e-9)
+    assert auc_difference(np.tile(labels, 3), *tiled, confidence_level=0.95).p < again.p
+
+
+def test_networks_that_units_do_not_tell_apart_have_an_interval_of_as_many_units() -> None:
+    right, units = np.ones(40, bool), np.arange(40) // 4
+    found = accuracy_difference(right, right, confidence_level=0.95, units=units)
+    assert found == accuracy_difference(right[:10], right[:10], confidence_level=0.95)

@@ -16,7 +16,7 @@ from retinue.explainers.gradcam import GradCAM
 from retinue.models.pattern import Pattern
 from retinue.pipeline.errors import SettingsError
 from retinue.pipeline.settings import build
-from retinue.sliding.convert import to_convolutional
+from retinue.serving.sliding.convert import to_convolutional
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "patterns.md").read_text("utf-8")
 EXAMPLES = re.findall(r"^\| `(INPUT[^|]*)` \| (\d+) × \d+ × (\d), (\d+) \| ([\d,]+) \|$", PAGE, re.MULTILINE)

@@ -91,6 +91,7 @@ def test_what_a_bundle_was_trained_on_is_handed_on(bundle: Path, images: Trainin
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "order", "another array", "no array"])
+@pytest.mark.slow
 def test_a_bundle_without_a_sound_record_is_refused(damage: str, bundle: Path, images: TrainingImages) -> None:
     path = bundle / TRAINED_ON.name
     whole = path.read_bytes()

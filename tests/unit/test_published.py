@@ -15,7 +15,7 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from choices import choices_of
+from choices import choices_of, document
 from compositions import compose
 from loopback import Files, serving
 from retinue.pipeline.errors import DataError, DownloadError
@@ -28,7 +28,7 @@ from retinue.sources.source import Source
 from small_sets import BREEDS, cifar_records, idx_of, is_from_the_web, packed, small_files, with_files
 
 LIMITS = DownloadSettings(timeout_s=5, total_timeout_s=20, max_gb=0.1)
-RECIPES = [name for name in choices_of("source") if is_from_the_web(compose([f"source={name}"])["source"])]
+RECIPES = [name for name in choices_of("source") if is_from_the_web(document("source", name))]
 
 
 @pytest.fixture(autouse=True)

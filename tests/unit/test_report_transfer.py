@@ -215,6 +215,7 @@ def page(scene: Scene, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return artifacts.REPORT.read_text("utf-8").split('<section id="transfer">')[1].split("</section>")[0]
 
 
+@pytest.mark.slow
 def test_the_page_shows_scenario_reasons_proof_and_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     html = page(TRANSFERRED, tmp_path, monkeypatch)
     assert "2 of 4 layers before the head are frozen (50 %), up to features.c3." in html
@@ -225,6 +226,7 @@ def test_the_page_shows_scenario_reasons_proof_and_ledger(tmp_path: Path, monkey
     assert html.count("<td>frozen</td>") == 2
 
 
+@pytest.mark.slow
 def test_the_page_of_scratch_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     html = page(Scene(per_class=5, epochs=2), tmp_path, monkeypatch)
     assert html.count("<p>") == 1

@@ -68,6 +68,7 @@ def test_clean_sets_raise_alarms_no_more_often_than_is_said(count: int, classes:
     assert sum(low > 0.5 for low in lows) <= binom.ppf(0.999, len(lows), 0.025) + 3
 
 
+@pytest.mark.slow
 def test_copies_and_groups_stay_in_one_fold() -> None:
     """Each class is of six groups of twenty images that are alike: told apart image by image, all are known."""
     images, measures = measured_set(1, 240, group_size=20)
@@ -79,6 +80,7 @@ def test_copies_and_groups_stay_in_one_fold() -> None:
     assert "border colour" in far(alone)
 
 
+@pytest.mark.slow
 def test_near_copies_stay_in_one_fold() -> None:
     """Twelve sets of twenty near copies each: parted, they fake a shortcut; a pair from one to the next keeps all."""
     images, measures = measured_set(1, 240, group_size=20)
@@ -111,6 +113,7 @@ def test_too_few_are_not_checked_and_small_classes_are_left_out() -> None:
     assert (check.classes, check.classes_left_out, check.images) == (2, 1, 20)
 
 
+@pytest.mark.slow
 def test_of_many_images_as_many_of_each_class_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shortcuts, "MOST_IMAGES", 40)
     images, measures = measured_set(0, 120)

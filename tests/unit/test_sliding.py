@@ -20,11 +20,11 @@ from retinue.models.lenet5 import LeNet5
 from retinue.models.resnet import ResNet
 from retinue.pipeline.artifacts import Dataset
 from retinue.pipeline.errors import DataError, ModelError, SettingsError
-from retinue.sliding import scoring
-from retinue.sliding.command import SlidingScorer, laid_on_image, resized, run
-from retinue.sliding.comparing import compare_with_crops, score_crops
-from retinue.sliding.convert import Convolutional, to_convolutional
-from retinue.sliding.scoring import dense_scores, slide
+from retinue.serving.sliding import scoring
+from retinue.serving.sliding.command import SlidingScorer, laid_on_image, resized, run
+from retinue.serving.sliding.comparing import compare_with_crops, score_crops
+from retinue.serving.sliding.convert import Convolutional, to_convolutional
+from retinue.serving.sliding.scoring import dense_scores, slide
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from retinue.pipeline import snapshot
 from retinue.pipeline.errors import DataError, SettingsError
 from retinue.pipeline.record import dvc_md5, hashes
 from retinue.pipeline.snapshot import InputSnapshot
-from retinue.pipeline.watched import is_watched, refuse_unreadable
+from retinue.pipeline.watched import is_watched, refuse_missing_corrections, refuse_unreadable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -143,3 +143,14 @@ def test_what_dvcignore_leaves_out_is_no_change() -> None:
     assert patterns
     for pattern in patterns:
         assert not is_watched(pattern.replace("*", "any"))
+
+
+def test_the_table_of_corrections_is_missed_before_dvc_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        DataError, match=r"data/corrections\.csv: .*git checkout data/corrections\.csv.*image,label,drop,reason"
+    ):
+        refuse_missing_corrections()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/corrections.csv").write_text("image,label,drop,reason\n")
+    refuse_missing_corrections()

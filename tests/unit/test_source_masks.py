@@ -84,6 +84,7 @@ def settings_for(masks: str | None, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("masks", ["masks/{path}.png", "{path}_mask.png", "{path}.png", "truth/{folder}/{stem}_m.png"])
+@pytest.mark.slow
 def test_masks_of_a_folder_go_to_the_store_of_the_test_split(
     masks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from retinue.images.split_plan import SplitPlan
 from retinue.images.splitting import Division, SplitRules, split
 from retinue.images.units import Candidate, draws_of, units_of
-from retinue.pipeline.artifacts import SPLITS, LabelConflict, LeakedPair
+from retinue.pipeline.artifacts import SPLITS, LabelConflict, LeakedPair, RawImage
 from retinue.pipeline.errors import DataError
 
 RULES = SplitRules(seed=0, val_fraction=0.15, test_fraction=0.2)
@@ -38,6 +39,7 @@ def counts(images: list[Candidate], splits: dict[str, str], label: str) -> Count
     return Counter(splits[image.image_id] for image in images if image.label == label)
 
 
+@pytest.mark.slow
 def test_each_class_is_divided_as_closely_as_a_hash_allows() -> None:
     """Of n images a split holds n·f, with a standard deviation of √(n·f·(1 - f)): 4 in 1,000 are beyond 2.9 of them."""
     images = candidates("a", 4000) + candidates("b", 1000)
@@ -102,6 +104,24 @@ def test_equal_bytes_groups_and_near_copies_are_one_unit_together() -> None:
     ]
     assert units_of(images, [("4", "6"), ("7", "gone")]).tolist() == [0, 0, 0, 0, 0, 0, 1]
     assert units_of(images, []).tolist() == [0, 0, 0, 0, 1, 1, 2]
+
+
+def test_units_are_told_of_each_image_and_numbered_within_its_split() -> None:
+    """So that a unit that comes or goes in one split changes no manifest of another."""
+    pins = [("1", "g", "train"), ("2", "h", "test"), ("3", "", "test"), ("4", "h", "test"), ("5", "", "train")]
+    images = [RawImage(name, "a", group, "", name * 64, 1, 1, 1, "L", "PNG") for name, group, _ in pins]
+    plan = SplitPlan(images, [split for _, _, split in pins], units_of(images, [("3", "4")]).tolist())
+    assert {split: [sample.unit for sample in samples] for split, samples in plan.samples.items()} == {
+        "train": [0, 1],
+        "val": [],
+        "test": [0, 0, 0],
+    }
+    drawn = [*candidates("a", 40), candidate("x", group="p"), candidate("y", group="p"), *candidates("b", 40)]
+    units = draw(drawn).units
+    assert units[40] == units[41]
+    assert len(set(units)) == len(drawn) - 1
+    conflicting = [*candidates("a", 40), *candidates("b", 40), candidate("x", "b", content="a--7")]
+    assert [i for i, unit in enumerate(draw(conflicting, conflicts="drop").units) if unit < 0] == [7, 80]
 
 
 def test_each_photograph_twice_under_two_groups_is_never_divided() -> None:
@@ -219,7 +239,7 @@ def test_copies_across_given_splits_stop_with_the_pairs_named() -> None:
     with pytest.raises(DataError) as caught:
         draw(leaky())
     message = str(caught.value)
-    assert "the given splits share images (2 of test and 1 of val)" in message
+    assert "the given splits share what belongs together (2 of test and 1 of val)" in message
     assert "\n  a-test-0 (test) and copy0 (train): equal bytes" in message
     assert "preprocess.leaks=drop" in message
     assert "preprocess.leaks=allow" in message

@@ -75,6 +75,7 @@ def test_the_first_process_is_known(variables: dict[str, str], first: bool, monk
     assert is_first_process() is first
 
 
+@pytest.mark.slow
 def test_a_lock_is_held_once_and_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with lock("train"), pytest.raises(RetinueError, match=f"pid {os.getpid()}"), lock("train"):
@@ -171,9 +172,9 @@ def test_a_table_reads_back_what_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("image_id,label\na,1\n", "expected the columns image_id, label, group"),
-        ("image_id,label,group\na,one,\n", "line 2: invalid literal"),
-        ("image_id,label,group\na,1\n", "line 2:"),
+        ("image_id,label\na,1\n", "expected the columns image_id, label, group, unit"),
+        ("image_id,label,group,unit\na,one,,0\n", "line 2: invalid literal"),
+        ("image_id,label,group,unit\na,1\n", "line 2:"),
         ("", "expected the columns"),
     ],
 )

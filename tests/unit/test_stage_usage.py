@@ -47,6 +47,7 @@ def test_help_comes_before_torch(root: Path) -> None:
     assert not imported & {"torch", "hydra", "omegaconf", "yaml", "retinue.pipeline.stage"}
 
 
+@pytest.mark.slow
 def test_only_the_start_of_a_stage_is_answered(root: Path) -> None:
     """Who imports a stage, or runs one as the sweeps' forks do, keeps its own options."""
     imports = "import sys; sys.argv = ['x', '--help']; import retinue.stages.report; print('imported')"

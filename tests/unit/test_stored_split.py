@@ -7,11 +7,11 @@ import pytest
 
 from retinue.engine.store import ImageStore
 from retinue.engine.stored_split import check_split, check_trained_on
+from retinue.explainers.chosen_images import predictions_on
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import Dataset, Prediction
 from retinue.pipeline.errors import DataError, ModelError
 from retinue.pipeline.files import write_table
-from retinue.stages import explain
 
 DATASET = Dataset("d", ("ant", "bee"), {}, 5, 5, 3, (0.5,) * 3, (0.2,) * 3)
 
@@ -55,16 +55,16 @@ def test_a_store_and_a_network_of_another_size_are_refused(store: ImageStore) ->
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (Prediction("a", 0, 2, 0.5), "row 3 says class 2 with probability 0.5, expected a class from 0 to 1"),
-        (Prediction("a", 0, -1, 0.5), "row 3 says class -1"),
-        (Prediction("a", 0, 1, float("nan")), "probability nan"),
-        (Prediction("a", 7, 1, 0.5), "row 3 has the label 7"),
+        (Prediction("a", 0, 2, 0.5, 3), "row 3 says class 2 with probability 0.5, expected a class from 0 to 1"),
+        (Prediction("a", 0, -1, 0.5, 3), "row 3 says class -1"),
+        (Prediction("a", 0, 1, float("nan"), 3), "probability nan"),
+        (Prediction("a", 7, 1, 0.5, 3), "row 3 has the label 7"),
         (None, "3 predictions for the 4 images"),
     ],
 )
 def test_predictions_of_other_classes_are_refused(wrong: Prediction | None, message: str, store: ImageStore) -> None:
-    rows = [Prediction(str(n), n % 2, n % 2, 0.9) for n in range(3)]
+    rows = [Prediction(str(n), n % 2, n % 2, 0.9, n) for n in range(3)]
     write_table(artifacts.PREDICTED, Prediction, rows if wrong is None else [*rows, wrong])
     with pytest.raises(DataError) as raised:
-        explain._predictions(store, DATASET)
+        predictions_on(store, DATASET)
     assert message in str(raised.value)

@@ -34,6 +34,7 @@ def image_id(name: str, number: int) -> str:
 
 @given(unit, below_one, st.integers(16, 80), st.integers(0, 2**40), st.sampled_from(CLASSES), numbers)
 @budget(max_examples=150)
+@pytest.mark.slow
 def test_the_mask_is_where_the_image_differs_from_its_twin_without_the_defect(
     similarity: float, difficulty: float, image_size: int, seed: int, name: str, number: int
 ) -> None:

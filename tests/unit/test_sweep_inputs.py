@@ -33,6 +33,7 @@ def checked(root: Path, *overrides: str) -> tuple[str, ...]:
     return check_trials(root, points(parse({}, [*FOLDER, *overrides])))
 
 
+@pytest.mark.slow
 def test_the_paths_of_all_trials_are_found(root: Path, tmp_path: Path) -> None:
     found = checked(root, 'source.path="photos (été)",data/more,known', "weights=file", "weights.path=weights.pth")
     code = "src/retinue/pipeline/artifacts.py"  # what preprocess.inputs names where no split is pinned

@@ -39,6 +39,7 @@ def run(own: Study, count: int) -> list[tuple[str, ...]]:
     return done
 
 
+@pytest.mark.slow
 def test_a_grid_is_run_in_order_and_once(tmp_path: Path) -> None:
     own = study(tmp_path)
     assert run(own, 6) == [(f"model={m}", f"optimizer.lr={lr}") for m in "ab" for lr in ("0.1", "0.2", "0.3")]
@@ -46,6 +47,7 @@ def test_a_grid_is_run_in_order_and_once(tmp_path: Path) -> None:
     assert study(tmp_path).ask() is None
 
 
+@pytest.mark.slow
 def test_what_was_running_when_killed_is_asked_for_again(tmp_path: Path) -> None:
     own = study(tmp_path)
     first = run(own, 2)
@@ -119,6 +121,14 @@ def test_a_trial_that_falls_behind_is_pruned(tmp_path: Path) -> None:
     assert not own.should_prune(ahead, {epoch: 0.1 / (epoch + 1) for epoch in range(1, 6)})
 
 
+def test_a_fitted_head_counts_with_the_first_epoch(tmp_path: Path) -> None:
+    own = study(tmp_path, prune="median")
+    trial = own.ask()
+    assert trial is not None
+    own.should_prune(trial, {0: 0.01, 1: 5.0, 2: 4.0})
+    assert own.trials()[trial.number].intermediate_values == {0: 0.01, 1: 4.0}
+
+
 def test_several_objectives_make_a_front(tmp_path: Path) -> None:
     own = study(tmp_path, DRAWN, search="nsga2", trials=3, objective=["val/auc_score", "parameters"])
     for values in ([0.9, 10.0], [0.8, 5.0], [0.7, 20.0]):
@@ -183,6 +193,7 @@ def changed(*statements: str) -> Callable[[Path], None]:
     ],
     ids=["garbage", "cut", "not UTF-8", "older", "JSON", "value", "key", "attribute", "choice", "state"],
 )
+@pytest.mark.slow
 def test_a_damaged_study_is_a_message(damage: Callable[[Path], None], whole: bytes, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/study.db").write_bytes(whole)

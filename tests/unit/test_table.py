@@ -120,6 +120,10 @@ def test_a_stated_column_that_is_not_there(tmp_path: Path) -> None:
         records(tmp_path, "image,label\n1.jpg,a\n", columns={"label": "lable"})
     with pytest.raises(DataError, match=r"no column 'age' \(source\.attributes\)"):
         records(tmp_path, "image,label\n1.jpg,a\n", attributes=["age"])
+    with pytest.raises(
+        DataError, match=r"source\.columns\.label='' says that no column is the label, but one has to be"
+    ):
+        records(tmp_path, "image,label\n1.jpg,a\n", columns={"label": ""})
 
 
 @pytest.mark.parametrize(

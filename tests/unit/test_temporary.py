@@ -76,6 +76,31 @@ def test_the_next_stage_removes_those_of_a_killed_one(place: Path) -> None:
     assert list(place.iterdir()) == []
 
 
+def test_one_that_was_killed_before_it_could_say_whose_it_is_goes_too(place: Path) -> None:
+    (place / "retinue-ab_0cd12").mkdir()
+    with temporary_folder():
+        assert [path.name for path in place.iterdir()] == [Path(tempfile.gettempdir()).name]
+    assert list(place.iterdir()) == []
+
+
+BESIDE = """
+from pathlib import Path
+import tempfile
+from retinue.pipeline.temporary import temporary_folder
+for _ in range(60):
+    with temporary_folder():
+        (Path(tempfile.gettempdir()) / "own").touch()
+        assert (Path(tempfile.gettempdir()) / "own").exists()
+"""
+
+
+def test_stages_that_begin_together_take_nothing_from_each_other(place: Path) -> None:
+    variables = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    begun = [subprocess.Popen([sys.executable, "-c", BESIDE], env=variables) for _ in range(4)]
+    assert [process.wait() for process in begun] == [0] * 4
+    assert list(place.iterdir()) == []
+
+
 def test_those_of_a_stage_that_runs_stay(place: Path) -> None:
     with temporary_folder():
         (Path(tempfile.gettempdir()) / "in use").touch()
@@ -89,10 +114,12 @@ def test_what_only_looks_like_one_stays(place: Path) -> None:
     photos = place / "photos"
     photos.mkdir()
     (photos / "owned").touch()
-    (place / "retinue-link").symlink_to(photos)
+    (place / "retinue-linked00").symlink_to(photos)
     (place / "retinue-photos").mkdir()
-    (place / "retinue-list").mkdir()
-    (place / "retinue-list" / "owned").symlink_to(photos / "owned")
+    (place / "retinue-pictures").mkdir()
+    (place / "retinue-pictures" / "1.png").touch()
+    (place / "retinue-listed00").mkdir()
+    (place / "retinue-listed00" / "owned").symlink_to(photos / "owned")
     before = sorted(place.rglob("*"))
     with temporary_folder():
         pass

@@ -1,16 +1,20 @@
-"""Losses and schedules against numbers derived by hand and against torch's own."""
+"""Losses against numbers derived by hand and against torch's own."""
 
 import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from retinue.models.network import TrainingOutputs
-from retinue.pipeline.errors import SettingsError
-from retinue.training.losses import balanced_weights, cross_entropy, training_loss
-from retinue.training.schedules import constant, cosine
+from retinue.training.losses import (
+    BinaryCrossEntropy,
+    Focal,
+    Loss,
+    MixedIn,
+    balanced_weights,
+    cross_entropy,
+    training_loss,
+)
 
 
 def test_one_logit_is_binary_cross_entropy() -> None:
@@ -52,46 +56,67 @@ def test_balanced_weights_agree_with_scikit_learn() -> None:
     assert balanced_weights([10, 5, 85]).numpy() == pytest.approx(expected, rel=1e-6)
 
 
-def rates(schedule: str, steps: int, **options: float) -> list[float]:
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    made = {"cosine": cosine, "constant": constant}[schedule](optimizer, steps, **options)
-    seen = []
-    for _ in range(steps):
-        seen.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        made.step()
-    return seen
+def test_the_focal_loss_by_hand() -> None:
+    # p = (1/4, 3/4): of the second class (1/4)² · -ln(3/4), of the first (3/4)² · -ln(1/4)
+    logits, focal = torch.tensor([[math.log(3.0)]] * 2), Focal("focal", gamma=2.0)
+    expected = [-0.5625 * math.log(0.25), -0.0625 * math.log(0.75)]
+    found = focal(logits, torch.tensor([0, 1]), reduction="none")
+    assert found.tolist() == pytest.approx(expected, rel=1e-6)
+    assert focal(logits, torch.tensor([0, 1])).item() == pytest.approx(sum(expected) / 2, rel=1e-6)
 
 
-def test_cosine_by_hand() -> None:
-    # 2 of 7 steps warm up: 1/3, 2/3; then the cosine at progress 0, 1/4, 1/2, 3/4, 1 between 1 and 0
-    expected = [1 / 3, 2 / 3, 1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2, 0]
-    assert rates("cosine", 7, warmup_fraction=0.3, min_factor=0.0) == pytest.approx(expected, abs=1e-12)
+def test_the_focal_loss_has_a_gradient_where_all_is_told() -> None:
+    logits = torch.tensor([[50.0, -50.0]], requires_grad=True)
+    Focal("focal", gamma=0.5)(logits, torch.tensor([0])).backward()
+    assert torch.isfinite(logits.grad).all()
 
 
-@given(steps=st.integers(1, 50), warmup=st.floats(0, 0.99), floor=st.floats(0, 1))
-def test_cosine_stays_between_its_bounds(steps: int, warmup: float, floor: float) -> None:
-    seen = rates("cosine", steps, warmup_fraction=warmup, min_factor=floor)
-    assert all(0 < rate <= 1 or floor == 0 for rate in seen)
-    peak = seen.index(max(seen))
-    assert seen[peak:] == sorted(seen[peak:], reverse=True)
+@pytest.mark.parametrize("columns", [1, 3])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_focal_loss_of_gamma_0_is_the_cross_entropy(columns: int, smoothing: float, weighted: bool) -> None:
+    logits = torch.randn(20, columns, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(20) % max(columns, 2)
+    weights = torch.tensor([1.0, 2.0, 5.0][: max(columns, 2)]) if weighted else None
+    if smoothing and weighted:  # torch weighs the smoothed part by its classes, not by the label
+        return
+    found = Focal("focal", gamma=0)(logits, labels, weights, smoothing)
+    assert found.item() == pytest.approx(cross_entropy(logits, labels, weights, smoothing).item(), rel=1e-5)
 
 
-@pytest.mark.parametrize(("key", "value"), [("warmup_fraction", 1.0), ("warmup_fraction", -0.1), ("min_factor", 1.1)])
-def test_cosine_refuses(key: str, value: float) -> None:
-    options = {"warmup_fraction": 0.1, "min_factor": 0.0, key: value}
-    with pytest.raises(SettingsError, match=rf"schedule\.{key}: got {value}, expected a number in \[0, 1"):
-        rates("cosine", 5, **options)
+def test_each_class_against_the_rest() -> None:
+    logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1, 2, 1, 0])
+    targets = torch.nn.functional.one_hot(labels, 3).float()
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(dim=1)
+    loss = BinaryCrossEntropy("binary_cross_entropy")
+    assert loss(logits, labels, reduction="none").tolist() == pytest.approx(expected.tolist(), rel=1e-6)
+    pair = logits[:, :2]
+    assert loss(pair, labels % 2).item() == cross_entropy(pair, labels % 2).item()
+    single = logits[:, :1]
+    assert loss(single, labels % 2).item() == cross_entropy(single, labels % 2).item()
 
 
-def test_constant() -> None:
-    assert rates("constant", 3) == [1.0, 1.0, 1.0]
+@pytest.mark.parametrize("loss", [cross_entropy, Focal("focal", 2.0), BinaryCrossEntropy("binary_cross_entropy")])
+def test_the_mean_is_that_of_the_weighted_losses(loss: Loss) -> None:
+    logits, labels = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1, 2])
+    weights = torch.tensor([1.0, 2.0, 4.0])
+    each = loss(logits, labels, weights, reduction="none")
+    assert loss(logits, labels, weights).item() == pytest.approx((each.sum() / 14).item(), rel=1e-6)
+    mixed_in = MixedIn(labels.roll(1), torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0, 0.1]))
+    other = loss(logits, mixed_in.labels, weights, reduction="none")
+    own_share = 1 - mixed_in.share
+    weight = (own_share * weights[labels] + mixed_in.share * weights[mixed_in.labels]).sum()
+    expected = (own_share * each + mixed_in.share * other).sum() / weight
+    found = training_loss(logits, labels, weights, loss=loss, mixed_in=mixed_in)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("outputs", [1, 3, 10])
 def test_validation_metrics_are_those_of_evaluate(outputs: int) -> None:
     import numpy as np
 
+    from decisions import decided
     from retinue.metrics.probabilities import to_probs
     from retinue.metrics.scalar import accuracy_score, auc_score, log_loss
     from retinue.training.validation import validation_metrics
@@ -102,7 +127,7 @@ def test_validation_metrics_are_those_of_evaluate(outputs: int) -> None:
     probs = to_probs(logits)
     expected = {
         "val/log_loss": log_loss(labels, probs),
-        "val/accuracy_score": accuracy_score(labels, probs),
+        "val/accuracy_score": accuracy_score(labels, decided(probs)),
         "val/auc_score": auc_score(labels, probs),
     }
     assert validation_metrics(labels, torch.from_numpy(logits)) == pytest.approx(expected, abs=1e-12)

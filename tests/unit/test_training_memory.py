@@ -102,6 +102,7 @@ def test_an_optimizer_that_reads_numbers_can_be_described() -> None:
     assert state == 4 * ((7 + 12) + 7 + (3 + 7) + 3)
 
 
+@pytest.mark.slow
 def test_frozen_layers_have_no_gradients() -> None:
     network = ResNet(image_size=32)
     whole = describe(network, (3, 32, 32), 4, ADAMW)

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from retinue.pipeline.artifacts import Leaks, RawLevels, Seen, ShortcutCheck
+from retinue.pipeline.artifacts import Epoch, Leaks, RawLevels, Seen, ShortcutCheck
+from retinue.reports.plots import training_charts
 from retinue.reports.verdict import verdict_points
 
 
@@ -18,7 +19,7 @@ def points(counts: list[list[int]], never_predicted: list[str]) -> list[str]:
             dataset=SimpleNamespace(classes=classes),
             confusion=np.array(counts),
             metrics=metrics,
-            history=[None] * 3,
+            history=[SimpleNamespace(epoch=epoch) for epoch in (1, 2, 3)],
             bundle={"training": {"best_epoch": 2}},
             card={"duplicates": []},
             quarantine=[],
@@ -27,14 +28,27 @@ def points(counts: list[list[int]], never_predicted: list[str]) -> list[str]:
             leaks=Leaks((), (), ()),
             shortcuts=ShortcutCheck(80, 80, 2, 0, 0.95, 0.6, "", []),
             audit=SimpleNamespace(findings=[]),
+            fit=SimpleNamespace(findings=()),
         )  # type: ignore[arg-type]
     )
+
+
+def test_the_charts_mark_a_fitted_head() -> None:
+    history = [Epoch(e, 0.1, 1 / (e + 2), 0.5, 1 / (e + 3), 0.5, 0.5, 2) for e in range(3)]
+    loss = training_charts(history, 0)[0]
+    assert "Loss over 2 epochs. At the best epoch, 0: train 0.5, val 0.3333." in loss.svg
+    assert "At the best epoch, 1: train 0.3333, val 0.25." in training_charts(history, 1)[0].svg
 
 
 @pytest.mark.parametrize(
     ("counts", "absent", "named", "advice"),
     [
-        ([[40, 0], [40, 0]], ["bee"], "“bee”", "choose evaluate.threshold on validation data"),
+        (
+            [[40, 0], [40, 0]],
+            ["bee"],
+            "“bee”",
+            "calibrate.operating_point=youden chooses a threshold on validation data",
+        ),
         ([[40, 0, 0], [40, 0, 0], [40, 0, 0]], ["bee", "cat"], "“bee”, “cat”", "set train.class_weights=balanced"),
     ],
 )
@@ -50,4 +64,4 @@ def test_a_class_that_is_never_predicted_comes_first(
 def test_a_model_that_names_every_class_is_not_told_so() -> None:
     found = points([[39, 1], [2, 38]], [])
     assert not [point for point in found if "is predicted as" in point]
-    assert found[0] == "For comparison: always answering “ant” has accuracy 0.5000."
+    assert found[0] == "Weakest class: “bee”, recall 0.9500, 2 of 40 missed."

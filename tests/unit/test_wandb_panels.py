@@ -8,7 +8,8 @@ import yaml
 from wandb_workspaces.reports.v2 import internal
 
 from retinue.pipeline.errors import SettingsError
-from retinue.tracking.panels import LINES, PANELS, Key
+from retinue.pipeline.wandb_charts import LINES
+from retinue.tracking.panels import PANELS, Key
 from retinue.tracking.workspace import Board, build_report, build_workspace, load
 
 SECTION: dict[str, Any] = {"name": "Curves", "stage": "train", "text": "Per epoch.", "panels_per_row": 2, "panels": []}
@@ -46,7 +47,7 @@ def grids(loaded: Board) -> list[internal.PanelGrid]:
             {"kind": "parallel", "title": "All", "keys": ["config:optimizer.lr"], "log": ["config:optimiser.lr"]},
             "panels[0].log: Unknown key 'config:optimiser.lr'. Did you mean 'config:optimizer.lr'?",
         ),
-        ("lines", "panels[0]: expected a mapping with a kind, one of artifact, bars, curve,"),
+        ("lines", "panels[0]: expected a mapping with a kind, one of artifact, bars, confusion,"),
     ],
 )
 def test_a_wrong_panel_is_refused_with_its_place(tmp_path: Path, panel: Any, message: str):
@@ -188,12 +189,16 @@ def test_the_file_of_the_project_shows_what_a_team_looks_for(root: Path):
     assert list(shown) == [
         "Leaderboard",
         "ROC and precision-recall",
+        "Baselines",
         "Training curves",
+        "Operating point",
         "Hyperparameters",
         "Grad-CAM",
+        "Data",
+        "Report page",
         "Freeze ledger",
         "Lineage",
     ]
     assert {"Parallel"} <= shown["Hyperparameters"]
-    assert shown["Grad-CAM"] == {"Gallery"}
+    assert shown["Grad-CAM"] == {"Gallery", "TablePanel"}
     assert {type_.__name__ for type_ in PANELS.values()} == set().union(*shown.values()), "every kind has its example"

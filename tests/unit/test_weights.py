@@ -368,6 +368,7 @@ def test_a_file_cut_off_anywhere_is_refused(form: str, fraction: float, whole: d
         load_weights(Small(), path)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @given(form=st.sampled_from(["zip", "legacy", "safetensors"]), data=st.data())
 @settings(max_examples=300, deadline=None)
