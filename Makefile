@@ -1,5 +1,6 @@
 # make run   the whole pipeline on the committed settings; make test   the tests. Both set up .venv first.
-# make test-parity   networks and operations against torchvision, timm and scikit-image, installed beside the environment.
+# make test-parity   networks, operations and explainers against torchvision, timm, scikit-image, grad-cam and captum, installed beside the
+#                    environment.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := src
@@ -13,10 +14,10 @@ FUZZ ?=
 .PHONY: run test test-slow test-parity torture torture-sample fuzz check format compose deps settings benchmarks lock clean
 
 run: $(READY)
-	dvc repro
+	retinue repro
 	@retinue where
 
-# Two at a time. The default ones take four minutes on two cores; the slow ones, which run whole trainings and sweeps,
+# Two at a time. The default ones take five minutes on two cores; the slow ones, which run whole trainings and sweeps,
 # several times as long.
 test: $(READY)
 	pytest -m "not slow" --numprocesses 2 --dist worksteal

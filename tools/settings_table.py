@@ -50,11 +50,11 @@ one training batch, the optimizer, the schedule, the explainer, files, devices a
 are listed at once:
 
 ```
-$ retinue compose train.max_epochs=0 evaluate.threshold=2 +callbacks.patience=1
+$ retinue compose train.max_epochs=0 evaluate.confidence_level=2 +callbacks.patience=1
 error: compose: 3 settings cannot be used:
   callbacks.patience: got 1, expected a setting or a group of conf/. Unknown key 'callbacks.patience'. Did you …
   train.max_epochs: got 0, expected an integer >= 1.
-  evaluate.threshold: got 2, expected a number in (0, 1).
+  evaluate.confidence_level: got 2, expected a number in (0, 0.999999].
 ```
 
 What passes is remembered in `.cache/checked/` under a digest of the settings, the code, the installed packages, the
