@@ -36,10 +36,13 @@ from retinue.pipeline.artifacts import (
     DECISION,
     KNOWN,
     MODEL,
+    MODEL_CARD,
+    MODEL_CARD_TEXT,
     UNCALIBRATED,
     WEIGHTS,
     Dataset,
     DecisionRule,
+    ModelCard,
     read_decision,
 )
 from retinue.pipeline.documents import typed
@@ -152,6 +155,8 @@ class Bundle:
             write_known(folder, self.unusualness)
         else:
             (folder / KNOWN.name).unlink(missing_ok=True)
+        for card in (MODEL_CARD, MODEL_CARD_TEXT):  # what they say was found with other weights
+            (folder / card.name).unlink(missing_ok=True)
 
     @classmethod
     def load(cls, folder: Path | str = MODEL, *, with_decision: bool = True) -> "Bundle":
@@ -456,6 +461,24 @@ def _read_known(folder: Path) -> Unusualness | None:
     if made_with != sha256(folder / WEIGHTS.name):
         raise ModelError(f"{path}: it was made with other weights than {WEIGHTS.name} beside it. {again}")
     return Unusualness(tensors["known"], tensors["distances"])
+
+
+def read_model_card(folder: Path) -> ModelCard | None:
+    """The model card of the bundle in `folder`; None where it has none.
+
+    Raises:
+        ModelError: it is no card, or it is about other weights.
+    """
+    path, again = folder / MODEL_CARD.name, "Run `dvc repro`, which writes it anew, or delete it."
+    if not path.exists():
+        return None
+    try:
+        card = typed(ModelCard, read_json(path), str(path))
+    except DataError as error:
+        raise ModelError(f"{str(error).rstrip('.')}: not a model card. {again}") from error
+    if card.weights_sha256 != sha256(folder / WEIGHTS.name):
+        raise ModelError(f"{path}: it is about other weights than {WEIGHTS.name} beside it. {again}")
+    return card
 
 
 def _network_for(document: BundleDocument, state: Mapping[str, torch.Tensor], folder: Path) -> Network:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from retinue.bundle import Bundle, write_decision, write_known
+from retinue.bundle import Bundle, read_model_card, write_decision, write_known
 from retinue.cli import main
 from retinue.engine.store import ImageStore
 from retinue.images.fitting import Fitting
@@ -28,8 +28,9 @@ from retinue.metrics.deciding import decide
 from retinue.metrics.probabilities import num_logits
 from retinue.metrics.unusualness import Unusualness
 from retinue.models.lenet5 import LeNet5
-from retinue.pipeline.artifacts import Dataset, DecisionRule, write_dataset
+from retinue.pipeline.artifacts import MODEL_CARD, Dataset, DecisionRule, ModelCard, write_dataset
 from retinue.pipeline.errors import DataError, ModelError, SettingsError
+from retinue.pipeline.files import write_json
 from retinue.serving.export import graph, resizing
 from retinue.serving.export.command import checked_target
 from retinue.serving.export.exported import KINDS, ExportedModel
@@ -181,6 +182,39 @@ def near_a_tie(probs: np.ndarray, rule: DecisionRule) -> np.ndarray:
         return np.zeros(len(probs), bool)  # log-odds are compared, which are the same
     scores = np.sort(probs if rule.costs is None else -(probs @ np.array(rule.costs)), axis=1)
     return scores[:, -1] - scores[:, -2] < 1e-12
+
+
+def model_card(bundle: Bundle, **stated: str) -> ModelCard:
+    """A card of the bundle with nothing in it but what was stated."""
+    return ModelCard(1, "0" * 12, bundle.decision.weights_sha256, stated, {}, {}, {}, {}, {}, {}, "", ())
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_the_file_carries_the_model_card(kind: str, tmp_path: Path) -> None:
+    bundle = saved(tmp_path, dataset(3, 3), temperature=1.7, costs=COSTS, reject_below=0.4)
+    card = model_card(bundle, licence="CC-BY-4.0")
+    write_json(tmp_path / MODEL_CARD.name, asdict(card))
+    assert read_model_card(tmp_path) == card
+    metadata = ExportedModel.load(written(bundle, tmp_path, kind), trusted=True).metadata
+    assert metadata.model_card == json.loads(json.dumps(asdict(card)))
+    assert metadata.licence == "CC-BY-4.0"
+    assert ExportMetadata.from_bundle(bundle, tmp_path, "MIT").licence == "MIT"
+
+
+def test_a_card_of_other_weights_or_none_is_refused(tmp_path: Path) -> None:
+    bundle = saved(tmp_path, dataset(3, 3), temperature=1.7, costs=COSTS, reject_below=0.4)
+    path, card = tmp_path / MODEL_CARD.name, asdict(model_card(bundle))
+    for changed, said in (
+        ({**card, "weights_sha256": "0" * 64}, "about other weights"),
+        ({**card, "format": 2}, "format"),
+        ({**card, "caveats": 1}, "caveats"),
+        ([], "not a model card"),
+    ):
+        write_json(path, changed)
+        with pytest.raises(ModelError, match=said):
+            ExportMetadata.from_bundle(bundle, tmp_path, None)
+    bundle.save(tmp_path)
+    assert not path.exists(), "saved anew, the card is that of other weights"
 
 
 @pytest.mark.parametrize("kind", WRITTEN)

@@ -71,6 +71,10 @@ DECISION = MODEL / "decision.json"
 KNOWN = MODEL / "known.safetensors"
 """Written by calibrate: what the head is given for training images, by which is told how unusual another one is."""
 
+MODEL_CARD = MODEL / "model_card.json"
+MODEL_CARD_TEXT = MODEL / "model_card.md"
+"""Written by report: what goes with the network wherever it goes, as JSON and for people."""
+
 CALIBRATED = Path("calibration")
 VAL_LOGITS = CALIBRATED / "val_logits.npy"
 """float32 (N, K), of two classes (N, 1); row i is of row i of the manifest of the validation split. No temperature has
@@ -133,6 +137,7 @@ OUTS = (
     *(RAW, DATASET, LEAKS, HELD_OUT, SEEN, *(PROCESSED / split for split in SPLITS), AUGMENTED),
     *(BUNDLE, WEIGHTS, HISTORY, ARCHITECTURE, TRANSFER, TRAINED_ON, DECISION, KNOWN, CALIBRATED),
     *(BASELINES, PREDICTIONS, CURVES, METRICS, CLASS_METRICS, AGAINST_BASELINES, EXPLANATIONS, REPORT.parent),
+    *(MODEL_CARD, MODEL_CARD_TEXT),
 )
 """What the stages of dvc.yaml write."""
 
@@ -706,6 +711,41 @@ class PointOnVal:
     true_positives: int = field(metadata=allowed(ge=0))
     negatives: int = field(metadata=allowed(ge=0))
     true_negatives: int = field(metadata=allowed(ge=0))
+
+
+MODEL_CARD_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """models/model_card.json: the sections of Mitchell et al. (2019), in their order.
+
+    Attributes:
+        format: of the card, `MODEL_CARD_FORMAT`.
+        fingerprint: of the settings.
+        weights_sha256: of the weights it is about, hexadecimal.
+        model_details: what the network is, what it began with and how it was trained; licence and contact.
+        intended_use: what it is meant for and what not, as the settings say, and how it decides.
+        factors: what the test split was sliced by, and the worst slices.
+        metrics: what each metric says, and what the intervals are of.
+        evaluation_data, training_data: where the images are from, and how many of each class.
+        quantitative_analyses: metrics with intervals, of all and by class; operating point, baselines, explainer.
+        ethical_considerations: as the settings say.
+        caveats: what calls for a second look, a sentence each.
+    """
+
+    format: int = field(metadata=allowed(ge=MODEL_CARD_FORMAT, le=MODEL_CARD_FORMAT))
+    fingerprint: str
+    weights_sha256: str = field(metadata=allowed(pattern="([0-9a-f]{64})?", expected="64 hexadecimal digits"))
+    model_details: dict[str, Any]
+    intended_use: dict[str, str]
+    factors: dict[str, Any]
+    metrics: dict[str, Any]
+    evaluation_data: dict[str, Any]
+    training_data: dict[str, Any]
+    quantitative_analyses: dict[str, Any]
+    ethical_considerations: str
+    caveats: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from retinue.reports.explainers import explainers_section
 from retinue.reports.gallery import explanations
 from retinue.reports.inputs import ReportInputs
 from retinue.reports.inside import inside_section
+from retinue.reports.model_card import model_card
 from retinue.reports.opening import opening_cards
 from retinue.reports.operating_point import decision_section
 from retinue.reports.seen import seen_section
@@ -47,6 +48,7 @@ def content(sections: Mapping[str, Any], fingerprint: str, inputs: ReportInputs)
         },
         "verdict": first,
         "opening": opening_cards(inputs, first["points"]),
+        "model_card": model_card(sections, fingerprint, inputs, found, first["points"]),
         "results": _results(sections, inputs),
         "slices": slices.slices_section(found, fewest, level),
         "doubtful": doubtful_labels.doubtful_section(doubts, doubtful_labels.pictures_of_val(doubts)),

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from retinue.bundle import Bundle
+from retinue.bundle import Bundle, read_model_card
 from retinue.images.preprocessing import Preprocessing
 from retinue.pipeline.artifacts import BUNDLE, WEIGHTS, Dataset, DecisionRule
 from retinue.pipeline.documents import parse_json, typed
@@ -38,7 +38,8 @@ class ExportMetadata:
         decision: temperature, operating point, costs, abstention; all of them are in the graph.
         initial_weights: where the training began: name, and of a download its address and digest.
         weights_sha256, bundle_sha256: of weights.safetensors and bundle.json of the bundle, hexadecimal.
-        licence: of the weights, as stated at the export; None: not stated.
+        licence: of the weights, as stated at the export or in the model card; None: not stated.
+        model_card: models/model_card.json of the bundle; None where it has none.
     """
 
     format: int = field(metadata=allowed(ge=EXPORT_FORMAT, le=EXPORT_FORMAT))
@@ -54,12 +55,18 @@ class ExportMetadata:
     weights_sha256: str
     bundle_sha256: str
     licence: str | None
+    model_card: dict[str, Any] | None = None
 
     @classmethod
     def from_bundle(
         cls, bundle: Bundle, folder: Path, licence: str | None, *, any_size: bool = False
     ) -> "ExportMetadata":
-        """What is told of `bundle`, whose files lie in `folder`."""
+        """What is told of `bundle`, whose files lie in `folder`.
+
+        Raises:
+            ModelError: the model card there is none, or one of other weights.
+        """
+        card = read_model_card(folder)
         initial = bundle.training.get("initial_weights") or {}
         return cls(
             format=EXPORT_FORMAT,
@@ -74,7 +81,8 @@ class ExportMetadata:
             initial_weights={key: initial[key] for key in _TOLD_OF_INITIAL_WEIGHTS if key in initial},
             weights_sha256=sha256(folder / WEIGHTS.name),
             bundle_sha256=sha256(folder / BUNDLE.name),
-            licence=licence,
+            licence=licence or (card.model_details.get("licence") if card else None) or None,
+            model_card=asdict(card) if card else None,
         )
 
     @classmethod
