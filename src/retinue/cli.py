@@ -300,6 +300,16 @@ def export(kind: str, bundle: Path, output: Path, images: Path | None, licence: 
     help="Images decoded, waiting or computed; beyond, requests are refused.",
 )
 @click.option(
+    "--max-client-images",
+    type=click.IntRange(1, 1_000_000),
+    help="The same of one client, told by its address.  [default: no limit]",
+)
+@click.option(
+    "--training-images",
+    type=click.Path(path_type=Path),
+    help="Training split, as data/processed/train; shows those nearest to an image.",
+)
+@click.option(
     "--max-images", type=click.IntRange(1, 100_000), default=32, show_default=True, help="Images of one request."
 )
 @click.option(
@@ -338,11 +348,11 @@ def serve(bundle: Path | None, rev: str | None, decoders: int | None, **options:
     _check_one_model(bundle, rev)
     with explained("serve"):
         from retinue.serving.cores import usual_decoders
-        from retinue.serving.models import load_model
+        from retinue.serving.models import model_folder
         from retinue.serving.serve.command import run
         from retinue.serving.serve.options import ServeOptions
 
-        run(partial(load_model, bundle, rev), ServeOptions(decoders=decoders or usual_decoders(), **options))
+        run(partial(model_folder, bundle, rev), ServeOptions(decoders=decoders or usual_decoders(), **options))
 
 
 def _check_one_model(bundle: Path | None, rev: str | None) -> None:
@@ -445,7 +455,7 @@ def similar(
         raise click.UsageError("name an image, or --score.")
     with explained("similar"):
         from retinue.dashboard.similar import Retrieval, run
-        from retinue.dashboard.similar_index import INDEXES
+        from retinue.explainers.similar_index import INDEXES
 
         paths, target, folder = [path.absolute() for path in images], output.absolute(), bundle.absolute()
         with chdir(project_root()):

@@ -1,6 +1,7 @@
 """`retinue serve` as a process: its answers, its refusals, its page, and an end that loses nothing."""
 
 import base64
+import http.client
 import io
 import json
 import os
@@ -19,9 +20,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from served import CLASSES, HttpAnswer, ServedProcess, multipart, png, service_of, small_bundle
+from served import CLASSES, HttpAnswer, ServedProcess, multipart, png, service_of, small_bundle, training_split
 from torture_images import torture_images
 
 pytestmark = pytest.mark.slow
@@ -34,8 +36,10 @@ BEARER = {"Authorization": f"Bearer {KEY}"}
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedProcess]:
     folder = tmp_path_factory.mktemp("served")
-    small_bundle().save(folder / "models")
-    with service_of(folder / "models", *STRICT) as service:
+    bundle = small_bundle()
+    bundle.save(folder / "models")
+    split = training_split(folder / "processed", bundle.dataset)
+    with service_of(folder / "models", *STRICT, "--training-images", str(split)) as service:
         yield service
 
 
@@ -87,6 +91,31 @@ def test_explain_gives_a_picture_or_json(served: ServedProcess) -> None:
     assert document["predicted"] == served.ask("/predict", png(0)).json()["images"][0]["predicted"]
 
 
+def test_similar_gives_the_nearest_training_images_and_no_path(served: ServedProcess) -> None:
+    bundle = small_bundle()
+    with torch.no_grad():
+        own, *others = torch.nn.functional.normalize(
+            bundle.network.head_inputs(
+                bundle.inputs(
+                    torch.from_numpy(np.stack([bundle.preprocessing.load(png(seed)) for seed in (5, *range(12))]))
+                )
+            ).flatten(1)
+        )
+    expected = sorted((1 - float(own @ other), row) for row, other in enumerate(others))
+    answer = served.ask("/similar?k=3", png(5))
+    found = answer.json()["similar"]
+    assert [each["label"] for each in found] == [CLASSES[row % 3] for _, row in expected[:3]]
+    assert [each["distance"] for each in found] == pytest.approx([far for far, _ in expected[:3]], abs=1e-5)
+    shown = np.array(Image.open(io.BytesIO(base64.b64decode(found[0]["picture"]))))
+    assert np.array_equal(shown, bundle.preprocessing.load(png(5)))
+    assert b"secret" not in answer.body
+    assert len(served.ask("/similar", png(5)).json()["similar"]) == 8
+    for k in ("0", "33", "many"):
+        refused = served.ask(f"/similar?k={k}", png(5))
+        assert refused.status == 422
+        assert error_of(refused).startswith("query.k: ")
+
+
 @pytest.mark.parametrize(
     ("body", "kind", "status", "said"),
     [
@@ -118,7 +147,7 @@ def test_other_routes_and_methods(served: ServedProcess) -> None:
     assert served.ask("/predict").status == 405
     assert served.ask("/explain", *multipart(png(0), png(1))).status == 413
     document = served.ask("/openapi.json").json()
-    assert {"/predict", "/explain", "/health", "/ready", "/metrics"} == {*document["paths"]}
+    assert {"/predict", "/explain", "/similar", "/health", "/ready", "/metrics"} == {*document["paths"]}
 
 
 def talk(served: ServedProcess, *parts: bytes, pause_s: float = 0.0) -> bytes:
@@ -222,7 +251,8 @@ def test_the_page_in_a_browser(served: ServedProcess, browser: Any, tmp_path: Pa
             if not choosers:
                 page.wait_for_timeout(20)
         choosers.pop().set_files(tmp_path / "photo.png")
-        page.locator("#map-figure").wait_for(state="visible", timeout=60_000)
+        page.locator("#similar").wait_for(state="visible", timeout=60_000)
+        assert page.locator("#map-figure").is_visible()
         expected = small_bundle().predict([png(0)])
         assert page.locator("#decision").inner_text().startswith(f"{expected.names[0]}, probability 0.")
         assert page.evaluate("document.activeElement.id") == "decision"
@@ -232,7 +262,8 @@ def test_the_page_in_a_browser(served: ServedProcess, browser: Any, tmp_path: Pa
         assert bars == sorted(bars, reverse=True)
         assert bars[0] > bars[-1] > 0
         shown = page.evaluate("Promise.all([...document.images].map((i) => i.decode().then(() => i.naturalWidth)))")
-        assert shown == [50, 256]
+        assert shown == [50, 256, *[32] * 6]
+        assert page.locator("#similar-images figcaption").first.inner_text() == "ant, distance 0.0000"
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert violations(page) == []
         assert page.evaluate(CONTRAST) == []
@@ -323,6 +354,23 @@ def test_a_full_queue_is_told_and_sigterm_loses_no_accepted_request(tmp_path: Pa
         assert [answer.json()["images"][0]["predicted"] for answer in answers] == expected
         with pytest.raises(ConnectionRefusedError):
             service.ask("/health")
+
+
+def test_one_client_does_not_fill_the_queue_and_without_training_images_none_are_shown(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    small_bundle().save(folder)
+    waiting = ("--max-batch-size", "3", "--max-delay-ms", "60000", "--max-images", "1", "--max-client-images", "2")
+    with service_of(folder, *waiting) as service, ThreadPoolExecutor(2) as pool:
+        assert "training images" in error_of(service.ask("/similar", png(0)))
+        asked = [pool.submit(service.ask, "/predict", png(i), timeout_s=300) for i in range(2)]
+        wait_for(lambda: service.metric("retinue_queue_length") == 2)
+        refused = service.ask("/predict", png(0))
+        assert (refused.status, refused.headers["retry-after"]) == (429, "1")
+        where = urlsplit(service.address)
+        other = http.client.HTTPConnection(str(where.hostname), where.port, 60, ("127.0.0.2", 0))
+        other.request("POST", "/predict", png(2), {"Content-Type": "image/png"})
+        assert [other.getresponse().status, *(each.result().status for each in asked)] == [200] * 3
+        assert service.ask("/similar", png(0)).status == 501
 
 
 def test_a_certificate_gives_https(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestNeighbors
 
 from retinue.bundle import Bundle
-from retinue.dashboard import similar_index
 from retinue.dashboard.similar import Retrieval, run
 from retinue.engine.store import ImageStore
+from retinue.explainers import similar_index
 from retinue.images.image_digests import digests_of, write_digests
 from retinue.models.lenet5 import LeNet5
 from retinue.pipeline import artifacts

@@ -19,9 +19,12 @@ import torch
 from PIL import Image
 
 from retinue.bundle import Bundle
+from retinue.engine.store import ImageStore
+from retinue.images.image_digests import digests_of, write_digests
 from retinue.images.preprocessing import Preprocessing
 from retinue.models.lenet5 import LeNet5
-from retinue.pipeline.artifacts import Dataset, DecisionRule
+from retinue.pipeline.artifacts import DATASET, DIGESTS, MANIFEST, Dataset, DecisionRule, Sample, write_dataset
+from retinue.pipeline.files import write_table
 
 CLASSES = ("ant", "bee", "wasp")
 MODEL = {"name": "lenet5", "module": "lenet5", "_target_": "retinue.models.lenet5.LeNet5"}
@@ -86,7 +89,8 @@ class ServedProcess:
 def service_of(bundle: Path, *options: str) -> Iterator[ServedProcess]:
     """A service of the bundle in a folder, at a free port; its log is in `log` of the process's folder."""
     command = [sys.executable, "-m", "retinue.cli", "serve", "--bundle", str(bundle), "--port", "0", *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    own = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "RETINUE_CACHE": str(bundle.parent / "cache")}
+    environment = {**os.environ, **own}
     with (bundle.parent / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
     assert process.stdout
@@ -123,6 +127,18 @@ def small_bundle(seed: int = 0) -> Bundle:
         head.weight.mul_(40)
         head.bias.sub_(torch.from_numpy(bundle.predict([png(i) for i in range(12)]).logits.mean(axis=0)))
     return bundle
+
+
+def training_split(folder: Path, dataset: Dataset, count: int = 12) -> Path:
+    """A training split of `count` images of `png`, labels in turn, in a folder of its own below `folder`."""
+    store = ImageStore.create(folder / "train", count, (dataset.image_size, dataset.image_size, dataset.channels))
+    for row in range(count):
+        store.write(row, Preprocessing.from_dataset(dataset).load(png(row)))
+    samples = [Sample(f"secret/{row}.png", row % len(dataset.classes), "", row) for row in range(count)]
+    write_table(store.folder / MANIFEST, Sample, samples)
+    write_digests(store.folder / DIGESTS, digests_of(f"{row:064x}" for row in range(count)))
+    write_dataset(folder / DATASET.name, dataset)
+    return store.folder
 
 
 def multipart(*files: bytes) -> tuple[bytes, str]:

@@ -37,6 +37,7 @@ def test_a_missing_package_is_named_with_the_way_to_get_it(monkeypatch: pytest.M
     ("changes", "said"),
     [
         ({"max_images": 300}, "--max-images 300: more than --max-queue 256"),
+        ({"max_client_images": 8}, "--max-images 32: more than --max-client-images 8"),
         ({"max_body_mb": 300.0}, "--max-body-mb 300: more than --max-pending-mb 256"),
         ({"tls_key": Path("key.pem")}, "--tls-certificate and --tls-key belong together"),
     ],
@@ -82,21 +83,21 @@ class CountingModel:
     """Answers each image with its value, and keeps the sizes of the batches."""
 
     def __init__(self) -> None:
-        self.batches: list[tuple[int, bool]] = []
+        self.batches: list[tuple[int, str]] = []
 
-    def answers(self, images: np.ndarray, *, with_overlays: bool) -> list[ServedAnswer]:
-        self.batches.append((len(images), with_overlays))
+    def answers(self, images: np.ndarray, wanted: str) -> list[ServedAnswer]:
+        self.batches.append((len(images), wanted))
         if images.max() == 255:
             raise RuntimeError("out of memory")
         return [ServedAnswer(str(int(each.max())), 1.0, False, {}, None) for each in images]
 
 
-async def answered(asked: list[tuple[Any, int, bool]], max_batch_size: int, max_delay_s: float) -> list[Any]:
-    """The answers to (model, value of the image, whether it is explained), asked for at once."""
+async def answered(asked: list[tuple[Any, ...]], max_batch_size: int, max_delay_s: float) -> list[Any]:
+    """The answers to (model, value of the image[, what is wanted]), asked for at once."""
     batcher = Batcher(max_batch_size=max_batch_size, max_delay_s=max_delay_s, observe=lambda size: None)
     running = asyncio.create_task(batcher.run())
     found = await asyncio.gather(
-        *(batcher.answer(model, IMAGE + value, with_overlay=explained) for model, value, explained in asked),
+        *(batcher.answer(model, IMAGE + value, *(wanted or ["decision"])) for model, value, *wanted in asked),
         return_exceptions=True,
     )
     running.cancel()
@@ -106,24 +107,24 @@ async def answered(asked: list[tuple[Any, int, bool]], max_batch_size: int, max_
 
 def test_batches_are_of_one_model_and_one_kind_and_each_image_has_its_own_answer() -> None:
     old, new = CountingModel(), CountingModel()
-    asked = [(old, 1, False), (new, 2, False), (old, 3, True), (old, 4, False), (new, 5, False), (old, 6, False)]
+    asked = [(old, 1), (new, 2), (old, 3, "overlay"), (old, 4), (new, 5), (old, 6)]
     assert asyncio.run(answered(asked, 2, 0.01)) == ["1", "2", "3", "4", "5", "6"]
-    assert sorted(old.batches) == [(1, False), (1, True), (2, False)]
-    assert new.batches == [(2, False)]
+    assert sorted(old.batches) == [(1, "decision"), (1, "overlay"), (2, "decision")]
+    assert new.batches == [(2, "decision")]
 
 
 def test_a_batch_is_computed_when_it_is_full_or_its_time_is_over() -> None:
     model = CountingModel()
-    asyncio.run(asyncio.wait_for(answered([(model, 1, False)] * 8, 4, 60.0), 20))
-    assert model.batches == [(4, False)] * 2
+    asyncio.run(asyncio.wait_for(answered([(model, 1)] * 8, 4, 60.0), 20))
+    assert model.batches == [(4, "decision")] * 2
     model = CountingModel()
-    asyncio.run(asyncio.wait_for(answered([(model, 1, False)] * 3, 4, 0.01), 20))
-    assert model.batches == [(3, False)]
+    asyncio.run(asyncio.wait_for(answered([(model, 1)] * 3, 4, 0.01), 20))
+    assert model.batches == [(3, "decision")]
 
 
 def test_a_batch_that_fails_is_told_to_its_images_and_the_next_is_computed() -> None:
     model = CountingModel()
-    first, second, third = asyncio.run(answered([(model, 255, False), (model, 1, False), (model, 2, False)], 2, 0.0))
+    first, second, third = asyncio.run(answered([(model, 255), (model, 1), (model, 2)], 2, 0.0))
     assert isinstance(first, RuntimeError)
     assert isinstance(second, RuntimeError)
     assert third == "2"
@@ -133,16 +134,18 @@ def test_a_batch_is_not_computed_in_the_event_loop() -> None:
     names = []
 
     class NamingModel(CountingModel):
-        def answers(self, images: np.ndarray, *, with_overlays: bool) -> list[ServedAnswer]:
+        def answers(self, images: np.ndarray, wanted: str) -> list[ServedAnswer]:
             names.append(threading.current_thread().name)
-            return super().answers(images, with_overlays=with_overlays)
+            return super().answers(images, wanted)
 
-    asyncio.run(answered([(NamingModel(), 1, False)], 1, 0.0))
+    asyncio.run(answered([(NamingModel(), 1)], 1, 0.0))
     assert names[0].startswith("network")
 
 
-def test_the_page_loads_nothing_and_its_policy_names_what_is_in_it() -> None:
-    page, policy = page_and_policy()
+@pytest.mark.parametrize("shows_similar", [False, True])
+def test_the_page_loads_nothing_and_its_policy_names_what_is_in_it(shows_similar: bool) -> None:
+    page, policy = page_and_policy(shows_similar=shows_similar)
+    assert ('id="similar"' in page) is shows_similar
     assert not re.search(r"(src|href)=\"(https?:)?//", page)
     assert "unsafe" not in policy
     for tag in ("script", "style"):

@@ -10,7 +10,11 @@ import numpy as np
 import torch
 
 from retinue.bundle import Bundle
-from retinue.dashboard.similar_index import (
+from retinue.dashboard.similar_page import render_similar
+from retinue.engine.store import RowFile
+from retinue.explainers.by_example import LabelledStore
+from retinue.explainers.nearest import nearest_rows
+from retinue.explainers.similar_index import (
     INDEXES,
     SimilarImage,
     SimilarImages,
@@ -18,10 +22,6 @@ from retinue.dashboard.similar_index import (
     image_vectors,
     training_index,
 )
-from retinue.dashboard.similar_page import render_similar
-from retinue.engine.store import RowFile
-from retinue.explainers.by_example import LabelledStore
-from retinue.explainers.nearest import nearest_rows
 from retinue.metrics.intervals import accuracy_interval
 from retinue.metrics.retrieval import precision_at_k, precision_by_chance
 from retinue.pipeline import artifacts

@@ -6,8 +6,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from retinue.dashboard.preview import FOLDER, PreviewRow, Tile, bounded_page, small_picture
-from retinue.dashboard.similar_index import INDEXES, SimilarImages
 from retinue.engine.store import ImageStore
+from retinue.explainers.similar_index import INDEXES, SimilarImages
 from retinue.pipeline.numbers import figure
 from retinue.reports import page as report
 

@@ -9,7 +9,9 @@ import time
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Request, Response, Security
+import numpy as np
+from fastapi import FastAPI, Query, Request, Response, Security
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from PIL import Image
@@ -22,6 +24,7 @@ from retinue.pipeline.errors import DataError
 from retinue.pipeline.names import escaped
 from retinue.serving.serve.bodies import ANY_BYTES, JSON, MULTIPART, BodyReader
 from retinue.serving.serve.monitoring import METRICS_TYPE, ServiceMetrics
+from retinue.serving.serve.neighbours import MOST_NEIGHBOURS, ServedNeighbour
 from retinue.serving.serve.options import ServeOptions
 from retinue.serving.serve.page import page_and_policy
 from retinue.serving.serve.served_model import ServedAnswer
@@ -65,6 +68,20 @@ class ExplainAnswer(ServedPrediction):
     overlay: str
 
 
+class NearImage(BaseModel):
+    """A training image: its class, its distance in what the network's head is given (0: the same), a PNG in base64."""
+
+    label: str
+    distance: float
+    picture: str
+
+
+class SimilarAnswer(ServedPrediction):
+    """What the model says of an image, and the training images that it sees as it sees that one, the nearest first."""
+
+    similar: list[NearImage]
+
+
 class Refused(BaseModel):
     """Why a request was refused."""
 
@@ -86,7 +103,7 @@ _BODY: dict[str, Any] = {
     }
 }
 _REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Refused} for status in (400, 401, 408, 413, 415, 422, 503)
+    status: {"model": Refused} for status in (400, 401, 408, 413, 415, 422, 429, 503)
 }
 
 
@@ -103,7 +120,7 @@ def make_app(service: ModelService, options: ServeOptions) -> ASGIApp:
     app = FastAPI(title="retinue", docs_url=None, redoc_url=None, separate_input_output_schemas=False)
     guarded = [Security(_key_check(options.api_key()))]
     bodies = BodyReader(options)
-    page, policy = page_and_policy()
+    page, policy = page_and_policy(shows_similar=options.training_images is not None)
 
     @app.get("/", include_in_schema=False)
     async def show_page() -> Response:
@@ -131,8 +148,8 @@ def make_app(service: ModelService, options: ServeOptions) -> ASGIApp:
         """Decides for a class of each image."""
         model = service.model
         async with bodies.images(request, options.max_images) as images:
-            _check_room(service, len(images))
-            answers = await service.answers(model, images)
+            client = _check_room(service, request, len(images))
+            answers = await service.answers(model, images, client=client)
         if len(answers) == 1 and isinstance(answers[0], DataError):
             raise _unreadable(answers[0])
         return JSONResponse({"images": [_entry(each) for each in answers]})
@@ -150,14 +167,40 @@ def make_app(service: ModelService, options: ServeOptions) -> ASGIApp:
         if model.explainer is None:
             raise HTTPException(501, escaped(model.why_no_maps))
         async with bodies.images(request, 1) as images:
-            _check_room(service, 1)
-            (answer,) = await service.answers(model, images, with_overlays=True)
+            client = _check_room(service, request, 1)
+            (answer,) = await service.answers(model, images, client=client, wanted="overlay")
         if isinstance(answer, DataError):
             raise _unreadable(answer)
-        png = await asyncio.to_thread(_png_of, answer)
+        assert answer.overlay is not None
+        png = await asyncio.to_thread(_png_of, answer.overlay)
         if JSON in request.headers.get("accept", ""):
             return JSONResponse(_entry(answer) | {"overlay": base64.b64encode(png).decode("ascii")})
         return Response(png, media_type=PNG)
+
+    @app.post(
+        "/similar",
+        dependencies=guarded,
+        openapi_extra=_BODY,
+        responses={**_REFUSALS, 501: {"model": Refused}},
+        response_model=SimilarAnswer,
+    )
+    async def similar(request: Request, k: Annotated[int, Query(ge=1, le=MOST_NEIGHBOURS)] = 8) -> Response:
+        """Finds the `k` training images nearest to one image."""
+        model = service.model
+        if model.training_images is None:
+            raise HTTPException(501, "The service was started without the training images (--training-images).")
+        async with bodies.images(request, 1) as images:
+            client = _check_room(service, request, 1)
+            (answer,) = await service.answers(model, images, client=client, wanted="neighbours")
+        if isinstance(answer, DataError):
+            raise _unreadable(answer)
+        near = await asyncio.to_thread(lambda: [_near_image(each) for each in answer.neighbours[:k]])
+        return JSONResponse(_entry(answer) | {"similar": near})
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse_query(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return JSONResponse({"error": f"{'.'.join(map(str, first['loc']))}: {first['msg']}."}, 422)
 
     @app.exception_handler(HTTPException)
     async def refuse(request: Request, error: HTTPException) -> Response:
@@ -220,9 +263,14 @@ def _key_check(key: str | None) -> Any:
     return check
 
 
-def _check_room(service: ModelService, count: int) -> None:
+def _check_room(service: ModelService, request: Request, count: int) -> str:
+    """The address of the client, which may have `count` more images in hand."""
+    client = request.client.host if request.client else ""
+    if not service.has_room_for(client, count):
+        raise HTTPException(429, "Too many images of this address wait. Try again later.", {"Retry-After": "1"})
     if not service.has_room(count):
         raise HTTPException(503, "Too many images wait. Try again later.", {"Retry-After": "1"})
+    return client
 
 
 def _unreadable(error: DataError) -> HTTPException:
@@ -233,12 +281,17 @@ def _entry(answer: ServedAnswer | DataError) -> dict[str, Any]:
     if isinstance(answer, DataError):
         return {"error": escaped(str(answer))}
     found = answer._asdict()
-    del found["overlay"]
+    del found["overlay"], found["neighbours"]
     return found
 
 
-def _png_of(answer: ServedAnswer) -> bytes:
+def _near_image(near: ServedNeighbour) -> dict[str, Any]:
+    picture = base64.b64encode(_png_of(near.pixels)).decode("ascii")
+    return {"label": near.label, "distance": near.distance, "picture": picture}
+
+
+def _png_of(pixels: np.ndarray) -> bytes:
+    """A PNG of pixels uint8 (H, W, 1 or 3)."""
     buffer = io.BytesIO()
-    assert answer.overlay is not None
-    Image.fromarray(answer.overlay).save(buffer, "PNG", compress_level=4)
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG", compress_level=4)
     return buffer.getvalue()

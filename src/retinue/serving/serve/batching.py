@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retinue.serving.serve.served_model import ServedAnswer, ServedModel
+from retinue.serving.serve.served_model import ServedAnswer, ServedModel, Wanted
 
 
 class Waiting(NamedTuple):
@@ -18,18 +18,18 @@ class Waiting(NamedTuple):
     Attributes:
         model: that its request began with.
         image: uint8 (image_size, image_size, channels).
-        with_overlay: whether its map is asked for.
+        wanted: what is asked for.
         answer: of it.
     """
 
     model: ServedModel
     image: np.ndarray
-    with_overlay: bool
+    wanted: Wanted
     answer: "asyncio.Future[ServedAnswer]"
 
     def shares_with(self, other: "Waiting") -> bool:
         """Whether both may be in one batch."""
-        return self.model is other.model and self.with_overlay == other.with_overlay
+        return self.model is other.model and self.wanted == other.wanted
 
 
 class Batcher:
@@ -50,15 +50,15 @@ class Batcher:
         self._arrived = asyncio.Event()
         self._computing = ThreadPoolExecutor(1, "network")
 
-    async def answer(self, model: ServedModel, image: np.ndarray, *, with_overlay: bool) -> ServedAnswer:
+    async def answer(self, model: ServedModel, image: np.ndarray, wanted: Wanted) -> ServedAnswer:
         """What `model` says of an image, once its batch has been computed.
 
         Args:
             model: that computes.
             image: uint8 (image_size, image_size, channels).
-            with_overlay: also explains.
+            wanted: what is asked for.
         """
-        waiting = Waiting(model, image, with_overlay, asyncio.get_running_loop().create_future())
+        waiting = Waiting(model, image, wanted, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         self._arrived.set()
         return await waiting.answer
@@ -113,4 +113,4 @@ class Batcher:
 
 def _compute(batch: list[Waiting]) -> list[ServedAnswer]:
     first = batch[0]
-    return first.model.answers(np.stack([each.image for each in batch]), with_overlays=first.with_overlay)
+    return first.model.answers(np.stack([each.image for each in batch]), first.wanted)

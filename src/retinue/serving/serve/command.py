@@ -3,19 +3,20 @@
 import importlib.util
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
 
-from retinue.bundle import Bundle
 from retinue.pipeline.errors import SettingsError
 from retinue.serving.serve.options import ServeOptions
 
 _PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
 
-def run(load: Callable[[], Bundle], options: ServeOptions) -> None:
+def run(found: Callable[[], AbstractContextManager[Path]], options: ServeOptions) -> None:
     """Serves a model until SIGTERM or Ctrl-C.
 
     Args:
-        load: loads it; is called again for each reload.
+        found: gives the folder of its bundle for as long as it is loaded; is called again for each reload.
         options: see `ServeOptions`.
 
     Raises:
@@ -30,7 +31,7 @@ def run(load: Callable[[], Bundle], options: ServeOptions) -> None:
     from retinue.serving.serve.service import ModelService
 
     with listening_socket(options) as listening:
-        service = ModelService(load, options)
+        service = ModelService(found, options)
         config = uvicorn_config(make_app(service, options), options)
         server = GracefulServer(config, service)
         with server.capture_signals():  # who has read the address may end it in order

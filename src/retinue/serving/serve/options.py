@@ -23,7 +23,9 @@ class ServeOptions:
         max_batch_size: images of a forward pass, >= 1.
         max_delay_ms: the longest that an image waits for others to share its forward pass, while the network is idle.
         decoders: processes that decode, >= 1.
+        training_images: folder of the training split, whose images nearest to a given one are shown; None: none are.
         max_queue: images that are being decoded, wait or are computed, all requests together.
+        max_client_images: the same of one client, told by its address; None: no limit of its own.
         max_images: images of one request.
         max_body_mb: size of one request's body, in MB of 10⁶ bytes.
         max_pending_mb: sizes of all bodies that are held at once, in MB.
@@ -41,7 +43,9 @@ class ServeOptions:
     max_batch_size: int = 32
     max_delay_ms: float = 5.0
     decoders: int = 1
+    training_images: Path | None = None
     max_queue: int = 256
+    max_client_images: int | None = None
     max_images: int = 32
     max_body_mb: float = 32.0
     max_pending_mb: float = 256.0
@@ -61,6 +65,11 @@ class ServeOptions:
             raise SettingsError(
                 f"--max-images {self.max_images}: more than --max-queue {self.max_queue}, so that a request of so many "
                 "would always be refused. Raise the one or lower the other."
+            )
+        if self.max_client_images is not None and self.max_images > self.max_client_images:
+            raise SettingsError(
+                f"--max-images {self.max_images}: more than --max-client-images {self.max_client_images}, so that a "
+                "request of so many would always be refused. Raise the one or lower the other."
             )
         if self.max_body_mb > self.max_pending_mb:
             raise SettingsError(

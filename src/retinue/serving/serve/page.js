@@ -49,6 +49,7 @@ async function classify(file) {
   const mine = (turn += 1);
   tell("", "The model looks at the image …");
   at("result").hidden = at("map-figure").hidden = true;
+  if (at("similar")) at("similar").hidden = true;
   let found;
   try {
     [found] = (await ask("predict", file)).images;
@@ -68,16 +69,40 @@ async function classify(file) {
   at("result").hidden = false;
   at("decision").focus();
   tell("", "The model looks for the evidence …");
+  let said = "Done.";
   try {
     const explained = await ask("explain", file);
     if (mine !== turn) return;
     at("map").src = `data:image/png;base64,${explained.overlay}`;
     at("map").alt = `The image under the map of the evidence for ${explained.predicted}`;
     at("map-figure").hidden = false;
-    tell("", "Done.");
   } catch (error) {
-    if (mine === turn) tell("", error.status === 501 ? "This network has no map." : `No map: ${error.message}`);
+    said = error.status === 501 ? "This network has no map." : `No map: ${error.message}`;
   }
+  try {
+    if (at("similar")) await showSimilar(file, mine);
+  } catch (error) {
+    said = `No similar images: ${error.message}`;
+  }
+  if (mine === turn) tell("", said);
+}
+
+async function showSimilar(file, mine) {
+  const { similar } = await ask("similar?k=6", file);
+  if (mine !== turn) return;
+  at("similar-images").replaceChildren(...similar.map(nearImage));
+  at("similar").hidden = false;
+}
+
+/** A training image with its class and distance. */
+function nearImage(near) {
+  const [item, figure, image, caption] = ["li", "figure", "img", "figcaption"].map((tag) => document.createElement(tag));
+  image.src = `data:image/png;base64,${near.picture}`;
+  image.alt = `A training image of class ${near.label}`;
+  caption.textContent = `${near.label}, distance ${scoreText(near.distance)}`;
+  figure.append(image, caption);
+  item.append(figure);
+  return item;
 }
 
 for (const id of ["file", "camera"]) {

@@ -11,14 +11,20 @@ from markupsafe import Markup
 _FOLDER = Path(__file__).parent
 
 
-def page_and_policy() -> tuple[str, str]:
-    """The page as HTML, and its Content-Security-Policy: this style and this script, and requests to this server."""
+def page_and_policy(*, shows_similar: bool) -> tuple[str, str]:
+    """The page as HTML, and its Content-Security-Policy: this style and this script, and requests to this server.
+
+    Args:
+        shows_similar: whether it asks for the nearest training images, too.
+    """
     package = files("retinue")
     style = package.joinpath("reports", "style.css").read_text("utf-8") + (_FOLDER / "page.css").read_text("utf-8")
     numbers = package.joinpath("dashboard", "numbers.js").read_text("utf-8")
     script = numbers + (_FOLDER / "page.js").read_text("utf-8")
     environment = Environment(loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined)
-    text = environment.get_template("page.html.j2").render(style=Markup(style), script=Markup(script))
+    text = environment.get_template("page.html.j2").render(
+        style=Markup(style), script=Markup(script), shows_similar=shows_similar
+    )
     allowed = f"script-src {_policy_digest(script)}; style-src {_policy_digest(style)}"
     policy = (
         f"default-src 'none'; {allowed}; img-src data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "

@@ -1,7 +1,8 @@
 """A model as it is served: a bundle on its device, with the explainer of its maps."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +13,10 @@ from retinue.explainers.several import explainer_named
 from retinue.images.preprocessing import Preprocessing
 from retinue.serving.models import tensors_digest
 from retinue.serving.overlays import decided_overlays, located_in
+from retinue.serving.serve.neighbours import ServedNeighbour, TrainingImages
+
+Wanted = Literal["decision", "overlay", "neighbours"]
+"""What is asked of a model for an image: its decision, and besides that a map or the nearest training images."""
 
 
 class ServedAnswer(NamedTuple):
@@ -25,6 +30,7 @@ class ServedAnswer(NamedTuple):
         usual_share: the share of images like those of the validation split that would be as far from the training
             images, in (0, 1]; None where the model does not know these.
         overlay: uint8 (S, S, 3), the image under the map of that class; None where none was asked for.
+        neighbours: the nearest training images, the nearest first; empty where none were asked for.
     """
 
     predicted: str
@@ -33,6 +39,7 @@ class ServedAnswer(NamedTuple):
     probs: dict[str, float]
     usual_share: float | None
     overlay: np.ndarray | None = None
+    neighbours: tuple[ServedNeighbour, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +52,7 @@ class ServedModel:
         explainer: made ready for its network; None where it has nothing to show for it.
         why_no_maps: the reason, where there is no explainer.
         digest: the first 12 hexadecimal digits of the SHA-256 of its weights.
+        training_images: that it was trained on; None where it is served without them.
     """
 
     bundle: Bundle
@@ -52,20 +60,27 @@ class ServedModel:
     explainer: Explainer | None
     why_no_maps: str
     digest: str
+    training_images: TrainingImages | None = None
 
     @classmethod
-    def prepared(cls, bundle: Bundle, *, device: str, explainer: str) -> "ServedModel":
-        """Moves a bundle to its device, and computes once, so that the first request does not wait for that.
+    def prepared(
+        cls, folder: Path, *, device: str, explainer: str, training_images: Path | None = None
+    ) -> "ServedModel":
+        """Loads a bundle onto its device, and computes once, so that the first request does not wait for that.
 
         Args:
-            bundle: as it was loaded.
+            folder: of the bundle.
             device: torch's name of it.
             explainer: name of what makes the maps.
+            training_images: folder of the training split; None: it is served without.
 
         Raises:
             SettingsError: there is no such device or explainer.
-            ModelError: the explainer's settings name what is not in the network.
+            ModelError: the bundle cannot be used, the explainer's settings name what is not in the network, or it was
+                trained on other images.
+            DataError: the training split is not there.
         """
+        bundle = Bundle.load(folder)
         digest = tensors_digest(bundle.network)[:12]
         bundle.move_to(device)
         ready, reason = None, ""
@@ -74,9 +89,10 @@ class ServedModel:
         except NotApplicable as error:
             reason = str(error)
         preprocessing = bundle.preprocessing
-        model = cls(bundle, preprocessing, ready, reason, digest)
+        images = None if training_images is None else TrainingImages(folder, bundle, training_images)
+        model = cls(bundle, preprocessing, ready, reason, digest, images)
         side, channels = preprocessing.image_size, preprocessing.channels
-        model.answers(np.zeros((1, side, side, channels), np.uint8), with_overlays=ready is not None)
+        model.answers(np.zeros((1, side, side, channels), np.uint8), "decision" if ready is None else "overlay")
         return model
 
     @property
@@ -84,17 +100,21 @@ class ServedModel:
         """What the architecture is called."""
         return str(self.bundle.model.get("name", type(self.bundle.network).__name__))
 
-    def answers(self, images: np.ndarray, *, with_overlays: bool) -> list[ServedAnswer]:
+    def answers(self, images: np.ndarray, wanted: Wanted) -> list[ServedAnswer]:
         """What the model says of a batch; the decisions are those of `Bundle.predict`.
 
         Args:
             images: uint8 (N, image_size, image_size, channels), N >= 1, as `Preprocessing.load` makes them.
-            with_overlays: also explains; there has to be an explainer.
+            wanted: a map takes an explainer, neighbours the training images.
         """
         batch, classes = torch.from_numpy(images), self.bundle.classes
         found = self.bundle.predict_decoded(batch)
         pictures: list[np.ndarray] | list[None] = [None] * len(images)
-        if with_overlays:
+        neighbours: list[list[ServedNeighbour]] = [[]] * len(images)
+        if wanted == "neighbours":
+            assert self.training_images is not None
+            neighbours = self.training_images.nearest(images)
+        if wanted == "overlay":
             assert self.explainer is not None
             pictures = decided_overlays(self.bundle, self.explainer, batch, found.predicted)
         knows = self.bundle.unusualness is not None
@@ -106,6 +126,7 @@ class ServedModel:
                 dict(zip(classes, probs.tolist(), strict=True)),
                 float(found.usual_shares[place]) if knows else None,
                 pictures[place],
+                tuple(neighbours[place]),
             )
             for place, probs in enumerate(found.probs)
         ]

@@ -2,24 +2,25 @@
 
 import asyncio
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 
-from retinue.bundle import Bundle
 from retinue.pipeline.errors import DataError, RetinueError
 from retinue.pipeline.names import escaped
 from retinue.serving.serve.batching import Batcher
 from retinue.serving.serve.decoders import DecoderPool
 from retinue.serving.serve.monitoring import ServiceMetrics
 from retinue.serving.serve.options import ServeOptions
-from retinue.serving.serve.served_model import ServedAnswer, ServedModel
+from retinue.serving.serve.served_model import ServedAnswer, ServedModel, Wanted
 
 
 class ModelService:
     """A model that answers.
 
     Args:
-        load: loads the bundle; is called again for each reload.
+        found: gives the folder of the bundle for as long as it is loaded; is called again for each reload.
         options: see `ServeOptions`.
 
     Attributes:
@@ -31,9 +32,10 @@ class ModelService:
         RetinueError: the model cannot be loaded or used.
     """
 
-    def __init__(self, load: Callable[[], Bundle], options: ServeOptions):
-        self._load, self._options = load, options
+    def __init__(self, found: Callable[[], AbstractContextManager[Path]], options: ServeOptions):
+        self._found, self._options = found, options
         self._in_hand = 0
+        self._of_client: Counter[str] = Counter()
         self.is_ending = False
         self.metrics = ServiceMetrics(lambda: self._in_hand)
         self._decoders = DecoderPool(options.decoders, self.metrics.count_restart)
@@ -66,22 +68,30 @@ class ModelService:
         """Whether `count` more images may be taken in hand."""
         return self._in_hand + count <= self._options.max_queue
 
+    def has_room_for(self, client: str, count: int) -> bool:
+        """Whether one client may have `count` more images in hand."""
+        most = self._options.max_client_images
+        return most is None or self._of_client[client] + count <= most
+
     def hurry(self) -> None:
         """Answers what is in hand without waiting for more to compute with it."""
         self._batcher.hurry()
 
     async def answers(
-        self, model: ServedModel, images: Sequence[bytes], *, with_overlays: bool = False
+        self, model: ServedModel, images: Sequence[bytes], *, client: str, wanted: Wanted = "decision"
     ) -> list[ServedAnswer | DataError]:
-        """What `model` says of each image, or why it could not be read. `has_room` has to be asked before.
+        """What `model` says of each image, or why it could not be read.
+
+        `has_room` and `has_room_for` have to be asked before.
 
         Args:
             model: `model`, as it was when the request began.
             images: encoded files.
-            with_overlays: also explains; the model has to have an explainer.
+            client: that asks.
+            wanted: what is asked for; the model has to have what that takes.
         """
-        with self._taken_in_hand(len(images)):
-            return await asyncio.gather(*(self._answer(model, data, with_overlays) for data in images))
+        with self._taken_in_hand(client, len(images)):
+            return await asyncio.gather(*(self._answer(model, data, wanted) for data in images))
 
     async def reload(self) -> bool:
         """Loads the model anew. Requests in flight keep theirs; where the new one cannot be used, the old one stays.
@@ -103,23 +113,33 @@ class ModelService:
             return True
 
     def _prepared(self) -> ServedModel:
-        return ServedModel.prepared(self._load(), device=self._options.device, explainer=self._options.explainer)
+        with self._found() as folder:
+            return ServedModel.prepared(
+                folder,
+                device=self._options.device,
+                explainer=self._options.explainer,
+                training_images=self._options.training_images,
+            )
 
-    async def _answer(self, model: ServedModel, data: bytes, with_overlay: bool) -> ServedAnswer | DataError:
+    async def _answer(self, model: ServedModel, data: bytes, wanted: Wanted) -> ServedAnswer | DataError:
         try:
             image = await self._decoders.decode(model.preprocessing, data)
         except DataError as error:
             self.metrics.count_unreadable()
             return error
-        return await self._batcher.answer(model, image, with_overlay=with_overlay)
+        return await self._batcher.answer(model, image, wanted)
 
     @contextmanager
-    def _taken_in_hand(self, count: int) -> Iterator[None]:
+    def _taken_in_hand(self, client: str, count: int) -> Iterator[None]:
         self._in_hand += count
+        self._of_client[client] += count
         try:
             yield
         finally:
             self._in_hand -= count
+            self._of_client[client] -= count
+            if not self._of_client[client]:
+                del self._of_client[client]  # or every address that ever asked is kept
 
 
 def _tell_reload(what: str) -> None:

@@ -79,7 +79,7 @@ def check_same_data(folder: Path, bundle: Bundle, train: Path) -> None:
         DataError: the split is not there.
         ModelError: it is another one.
     """
-    here = artifacts.read_dataset()
+    here = artifacts.read_dataset(train.parent / artifacts.DATASET.name)
     remedy = "Run `dvc repro`, or name the bundle that was trained on them (--bundle)."
     of_bundle, of_store = Preprocessing.from_dataset(bundle.dataset), Preprocessing.from_dataset(here)
     if bundle.dataset.classes != here.classes or of_bundle != of_store:
@@ -119,7 +119,8 @@ def training_index(name: str, folder: Path, bundle: Bundle, images: LabelledStor
 
 def _index_key(name: str, folder: Path, bundle: Bundle, images: LabelledStore) -> str:
     """A hash of all that the vectors are a function of."""
-    read = [artifacts.DATASET, *sorted(path for path in images.store.folder.iterdir() if path.is_file())]
+    store = images.store.folder
+    read = [store.parent / artifacts.DATASET.name, *sorted(path for path in store.iterdir() if path.is_file())]
     device = str(next(bundle.network.parameters()).device)
     if name == "head":
         read += [folder / artifacts.BUNDLE.name, folder / artifacts.WEIGHTS.name]
