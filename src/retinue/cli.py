@@ -262,7 +262,10 @@ def predict(
 )
 @click.option("--licence", help="Of the weights, to be told in the file: a name, as SPDX has it, or a sentence.")
 @click.option("--any-size", is_flag=True, help="Also write a file that resizes images itself, within one level of 255.")
-def export(kind: str, bundle: Path, output: Path, images: Path | None, licence: str | None, any_size: bool) -> None:
+@click.option("--int8", is_flag=True, help="Also write an ONNX file that computes in 8 bits, where that costs little.")
+def export(
+    kind: str, bundle: Path, output: Path, images: Path | None, licence: str | None, any_size: bool, int8: bool
+) -> None:
     """Write the bundle as one file of KIND, onnx or pt2, for other runtimes (docs/export.md).
 
     The file is compared with the bundle on the test split. One that decides otherwise for any image, or whose logits
@@ -271,7 +274,7 @@ def export(kind: str, bundle: Path, output: Path, images: Path | None, licence: 
     with explained("export"):
         from retinue.serving.export.command import run
 
-        run(kind, bundle, output, images=images, licence=licence, any_size=any_size)
+        run(kind, bundle, output, images=images, licence=licence, any_size=any_size, int8=int8)
 
 
 @main.command(section="Use", short_help="Serve the model over HTTP, with a page to try it on")

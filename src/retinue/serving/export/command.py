@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from retinue.bundle import Bundle
 from retinue.pipeline.artifacts import WEIGHTS
@@ -20,7 +19,8 @@ from retinue.serving.export.any_size import (
 )
 from retinue.serving.export.exported import KINDS, ExportedModel
 from retinue.serving.export.graph import traced
-from retinue.serving.export.metadata import ExportMetadata
+from retinue.serving.export.int8 import FILE, Int8Parity, compare_int8, int8_lines, int8_refusal, write_int8
+from retinue.serving.export.metadata import PRECISIONS, ExportMetadata
 from retinue.serving.export.onnx_file import onnx_packages
 from retinue.serving.export.parity import (
     TOLERANCE,
@@ -48,6 +48,7 @@ class ExportRecord:
         weights_size_bytes: of weights.safetensors of the bundle.
         times: medians of this machine.
         any_size: how the file that resizes compares; None: it was not asked for.
+        int8: the same of the file in 8 bits.
     """
 
     file: str
@@ -58,20 +59,46 @@ class ExportRecord:
     weights_size_bytes: int
     times: Sequence[BatchTime]
     any_size: AnySizeParity | None
+    int8: "Int8Record | None" = None
+
+
+@dataclass(frozen=True)
+class Int8Record:
+    """What became of the file in 8 bits.
+
+    Attributes:
+        parity: what was found.
+        size_bytes: of the file.
+        times: medians of this machine.
+    """
+
+    parity: Int8Parity
+    size_bytes: int
+    times: Sequence[BatchTime]
 
 
 def run(
-    kind: str, folder: Path, output: Path, *, images: Path | None, licence: str | None, any_size: bool = False
+    kind: str,
+    folder: Path,
+    output: Path,
+    *,
+    images: Path | None,
+    licence: str | None,
+    any_size: bool = False,
+    int8: bool = False,
 ) -> None:
     """Exports the bundle in `folder` to `output`/`kind`, compares both, and prints what was found.
 
     Raises:
-        SettingsError: a package is not installed, or something else lies where the export goes.
+        SettingsError: a package is not installed, something else lies where the export goes, or `int8` is asked of
+            another kind than ONNX.
         DataError, ModelError: the bundle or an image cannot be used, or the file does not say what the bundle says;
             then an earlier export stays as it was.
     """
     if kind == "onnx":
         onnx_packages()  # before the work
+    elif int8:
+        raise SettingsError(f"--int8: there is no {kind} file in 8 bits. Run `retinue export onnx --int8`.")
     target = checked_target(output / kind)
     bundle = Bundle.load(folder)
     metadata = ExportMetadata.from_bundle(bundle, folder, licence)
@@ -88,7 +115,8 @@ def run(
             resizing = _any_size(kind, bundle, told, partial, images)
         times = batch_times(bundle, exported)
         sizes = path.stat().st_size, (folder / WEIGHTS.name).stat().st_size
-        record = ExportRecord(path.name, metadata, TOLERANCE, parity, *sizes, times, resizing)
+        small = _int8(path, bundle, metadata, images) if int8 else None
+        record = ExportRecord(path.name, metadata, TOLERANCE, parity, *sizes, times, resizing, small)
         write_json(partial / RECORD, asdict(record))
     print("\n".join(record_lines(target, record)))
 
@@ -108,13 +136,29 @@ def _any_size(kind: str, bundle: Bundle, metadata: ExportMetadata, folder: Path,
     return found
 
 
+def _int8(model: Path, bundle: Bundle, metadata: ExportMetadata, images: Path | None) -> Int8Record:
+    """Writes the file in 8 bits beside `model` and compares it.
+
+    Raises:
+        ModelError: it is not kept.
+        SettingsError: there are no images by which ranges are told.
+    """
+    calibrated_on = write_int8(model, bundle, images, replace(metadata, precision=PRECISIONS[1]).texts())
+    path = model.with_name(FILE)
+    exported = ExportedModel.load(path)
+    found = compare_int8(bundle, exported, images, calibrated_on)
+    if not found.holds:
+        raise ModelError(int8_refusal(found))
+    return Int8Record(found, path.stat().st_size, batch_times(bundle, exported))
+
+
 def checked_target(target: Path) -> Path:
     """The folder of an export, which is replaced as a whole, unless there is something else in it.
 
     Raises:
         SettingsError: there is.
     """
-    ours = {RECORD.name, *(file for kind in KINDS.values() for file in (kind.file, kind.any_size_file))}
+    ours = {RECORD.name, FILE, *(file for kind in KINDS.values() for file in (kind.file, kind.any_size_file))}
     if target.exists() and not target.is_dir():
         raise SettingsError(f"output: {target} is a file. Expected a folder, or nothing; choose another --output.")
     others = sorted(path.name for path in target.iterdir() if path.name not in ours) if target.exists() else []
@@ -142,13 +186,15 @@ def record_lines(target: Path, record: ExportRecord) -> list[str]:
     """What is printed of an export."""
     metadata, parity = record.metadata, record.parity
     licence = metadata.licence or "not stated (--licence)"
-    rows: list[tuple[str, Any, Any]] = [
-        ("size", short(record.weights_size_bytes, "B"), short(record.size_bytes, "B")),
-        *(
-            (f"{each.batch_size} image(s), median", seconds(each.pytorch_s), seconds(each.exported_s))
-            for each in record.times
-        ),
+    small = record.int8
+    rows = [["size", short(record.weights_size_bytes, "B"), short(record.size_bytes, "B")]]
+    rows += [
+        [f"{each.batch_size} image(s), median", seconds(each.pytorch_s), seconds(each.exported_s)]
+        for each in record.times
     ]
+    if small is not None:
+        told = [short(small.size_bytes, "B"), *(seconds(each.exported_s) for each in small.times)]
+        rows = [[*row, more] for row, more in zip(rows, told, strict=True)]
     return [
         f"{target / record.file}: {metadata.model.get('name')}, {figure(len(metadata.classes))} classes",
         f"  {metadata.input}",
@@ -160,9 +206,10 @@ def record_lines(target: Path, record: ExportRecord) -> list[str]:
         f"{_shown_difference(parity.largest_distance_difference)}",
         f"  decisions that differ {figure(parity.decisions_that_differ)}, abstentions "
         f"{figure(parity.abstentions_that_differ)}",
-        f"{'':22}{'PyTorch':>12}{Path(record.file).suffix[1:]:>12}",
-        *(f"{name:22}{ours:>12}{theirs:>12}" for name, ours, theirs in rows),
+        f"{'':22}{'PyTorch':>12}{Path(record.file).suffix[1:]:>12}{'int8' if small else '':>12}".rstrip(),
+        *(f"{name:22}{''.join(f'{value:>12}' for value in values)}" for name, *values in rows),
         *([] if record.any_size is None else any_size_lines(target, record)),
+        *([] if small is None else int8_lines(small.parity, target)),
         f"{target / RECORD}: the same as a document",
     ]
 

@@ -18,6 +18,7 @@ from retinue.serving.export.graph import INPUT, GraphOutputs
 from retinue.serving.export.resizing import ANY_SIZE_OUTPUTS, SMALLEST_SIDE
 
 EXPORT_FORMAT = 1
+PRECISIONS = ("float32", "int8")
 _TOLD_OF_INITIAL_WEIGHTS = ("name", "url", "sha256")
 """Not the path, which is one of the machine that trained."""
 
@@ -40,6 +41,7 @@ class ExportMetadata:
         weights_sha256, bundle_sha256: of weights.safetensors and bundle.json of the bundle, hexadecimal.
         licence: of the weights, as stated at the export or in the model card; None: not stated.
         model_card: models/model_card.json of the bundle; None where it has none.
+        precision: in which the network computes, of `PRECISIONS`.
     """
 
     format: int = field(metadata=allowed(ge=EXPORT_FORMAT, le=EXPORT_FORMAT))
@@ -56,6 +58,7 @@ class ExportMetadata:
     bundle_sha256: str
     licence: str | None
     model_card: dict[str, Any] | None = None
+    precision: str = field(default=PRECISIONS[0], metadata=allowed(choices=PRECISIONS))
 
     @classmethod
     def from_bundle(

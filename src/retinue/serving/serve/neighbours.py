@@ -29,7 +29,7 @@ class ServedNeighbour(NamedTuple):
     pixels: np.ndarray
 
 
-class TrainingImages:
+class NearestTraining:
     """The training images of a served model, by what its head is given for them.
 
     Args:

@@ -13,7 +13,7 @@ from retinue.explainers.several import explainer_named
 from retinue.images.preprocessing import Preprocessing
 from retinue.serving.models import tensors_digest
 from retinue.serving.overlays import decided_overlays, located_in
-from retinue.serving.serve.neighbours import ServedNeighbour, TrainingImages
+from retinue.serving.serve.neighbours import ServedNeighbour, NearestTraining
 
 Wanted = Literal["decision", "overlay", "neighbours"]
 """What is asked of a model for an image: its decision, and besides that a map or the nearest training images."""
@@ -60,7 +60,7 @@ class ServedModel:
     explainer: Explainer | None
     why_no_maps: str
     digest: str
-    training_images: TrainingImages | None = None
+    training_images: NearestTraining | None = None
 
     @classmethod
     def prepared(
@@ -89,7 +89,7 @@ class ServedModel:
         except NotApplicable as error:
             reason = str(error)
         preprocessing = bundle.preprocessing
-        images = None if training_images is None else TrainingImages(folder, bundle, training_images)
+        images = None if training_images is None else NearestTraining(folder, bundle, training_images)
         model = cls(bundle, preprocessing, ready, reason, digest, images)
         side, channels = preprocessing.image_size, preprocessing.channels
         model.answers(np.zeros((1, side, side, channels), np.uint8), "decision" if ready is None else "overlay")
