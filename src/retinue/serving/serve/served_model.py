@@ -13,7 +13,7 @@ from retinue.explainers.several import explainer_named
 from retinue.images.preprocessing import Preprocessing
 from retinue.serving.models import tensors_digest
 from retinue.serving.overlays import decided_overlays, located_in
-from retinue.serving.serve.neighbours import ServedNeighbour, NearestTraining
+from retinue.serving.serve.neighbours import NearestTraining, ServedNeighbour
 
 Wanted = Literal["decision", "overlay", "neighbours"]
 """What is asked of a model for an image: its decision, and besides that a map or the nearest training images."""
