@@ -217,16 +217,17 @@ def test_a_step_needs_an_image_for_each_process(finished: Project, tmp_path: Pat
 def test_the_pipeline_on_two_processes(project: Project, tmp_path: Path) -> None:
     """`dvc repro` as a user runs it: the data to the byte, the training to rounding, the rest to the byte again."""
     alone = project.copy(tmp_path / "alone")
-    alone.compose(*SHORT)
+    steady = ("optimizer=sgd",)  # as above, in float32
+    alone.compose(*SHORT, *steady)
     alone.repro()
-    project.compose(*SHORT, "trainer=ddp")
+    project.compose(*SHORT, *steady, "trainer=ddp")
     project.repro("augment")
     project.repro("train")
     assert digests(project, "data") == digests(alone, "data")
     history, shared = (
         np.loadtxt(each.path / "models/history.csv", delimiter=",", skiprows=1) for each in (alone, project)
     )
-    np.testing.assert_allclose(shared, history, rtol=1e-4)
+    np.testing.assert_allclose(shared, history, rtol=1e-3)
     for name in ("models", "baselines", "evaluation", "explanations"):
         shutil.rmtree(project.path / name, ignore_errors=True)
     shutil.copytree(alone.path / "models", project.path / "models")
