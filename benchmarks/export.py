@@ -17,8 +17,9 @@ from retinue.pipeline.artifacts import WEIGHTS, Dataset
 from retinue.pipeline.composition import compose
 from retinue.pipeline.errors import ModelError, SettingsError
 from retinue.pipeline.numbers import short, significant
-from retinue.serving.export.exported import KINDS, ExportedModel
+from retinue.serving.export.exported import ExportedModel
 from retinue.serving.export.graph import traced
+from retinue.serving.export.kinds import KINDS
 from retinue.serving.export.metadata import ExportMetadata
 from retinue.serving.export.parity import ComparedImages, Parity, compare_with_bundle, generated_images
 

@@ -9,6 +9,7 @@ from benchmarks.decoding import generated
 from benchmarks.pairing import Row, in_turn, rate_row, timed
 from retinue.engine.allocator import keep_freed_memory
 from retinue.serving.predict.command import PredictOptions, run
+from retinue.serving.predict.predicting_models import BundlePredicts
 
 COUNT, BATCH_SIZE = 2000, 32
 _WIDTH, _HEIGHT, _SIDE = 500, 375, 224
@@ -34,7 +35,9 @@ def _compare(model: str, photos: Path, pairs: int) -> Row:
     bundle = untrained_bundle(model, _SIDE)
     options = PredictOptions(photos.with_name("found.csv"), None, None, BATCH_SIZE, None, "cpu", None, "gradcam")
     ours, peer = in_turn(
-        partial(timed, partial(run, bundle, [str(photos)], options)),
+        partial(
+            timed, partial(run, BundlePredicts.prepared(bundle, device="cpu", explainer=None), [str(photos)], options)
+        ),
         partial(timed, partial(predict_bare, bundle, photos, BATCH_SIZE)),
         pairs,
     )

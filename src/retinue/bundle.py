@@ -16,7 +16,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +27,7 @@ from safetensors.torch import save as serialize
 
 from retinue.images.preprocessing import Preprocessing
 from retinue.metrics.deciding import decide
+from retinue.metrics.predictions import Predictions
 from retinue.metrics.probabilities import num_logits
 from retinue.metrics.unusualness import Unusualness
 from retinue.models.network import Network, why_not_taken
@@ -42,7 +42,6 @@ from retinue.pipeline.artifacts import (
     WEIGHTS,
     Dataset,
     DecisionRule,
-    ModelCard,
     read_decision,
 )
 from retinue.pipeline.documents import typed
@@ -79,33 +78,6 @@ class BundleDocument:
     model: dict[str, Any]
     dataset: Dataset
     training: dict[str, Any]
-
-
-class Predictions(NamedTuple):
-    """What a network says of N images.
-
-    Attributes:
-        logits: float32 (N, K) for K > 2 classes; (N, 1) for two, the log-odds of the second. As the network gives
-            them, without temperature.
-        probs: float64 (N, num_classes), calibrated, rows sum to 1.
-        predicted: int64 (N,), index of the class that is decided for at the operating point of the bundle.
-        names: the class names of `predicted`.
-        abstained: bool (N,), whether that class is less probable than the bundle decides for (`reject_below`).
-        distances: float32 (N,), how far each image is from the training images; see `Unusual`.
-        usual_shares: float32 (N,), the share of usual images that would be as far. Both are NaN where the bundle does
-            not know its training images.
-        unreadable: place in the list of images, from 0, -> why the image there could not be read; the N are the others,
-            in their order. Empty but where unreadable images are skipped.
-    """
-
-    logits: np.ndarray
-    probs: np.ndarray
-    predicted: np.ndarray
-    names: list[str]
-    abstained: np.ndarray
-    distances: np.ndarray
-    usual_shares: np.ndarray
-    unreadable: Mapping[int, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -461,24 +433,6 @@ def _read_known(folder: Path) -> Unusualness | None:
     if made_with != sha256(folder / WEIGHTS.name):
         raise ModelError(f"{path}: it was made with other weights than {WEIGHTS.name} beside it. {again}")
     return Unusualness(tensors["known"], tensors["distances"])
-
-
-def read_model_card(folder: Path) -> ModelCard | None:
-    """The model card of the bundle in `folder`; None where it has none.
-
-    Raises:
-        ModelError: it is no card, or it is about other weights.
-    """
-    path, again = folder / MODEL_CARD.name, "Run `dvc repro`, which writes it anew, or delete it."
-    if not path.exists():
-        return None
-    try:
-        card = typed(ModelCard, read_json(path), str(path))
-    except DataError as error:
-        raise ModelError(f"{str(error).rstrip('.')}: not a model card. {again}") from error
-    if card.weights_sha256 != sha256(folder / WEIGHTS.name):
-        raise ModelError(f"{path}: it is about other weights than {WEIGHTS.name} beside it. {again}")
-    return card
 
 
 def _network_for(document: BundleDocument, state: Mapping[str, torch.Tensor], folder: Path) -> Network:

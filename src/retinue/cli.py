@@ -210,6 +210,7 @@ def sliding(
 )
 @click.option("--bundle", type=click.Path(path_type=Path), help="Folder of the model.  [default: models]")
 @click.option("--rev", help="The model of this DVC experiment, branch, tag or commit instead.")
+@click.option("--exported", type=click.Path(path_type=Path), help="The model in this ONNX file of `retinue export`.")
 @click.option("--overlays", type=click.Path(path_type=Path, file_okay=False), help="Folder for a map over each image.")
 @click.option("--explain", "explainer", default="gradcam", show_default=True, help="What makes the maps.")
 @click.option("--column", help="Column of the paths in a table.  [default: found by its name]")
@@ -229,19 +230,32 @@ def sliding(
 @click.option("--workers", "num_workers", type=click.IntRange(0, 256), help="Decoding processes.  [default: by cores]")
 @click.option("--device", default="cpu", show_default=True, help="torch's name of what computes.")
 def predict(
-    images: tuple[str, ...], bundle: Path | None, rev: str | None, unreadable_status: int, **options: Any
+    images: tuple[str, ...],
+    bundle: Path | None,
+    rev: str | None,
+    exported: Path | None,
+    unreadable_status: int,
+    **options: Any,
 ) -> None:
     """Predict IMAGES: files, folders, tables, 'patterns/**/*.jpg', or - for a list on stdin (docs/predict.md).
 
     Each gets a row with its class, decided at the model's operating point, calibrated probabilities and whether the
     model abstains. The same command goes on where it was ended. What cannot be read goes to a list of its own.
     """
-    _check_one_model(bundle, rev)
+    _check_one_model(bundle, rev, exported)
     with explained("predict"):
         from retinue.serving.models import load_model
         from retinue.serving.predict.command import PredictOptions, run
+        from retinue.serving.predict.predicting_models import BundlePredicts, ExportPredicts, PredictingModel
 
-        if run(load_model(bundle, rev), images, PredictOptions(**options)):
+        how = PredictOptions(**options)
+        explainer = how.explainer if how.overlays else None
+        model: PredictingModel
+        if exported is not None:
+            model = ExportPredicts.prepared(exported, device=how.device, explainer=explainer)
+        else:
+            model = BundlePredicts.prepared(load_model(bundle, rev), device=how.device, explainer=explainer)
+        if run(model, images, how):
             sys.exit(unreadable_status)
 
 
@@ -280,6 +294,7 @@ def export(
 @main.command(section="Use", short_help="Serve the model over HTTP, with a page to try it on")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Folder of the model.  [default: models]")
 @click.option("--rev", help="The model of this DVC experiment, branch, tag or commit instead.")
+@click.option("--exported", type=click.Path(path_type=Path), help="ONNX file of `retinue export`; takes no torch.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address or name to listen at.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 @click.option("--device", default="cpu", show_default=True, help="torch's name of what computes.")
@@ -342,25 +357,31 @@ def export(
 @click.option("--api-key-file", type=click.Path(path_type=Path), help="File with the key that requests must have.")
 @click.option("--tls-certificate", type=click.Path(path_type=Path), help="PEM file; serves HTTPS.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="PEM file of its private key.")
-def serve(bundle: Path | None, rev: str | None, decoders: int | None, **options: Any) -> None:
+def serve(bundle: Path | None, rev: str | None, exported: Path | None, decoders: int | None, **options: Any) -> None:
     """Serve a trained model over HTTP, with a page to try it on (docs/serve.md).
 
     Images of many requests share a forward pass. SIGTERM and Ctrl-C end it after every accepted request; SIGHUP loads
     the model anew without a gap. It needs the extra `serve`: pip install 'retinue[serve]'.
     """
-    _check_one_model(bundle, rev)
+    _check_one_model(bundle, rev, exported)
     with explained("serve"):
         from retinue.serving.cores import usual_decoders
-        from retinue.serving.models import model_folder
-        from retinue.serving.serve.command import run
+        from retinue.serving.serve.command import run_bundle, run_exported
         from retinue.serving.serve.options import ServeOptions
 
-        run(partial(model_folder, bundle, rev), ServeOptions(decoders=decoders or usual_decoders(), **options))
+        how = ServeOptions(decoders=decoders or usual_decoders(), **options)
+        if exported is not None:
+            run_exported(exported, how)
+            return
+        from retinue.serving.models import model_folder
+
+        run_bundle(partial(model_folder, bundle, rev), how)
 
 
-def _check_one_model(bundle: Path | None, rev: str | None) -> None:
-    if bundle is not None and rev is not None:
-        raise click.UsageError("--bundle and --rev name two models. Give one of them.")
+def _check_one_model(bundle: Path | None, rev: str | None, exported: Path | None) -> None:
+    named = [name for name, value in (("--bundle", bundle), ("--rev", rev), ("--exported", exported)) if value]
+    if len(named) > 1:
+        raise click.UsageError(f"{' and '.join(named)} name {len(named)} models. Give one of them.")
 
 
 @main.command(section="Settings", short_help="Show a network layer by layer, with what it costs")

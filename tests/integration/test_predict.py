@@ -89,6 +89,25 @@ def test_each_row_is_what_the_bundle_says_and_what_cannot_be_read_is_listed_apar
     assert not journal_folder(work / "out/found.csv").exists()
 
 
+@pytest.mark.slow
+def test_an_exported_file_gives_the_rows_of_its_bundle(work: Path) -> None:
+    assert CliRunner().invoke(cli.main, ["export", "onnx"]).exit_code == 0
+    ours = table(predict("photos", status=3).stdout)
+    exported = ("--exported", "exported/onnx/model.onnx")
+    theirs = table(predict("photos", *exported, status=3).stdout)
+    assert [row.keys() for row in ours] == [row.keys() for row in theirs]
+    for own, other in zip(ours, theirs, strict=True):
+        for name, value in own.items():
+            same = name in ("image", "predicted", "abstained")
+            assert (value if same else float(value)) == (other[name] if same else pytest.approx(float(other[name])))
+    for more, said in (
+        (("--overlays", "maps"), "--overlays take a bundle"),
+        (("--device", "cuda"), "--device and --overlays"),
+        (("--bundle", "models"), "--bundle and --exported name 2 models"),
+    ):
+        assert said in predict("photos", *exported, *more, status=2).stderr
+
+
 def test_all_formats_say_the_same(work: Path) -> None:
     for ending in ("csv", "jsonl", "parquet"):
         predict("photos/more", "--output", f"found.{ending}")

@@ -167,8 +167,8 @@ def trained(project: Project, *overrides: str) -> tuple[np.ndarray, dict[str, np
             ),
             1e-9,
         ),
-        # In float32 every sum is rounded, in another order. Adam would divide the rounding of a gradient near 0 by itself,
-        # which makes steps of it on some processors; SGD keeps it as small as it is.
+        # In float32 every sum is rounded, in another order. Adam divides the rounding of a gradient near 0 by itself,
+        # which makes steps of it on some processors; SGD leaves it as small as it is.
         (("optimizer=sgd",), 1e-3),
     ],
     ids=["float64", "three ranks", "float32"],

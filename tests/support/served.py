@@ -86,9 +86,13 @@ class ServedProcess:
 
 
 @contextmanager
-def service_of(bundle: Path, *options: str) -> Iterator[ServedProcess]:
-    """A service of the bundle in a folder, at a free port; its log is in `log` of the process's folder."""
-    command = [sys.executable, "-m", "retinue.cli", "serve", "--bundle", str(bundle), "--port", "0", *options]
+def service_of(bundle: Path, *options: str, python: tuple[str, ...] = ("-m", "retinue.cli")) -> Iterator[ServedProcess]:
+    """A service of the bundle in a folder, or of an exported file, at a free port.
+
+    Its log is in the file `log` beside the model. `python` are the arguments that start the command line.
+    """
+    model = ("--exported" if bundle.suffix == ".onnx" else "--bundle", str(bundle))
+    command = [sys.executable, *python, "serve", *model, "--port", "0", *options]
     own = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "RETINUE_CACHE": str(bundle.parent / "cache")}
     environment = {**os.environ, **own}
     with (bundle.parent / "log").open("w") as log:

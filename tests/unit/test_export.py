@@ -20,7 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from retinue.bundle import Bundle, read_model_card, write_decision, write_known
+from retinue.bundle import Bundle, write_decision, write_known
 from retinue.cli import main
 from retinue.engine.store import ImageStore
 from retinue.images.fitting import Fitting
@@ -28,13 +28,14 @@ from retinue.metrics.deciding import decide
 from retinue.metrics.probabilities import num_logits
 from retinue.metrics.unusualness import Unusualness
 from retinue.models.lenet5 import LeNet5
-from retinue.pipeline.artifacts import MODEL_CARD, Dataset, DecisionRule, ModelCard, write_dataset
+from retinue.pipeline.artifacts import MODEL_CARD, Dataset, DecisionRule, ModelCard, read_model_card, write_dataset
 from retinue.pipeline.errors import DataError, ModelError, SettingsError
 from retinue.pipeline.files import write_json
 from retinue.serving.export import graph, resizing
 from retinue.serving.export.command import checked_target
-from retinue.serving.export.exported import KINDS, ExportedModel
+from retinue.serving.export.exported import ExportedModel
 from retinue.serving.export.graph import decided_in_graph, traced
+from retinue.serving.export.kinds import KINDS
 from retinue.serving.export.metadata import ExportMetadata
 from retinue.serving.export.parity import ComparedImages, cloud, compare_with_bundle, generated_images
 from retinue.serving.export.resizing import squares_in_graph
@@ -329,7 +330,7 @@ HALF_WRITTEN = """
 import os, signal, sys
 from pathlib import Path
 from retinue.serving.export import command
-from retinue.serving.export.exported import KINDS
+from retinue.serving.export.kinds import KINDS
 
 def write(program, outputs, texts, path):
     path.write_bytes(b"half a file")

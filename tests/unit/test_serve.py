@@ -16,12 +16,12 @@ import pytest
 from starlette.exceptions import HTTPException
 
 from retinue.pipeline.errors import SettingsError
+from retinue.serving.serve.answers import ServedAnswer
 from retinue.serving.serve.batching import Batcher
 from retinue.serving.serve.bodies import _decoded_json
 from retinue.serving.serve.command import check_packages
 from retinue.serving.serve.options import ServeOptions
 from retinue.serving.serve.page import page_and_policy
-from retinue.serving.serve.served_model import ServedAnswer
 
 IMAGE = np.zeros((2, 2, 1), np.uint8)
 

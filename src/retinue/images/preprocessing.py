@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from retinue.images.decoding import decode, to_channels
 from retinue.images.fitting import Fitting
@@ -16,6 +15,9 @@ from retinue.images.limits import USUAL_LIMITS, Limits
 from retinue.images.operations.chain import Chain
 from retinue.pipeline.artifacts import Dataset
 from retinue.pipeline.errors import DataError, SettingsFaults
+
+if TYPE_CHECKING:  # what decodes for a service has no use for torch, and may not have it
+    import torch
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ class Preprocessing:
         """
         return self.fitting.apply(255 * mask.astype(np.uint8)[:, :, np.newaxis], fill="0")
 
-    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+    def normalise(self, images: "torch.Tensor") -> "torch.Tensor":
         """Standardises stored images: (images / 255 - mean) / std.
 
         Args:
@@ -143,6 +145,8 @@ class Preprocessing:
         Returns:
             float32 (N, C, H, W) on the same device, in channels_last memory order.
         """
+        import torch
+
         count, height, width, channels = images.shape
         # Whole rows, so that the inner loop is long whatever the number of channels; the permutation copies nothing.
         rows = images.reshape(count, height, width * channels).float()

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from retinue.pipeline.documents import typed
-from retinue.pipeline.errors import DataError, Fault
-from retinue.pipeline.files import REMADE, read_json, write_json
+from retinue.pipeline.errors import DataError, Fault, ModelError
+from retinue.pipeline.files import REMADE, read_json, sha256, write_json
 from retinue.pipeline.names import class_order
 from retinue.pipeline.ranges import allowed, shown
 
@@ -1215,6 +1215,24 @@ def read_decision(path: Path = DECISION) -> DecisionRule:
         DataError: it is missing, or something else.
     """
     return typed(DecisionRule, read_json(path), str(path))
+
+
+def read_model_card(folder: Path = MODEL) -> ModelCard | None:
+    """The model card of the bundle in `folder`; None where it has none.
+
+    Raises:
+        ModelError: it is no card, or it is about other weights.
+    """
+    path, again = folder / MODEL_CARD.name, "Run `dvc repro`, which writes it anew, or delete it."
+    if not path.exists():
+        return None
+    try:
+        card = typed(ModelCard, read_json(path), str(path))
+    except DataError as error:
+        raise ModelError(f"{str(error).rstrip('.')}: not a model card. {again}") from error
+    if card.weights_sha256 != sha256(folder / WEIGHTS.name):
+        raise ModelError(f"{path}: it is about other weights than {WEIGHTS.name} beside it. {again}")
+    return card
 
 
 def write_leaks(path: Path, leaks: Leaks) -> None:

@@ -7,16 +7,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from retinue.bundle import Bundle, Predictions
+from retinue.bundle import Bundle
 from retinue.images.decoding import decode
 from retinue.images.limits import USUAL_LIMITS
+from retinue.metrics.predictions import Predictions
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.numbers import figure
-from retinue.serving.export.exported import KINDS, ExportedModel
+from retinue.serving.export.exported import ExportedModel
 from retinue.serving.export.graph import DecidingNetwork, follow
+from retinue.serving.export.kinds import KINDS
 from retinue.serving.export.metadata import ExportMetadata
+from retinue.serving.export.outputs import SMALLEST_SIDE, SQUARES
 from retinue.serving.export.parity import Parity, cloud, of_stored, parity_of
-from retinue.serving.export.resizing import SMALLEST_SIDE, SQUARES, resizing_network
+from retinue.serving.export.resizing import resizing_network
 
 LARGEST_LEVELS = 1
 """Of 255, by which a px may differ from that of the pipeline: each is rounded once, the pipeline rounds in between."""

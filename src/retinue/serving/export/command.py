@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import torch
+
 from retinue.bundle import Bundle
 from retinue.pipeline.artifacts import WEIGHTS
 from retinue.pipeline.errors import ModelError, SettingsError
@@ -17,9 +19,10 @@ from retinue.serving.export.any_size import (
     compare_any_size,
     write_any_size,
 )
-from retinue.serving.export.exported import KINDS, ExportedModel
+from retinue.serving.export.exported import ExportedModel
 from retinue.serving.export.graph import traced
 from retinue.serving.export.int8 import FILE, Int8Parity, compare_int8, int8_lines, int8_refusal, write_int8
+from retinue.serving.export.kinds import KINDS
 from retinue.serving.export.metadata import PRECISIONS, ExportMetadata
 from retinue.serving.export.onnx_file import onnx_packages
 from retinue.serving.export.parity import (
@@ -105,7 +108,7 @@ def run(
     with replacing(target) as partial:
         path = partial / KINDS[kind].file
         KINDS[kind].write(traced(bundle), metadata.outputs, metadata.texts(), path)
-        exported = ExportedModel.load(path, trusted=True)
+        exported = _loaded(path)
         parity = compare_with_bundle(bundle, exported, ComparedImages.choose(bundle, images))
         if not parity.holds:
             raise ModelError(refusal(kind, parity))
@@ -121,13 +124,18 @@ def run(
     print("\n".join(record_lines(target, record)))
 
 
+def _loaded(path: Path) -> ExportedModel:
+    """A file that this command has written, with as many threads as the bundle has."""
+    return ExportedModel.load(path, trusted=True, num_threads=torch.get_num_threads())
+
+
 def _any_size(kind: str, bundle: Bundle, metadata: ExportMetadata, folder: Path, images: Path | None) -> AnySizeParity:
     """Writes the file that resizes into `folder` and compares it.
 
     Raises:
         ModelError: it is not kept.
     """
-    exported = ExportedModel.load(write_any_size(kind, bundle, metadata, folder), trusted=True)
+    exported = _loaded(write_any_size(kind, bundle, metadata, folder))
     found = compare_any_size(bundle, exported, images)
     if not found.holds:
         raise ModelError(
@@ -145,7 +153,7 @@ def _int8(model: Path, bundle: Bundle, metadata: ExportMetadata, images: Path | 
     """
     calibrated_on = write_int8(model, bundle, images, replace(metadata, precision=PRECISIONS[1]).texts())
     path = model.with_name(FILE)
-    exported = ExportedModel.load(path)
+    exported = _loaded(path)
     found = compare_int8(bundle, exported, images, calibrated_on)
     if not found.holds:
         raise ModelError(int8_refusal(found))

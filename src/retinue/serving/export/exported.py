@@ -1,41 +1,16 @@
-"""An exported file in use, and the kinds of files there are."""
+"""An exported file in use. An ONNX file takes neither torch nor the code of the network."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from retinue.bundle import Predictions
+from retinue.metrics.predictions import Predictions
 from retinue.pipeline.errors import DataError, ModelError
-from retinue.serving.export.graph import GraphOutputs
 from retinue.serving.export.metadata import ExportMetadata
-from retinue.serving.export.onnx_file import read_onnx, write_onnx
-from retinue.serving.export.pt2_file import read_pt2, write_pt2
-from retinue.serving.export.resizing import SMALLEST_SIDE
-
-
-class ExportKind(NamedTuple):
-    """A kind of files.
-
-    Attributes:
-        file: name of the file for images of the network's size.
-        any_size_file: name of the one that resizes.
-        write: writes program, names of outputs and metadata to a path.
-    """
-
-    file: str
-    any_size_file: str
-    write: Callable[[torch.export.ExportedProgram, Sequence[str], Mapping[str, str], Path], None]
-
-
-KINDS = {
-    "onnx": ExportKind("model.onnx", "model_any_size.onnx", write_onnx),
-    "pt2": ExportKind("model.pt2", "model_any_size.pt2", write_pt2),
-}
-"""Kinds of files by the name they have in the command, which is their ending, too."""
+from retinue.serving.export.onnx_session import read_onnx
+from retinue.serving.export.outputs import SMALLEST_SIDE, GraphOutputs
 
 
 @dataclass(frozen=True)
@@ -51,13 +26,14 @@ class ExportedModel:
     run: Callable[[np.ndarray], tuple[np.ndarray, ...]]
 
     @classmethod
-    def load(cls, path: Path | str, *, trusted: bool = False) -> "ExportedModel":
+    def load(cls, path: Path | str, *, trusted: bool = False, num_threads: int | None = None) -> "ExportedModel":
         """Reads a file that `retinue export` wrote; its ending says of which kind.
 
         Args:
             path: of the file.
             trusted: whether a .pt2 file is trusted as code is: torch executes what it holds. An ONNX file executes
                 nothing and needs no trust.
+            num_threads: that compute an ONNX file; None: one for each core. A .pt2 file has torch's.
 
         Raises:
             ModelError: there is no file, it is none of these, or a .pt2 file is not trusted.
@@ -65,16 +41,18 @@ class ExportedModel:
         """
         path = Path(path)
         if path.suffix == ".onnx":
-            texts, run = read_onnx(path)
+            texts, run = read_onnx(path, num_threads)
         elif path.suffix == ".pt2":
             if not trusted:
                 raise ModelError(
                     f"{path}: torch executes what a .pt2 file holds. Load it with trusted=True where you have exported "
                     "it yourself; of others take an ONNX file."
                 )
+            from retinue.serving.export.pt2_file import read_pt2
+
             texts, run = read_pt2(path, tuple(entry.name for entry in fields(ExportMetadata)))
         else:
-            raise ModelError(f"{path}: expected a file {' or '.join(f'.{kind}' for kind in KINDS)}.")
+            raise ModelError(f"{path}: expected a file .onnx or .pt2.")
         metadata = ExportMetadata.from_texts(texts, str(path))
         if not {*GraphOutputs._fields} <= {*metadata.outputs}:
             raise ModelError(

@@ -1,7 +1,6 @@
 """The network with all that stands around it in a bundle, as one graph: from stored images to decisions."""
 
 import copy
-from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -10,29 +9,7 @@ from retinue.bundle import Bundle
 from retinue.pipeline.artifacts import DecisionRule
 from retinue.pipeline.errors import ModelError
 from retinue.pipeline.settings import first_line
-
-INPUT = "images"
-"""Name of the one input: uint8 (N, image_size, image_size, channels), as `Preprocessing.load` gives each image."""
-
-
-class GraphOutputs(NamedTuple):
-    """What the graph gives for N images, in this order and under these names; a further output is a field here.
-
-    Attributes:
-        logits: float32 (N, K) for K > 2 classes; (N, 1) for two, the log-odds of the second. Without temperature.
-        probs: float64 (N, num_classes), calibrated, rows sum to 1.
-        predicted: int64 (N,), the class that is decided for at the operating point.
-        abstained: bool (N,), whether that class is less probable than is decided for.
-        distances: float32 (N,), to the training images, as `retinue.metrics.unusualness.Unusual` has it.
-        usual_shares: float32 (N,), likewise; both are NaN of a bundle that does not know its training images.
-    """
-
-    logits: torch.Tensor
-    probs: torch.Tensor
-    predicted: torch.Tensor
-    abstained: torch.Tensor
-    distances: torch.Tensor
-    usual_shares: torch.Tensor
+from retinue.serving.export.outputs import GraphOutputs
 
 
 class DecidingNetwork(nn.Module):

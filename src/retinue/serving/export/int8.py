@@ -20,8 +20,8 @@ from retinue.pipeline.errors import SettingsError
 from retinue.pipeline.files import iterate_table
 from retinue.pipeline.numbers import figure, percent
 from retinue.serving.export.exported import ExportedModel
-from retinue.serving.export.graph import INPUT, GraphOutputs
 from retinue.serving.export.onnx_file import onnx_packages
+from retinue.serving.export.outputs import INPUT, GraphOutputs
 from retinue.serving.export.parity import TEST_SPLIT, ComparedImages, of_stored
 
 FILE = "model_int8.onnx"

@@ -5,17 +5,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from retinue.bundle import Bundle, read_model_card
 from retinue.images.preprocessing import Preprocessing
-from retinue.pipeline.artifacts import BUNDLE, WEIGHTS, Dataset, DecisionRule
+from retinue.pipeline.artifacts import BUNDLE, WEIGHTS, Dataset, DecisionRule, read_model_card
 from retinue.pipeline.documents import parse_json, typed
 from retinue.pipeline.errors import DataError, ModelError
 from retinue.pipeline.files import sha256
 from retinue.pipeline.ranges import allowed
-from retinue.serving.export.graph import INPUT, GraphOutputs
-from retinue.serving.export.resizing import ANY_SIZE_OUTPUTS, SMALLEST_SIDE
+from retinue.serving.export.outputs import ANY_SIZE_OUTPUTS, INPUT, SMALLEST_SIDE, GraphOutputs
+
+if TYPE_CHECKING:
+    from retinue.bundle import Bundle
 
 EXPORT_FORMAT = 1
 PRECISIONS = ("float32", "int8")
@@ -62,7 +63,7 @@ class ExportMetadata:
 
     @classmethod
     def from_bundle(
-        cls, bundle: Bundle, folder: Path, licence: str | None, *, any_size: bool = False
+        cls, bundle: "Bundle", folder: Path, licence: str | None, *, any_size: bool = False
     ) -> "ExportMetadata":
         """What is told of `bundle`, whose files lie in `folder`.
 

@@ -1,20 +1,19 @@
-"""ONNX files: written from the graph, run by onnxruntime. Nothing else of this project knows either package."""
+"""ONNX files, written from the graph."""
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 
 from retinue.pipeline.errors import ModelError, SettingsError
 from retinue.pipeline.numbers import short
 from retinue.pipeline.settings import first_line
-from retinue.serving.export.graph import INPUT
+from retinue.serving.export.outputs import INPUT
 
 LARGEST_BYTES = 2**31 - 1
 """A message of Protocol Buffers, which an ONNX file is, holds no more."""
@@ -74,45 +73,6 @@ def write_onnx(
         model.metadata_props.add(key=key, value=text)
     onnx.checker.check_model(model)
     onnx.save(model, path)
-
-
-def read_onnx(path: Path) -> tuple[dict[str, str], Callable[[np.ndarray], tuple[np.ndarray, ...]]]:
-    """The metadata of a file, and what runs it on the CPU with as many threads as torch is set to.
-
-    Raises:
-        SettingsError: onnxruntime is not installed.
-        ModelError: there is no file, or it is no ONNX file.
-    """
-    runtime = onnx_runtime()
-    state = runtime.capi.onnxruntime_pybind11_state
-    refusals = (state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NoSuchFile)
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors, which are raised as well; warnings speak of its own optimisations
-    try:
-        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except (*refusals, state.NotImplemented, state.RuntimeException) as error:
-        raise ModelError(f"{path}: not a whole ONNX file ({first_line(error)}). Export the bundle again.") from error
-
-    def run_session(images: np.ndarray) -> tuple[np.ndarray, ...]:
-        return tuple(session.run(None, {INPUT: images}))
-
-    return dict(session.get_modelmeta().custom_metadata_map), run_session
-
-
-def onnx_runtime() -> ModuleType:
-    """The module onnxruntime.
-
-    Raises:
-        SettingsError: it is not installed.
-    """
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            "An ONNX file needs onnxruntime, which is not installed: pip install onnxruntime."
-        ) from error
-    return onnxruntime
 
 
 def _without_traces(model: Any) -> None:

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import torch
 
-from retinue.bundle import Bundle, Predictions
+from retinue.bundle import Bundle
 from retinue.engine.store import ImageStore
+from retinue.metrics.predictions import Predictions
 from retinue.pipeline.artifacts import DATASET, PROCESSED, read_dataset
 from retinue.serving.export.exported import ExportedModel
 

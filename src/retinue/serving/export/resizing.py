@@ -12,13 +12,7 @@ from torch import nn
 
 from retinue.images.fitting import Fitting
 from retinue.pipeline.errors import ModelError
-from retinue.serving.export.graph import DecidingNetwork, GraphOutputs
-
-SQUARES = "squares"
-"""Name of the further output: uint8 (N, image_size, image_size, channels), what the network was given."""
-
-SMALLEST_SIDE = 2
-"""px; torch.export takes a side of 1 px for one that never changes."""
+from retinue.serving.export.graph import DecidingNetwork
 
 _LONGEST_STRIP = 4
 """As in `Fitting`."""
@@ -155,7 +149,3 @@ def resizing_network(network: DecidingNetwork, fitting: Fitting, operations: tup
             "are not in a graph. Leave out --any-size, and give the file images that have been through them."
         )
     return ResizingNetwork(network, fitting)
-
-
-ANY_SIZE_OUTPUTS = (*GraphOutputs._fields, SQUARES)
-"""Names of what the graph for images of any size gives."""

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,16 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from retinue.bundle import Bundle, Predictions
 from retinue.engine.allocator import keep_freed_memory
-from retinue.explainers.explainer import Explainer
-from retinue.explainers.several import explainer_named
+from retinue.metrics.predictions import Predictions
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.names import escaped
 from retinue.pipeline.numbers import figure, seconds, significant
-from retinue.pipeline.settings import fingerprint
 from retinue.serving.cores import usual_decoders
-from retinue.serving.models import tensors_digest
-from retinue.serving.overlays import decided_overlays, located_in
 from retinue.serving.predict.decoding import DecodedBatch, decoded_batches
 from retinue.serving.predict.inputs import STANDARD_INPUT, ImageToPredict, check_arguments, each_image
 from retinue.serving.predict.journal import UNREADABLE_COLUMNS, Journal, journal_folder
+from retinue.serving.predict.predicting_models import PredictingModel
 from retinue.serving.predict.rows import CsvLines, Row, Tally, check_format, columns_of_rows, row_of
 
 _LOG_EVERY_S = 30  # where standard error is no terminal
@@ -72,20 +68,18 @@ class Predicting:
     """A model at work on batches of decoded images.
 
     Attributes:
-        bundle: on the device that computes.
-        explainer: of the maps, made ready for the network; None: none are made.
-        overlays: folder of the pictures, where there is an explainer.
+        model: on the device that computes.
+        overlays: folder of the pictures, where it makes some.
     """
 
-    bundle: Bundle
-    explainer: Explainer | None
+    model: PredictingModel
     overlays: Path
 
     @property
     def columns(self) -> list[str]:
         """Names of the columns of the results."""
-        tells = self.bundle.unusualness is not None
-        return columns_of_rows(self.bundle.classes, tells_unusual=tells, has_overlays=self.explainer is not None)
+        model = self.model
+        return columns_of_rows(model.classes, tells_unusual=model.tells_unusual, has_overlays=model.has_overlays)
 
     def rows(self, batch: DecodedBatch, first: int) -> tuple[list[Row], list[Row]]:
         """The rows of the images that could be read, and those of the others.
@@ -97,7 +91,7 @@ class Predicting:
         good = [place for place, reason in enumerate(batch.reasons) if not reason]
         rows: list[Row] = []
         if good:
-            found = self.bundle.predict_decoded(batch.images)
+            found = self.model.predict_decoded(batch.images)
             pictures = self._pictures(batch.images, found, [(first + i, batch.names[i]) for i in good])
             columns = self.columns
             for number, place in enumerate(good):
@@ -107,9 +101,9 @@ class Predicting:
 
     def _pictures(self, images: torch.Tensor, found: Predictions, images_of: Sequence[tuple[int, str]]) -> list[str]:
         """Writes the overlays of the decided classes; their paths, or nothing where none are made."""
-        if self.explainer is None:
+        if not self.model.has_overlays:
             return []
-        pictures = decided_overlays(self.bundle, self.explainer, images, found.predicted)
+        pictures = self.model.overlays(images, found)
         paths = []
         for picture, (number, name) in zip(pictures, images_of, strict=True):
             path = self.overlays / f"{number:06d}-{_safe_stem(Path(name).stem)}.png"
@@ -118,11 +112,11 @@ class Predicting:
         return paths
 
 
-def run(bundle: Bundle, given: Sequence[str], options: PredictOptions) -> int:
+def run(model: PredictingModel, given: Sequence[str], options: PredictOptions) -> int:
     """Predicts what `given` stands for, writes the results and says what they are.
 
     Args:
-        bundle: the trained network.
+        model: on the device that computes.
         given: arguments of the command, see `each_image`.
         options: see `PredictOptions`.
 
@@ -135,7 +129,7 @@ def run(bundle: Bundle, given: Sequence[str], options: PredictOptions) -> int:
     check_arguments(given)
     if options.output is not None:
         check_format(options.output)
-    work = _prepared(bundle, options)
+    work = _prepared(model, options)
     begun = time.monotonic()
     total = None if STANDARD_INPUT in given else sum(1 for _ in each_image(given, options.column))
     if total == 0:
@@ -153,14 +147,11 @@ def run(bundle: Bundle, given: Sequence[str], options: PredictOptions) -> int:
     return tally.num_unreadable
 
 
-def _prepared(bundle: Bundle, options: PredictOptions) -> Predicting:
-    """The model on its device, with the explainer that was asked for."""
-    bundle.move_to(options.device)
-    explainer = None
+def _prepared(model: PredictingModel, options: PredictOptions) -> Predicting:
+    """The model, with the folder of its pictures."""
     if options.overlays is not None:
-        explainer = located_in(bundle, explainer_named(options.explainer, where="--explain"))
         options.overlays.mkdir(parents=True, exist_ok=True)
-    return Predicting(bundle, explainer, options.overlays or Path())
+    return Predicting(model, options.overlays or Path())
 
 
 def _to_file(
@@ -211,7 +202,7 @@ def _batches_to_predict(
 ) -> Iterator[DecodedBatch]:
     """The decoded batches; the first is asked for before this process is set up to compute, for workers are forked."""
     workers = usual_decoders() if options.num_workers is None else options.num_workers
-    batches = decoded_batches(images, work.bundle.preprocessing, batch_size=options.batch_size, num_workers=workers)
+    batches = decoded_batches(images, work.model.preprocessing, batch_size=options.batch_size, num_workers=workers)
     first = next(batches, None)
     if workers:
         keep_freed_memory()
@@ -248,11 +239,8 @@ def _with_progress(batches: Iterator[DecodedBatch], total: int | None, done: int
 
 def _made_with(work: Predicting, options: PredictOptions) -> dict[str, str]:
     """What the rows depend on besides the images."""
-    bundle = work.bundle
     return {
-        "model": fingerprint([tensors_digest(bundle.network), asdict(bundle.dataset), dict(bundle.model)]),
-        "operating point": fingerprint(asdict(bundle.decision)),
-        "unusualness": "none" if bundle.unusualness is None else tensors_digest(bundle.unusualness),
+        **work.model.made_with,
         "--batch-size": str(options.batch_size),
         "--device": options.device,
         "--overlays": str(options.overlays and options.overlays.absolute()),

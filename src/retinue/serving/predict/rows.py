@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from retinue.bundle import Predictions
+from retinue.metrics.predictions import Predictions
 from retinue.pipeline.errors import DataError, SettingsError
 from retinue.sources.sheets import PARQUET_NEEDED, has_pyarrow
 

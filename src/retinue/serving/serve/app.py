@@ -22,12 +22,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.names import escaped
+from retinue.serving.serve.answers import MOST_NEIGHBOURS, Answering, ServedAnswer, ServedNeighbour, Wanted
 from retinue.serving.serve.bodies import ANY_BYTES, JSON, MULTIPART, BodyReader
 from retinue.serving.serve.monitoring import METRICS_TYPE, ServiceMetrics
-from retinue.serving.serve.neighbours import MOST_NEIGHBOURS, ServedNeighbour
 from retinue.serving.serve.options import ServeOptions
 from retinue.serving.serve.page import page_and_policy
-from retinue.serving.serve.served_model import ServedAnswer
 from retinue.serving.serve.service import ModelService
 
 PNG = "image/png"
@@ -164,8 +163,7 @@ def make_app(service: ModelService, options: ServeOptions) -> ASGIApp:
     async def explain(request: Request) -> Response:
         """Shows where in one image the evidence for its class lies: a PNG, or JSON where `Accept` asks for that."""
         model = service.model
-        if model.explainer is None:
-            raise HTTPException(501, escaped(model.why_no_maps))
+        _check_offered(model, "overlay")
         async with bodies.images(request, 1) as images:
             client = _check_room(service, request, 1)
             (answer,) = await service.answers(model, images, client=client, wanted="overlay")
@@ -187,8 +185,7 @@ def make_app(service: ModelService, options: ServeOptions) -> ASGIApp:
     async def similar(request: Request, k: Annotated[int, Query(ge=1, le=MOST_NEIGHBOURS)] = 8) -> Response:
         """Finds the `k` training images nearest to one image."""
         model = service.model
-        if model.training_images is None:
-            raise HTTPException(501, "The service was started without the training images (--training-images).")
+        _check_offered(model, "neighbours")
         async with bodies.images(request, 1) as images:
             client = _check_room(service, request, 1)
             (answer,) = await service.answers(model, images, client=client, wanted="neighbours")
@@ -261,6 +258,11 @@ def _key_check(key: str | None) -> Any:
             raise HTTPException(401, "Expected the header Authorization: Bearer KEY.", {"WWW-Authenticate": "Bearer"})
 
     return check
+
+
+def _check_offered(model: Answering, wanted: Wanted) -> None:
+    if (reason := model.why_not.get(wanted)) is not None:
+        raise HTTPException(501, escaped(reason))
 
 
 def _check_room(service: ModelService, request: Request, count: int) -> str:

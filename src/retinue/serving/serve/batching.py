@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retinue.serving.serve.served_model import ServedAnswer, ServedModel, Wanted
+from retinue.serving.serve.answers import Answering, ServedAnswer, Wanted
 
 
 class Waiting(NamedTuple):
@@ -22,7 +22,7 @@ class Waiting(NamedTuple):
         answer: of it.
     """
 
-    model: ServedModel
+    model: Answering
     image: np.ndarray
     wanted: Wanted
     answer: "asyncio.Future[ServedAnswer]"
@@ -50,7 +50,7 @@ class Batcher:
         self._arrived = asyncio.Event()
         self._computing = ThreadPoolExecutor(1, "network")
 
-    async def answer(self, model: ServedModel, image: np.ndarray, wanted: Wanted) -> ServedAnswer:
+    async def answer(self, model: Answering, image: np.ndarray, wanted: Wanted) -> ServedAnswer:
         """What `model` says of an image, once its batch has been computed.
 
         Args:

@@ -2,28 +2,65 @@
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retinue.pipeline.errors import SettingsError
 from retinue.serving.serve.options import ServeOptions
 
+if TYPE_CHECKING:
+    from retinue.serving.serve.answers import Answering
+
 _PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
 
-def run(found: Callable[[], AbstractContextManager[Path]], options: ServeOptions) -> None:
-    """Serves a model until SIGTERM or Ctrl-C.
+def run_bundle(found: Callable[[], AbstractContextManager[Path]], options: ServeOptions) -> None:
+    """Serves a bundle until SIGTERM or Ctrl-C.
 
     Args:
-        found: gives the folder of its bundle for as long as it is loaded; is called again for each reload.
+        found: gives the folder of the bundle for as long as it is loaded; is called again for each reload.
         options: see `ServeOptions`.
 
     Raises:
         SettingsError: a package is missing, or an option cannot be used.
         RetinueError: the model cannot be loaded.
     """
-    check_packages()
+
+    def load() -> "Answering":
+        from retinue.serving.serve.served_model import ServedModel
+
+        with found() as folder:
+            return ServedModel.prepared(
+                folder,
+                device=options.device,
+                explainer=options.explainer,
+                training_images=options.training_images,
+            )
+
+    _run(load, options, _PACKAGES)
+
+
+def run_exported(path: Path, options: ServeOptions) -> None:
+    """Serves an exported file until SIGTERM or Ctrl-C; as `run_bundle`.
+
+    Raises:
+        SettingsError: also where an option asks for what the file has not.
+    """
+    if options.device != "cpu" or options.training_images is not None:
+        raise SettingsError("--device and --training-images take a bundle; an exported file computes on the CPU alone.")
+
+    def load() -> "Answering":
+        from retinue.serving.serve.served_export import ServedExport
+
+        return ServedExport.prepared(path)
+
+    _run(load, options, (*_PACKAGES, "onnxruntime"))
+
+
+def _run(load: "Callable[[], Answering]", options: ServeOptions, packages: tuple[str, ...]) -> None:
+    check_packages(packages)
     options.check()
     # Only now, for they need these packages.
     from retinue.serving.serve.app import make_app
@@ -31,23 +68,23 @@ def run(found: Callable[[], AbstractContextManager[Path]], options: ServeOptions
     from retinue.serving.serve.service import ModelService
 
     with listening_socket(options) as listening:
-        service = ModelService(found, options)
+        service = ModelService(load, options)
         config = uvicorn_config(make_app(service, options), options)
         server = GracefulServer(config, service)
         with server.capture_signals():  # who has read the address may end it in order
-            _announce(service.model.name, len(service.model.bundle.classes), options, listening.getsockname()[1])
-            if service.model.explainer is None:
-                print(f"warning: /explain answers 501: {service.model.why_no_maps}", file=sys.stderr, flush=True)
+            _announce(service.model.name, len(service.model.classes), options, listening.getsockname()[1])
+            if (reason := service.model.why_not.get("overlay")) is not None:
+                print(f"warning: /explain answers 501: {reason}", file=sys.stderr, flush=True)
             server.run([listening])
 
 
-def check_packages() -> None:
-    """Refuses to serve without the packages that it takes.
+def check_packages(packages: Iterable[str] = _PACKAGES) -> None:
+    """Refuses to serve without `packages`.
 
     Raises:
         SettingsError: the message says which are missing.
     """
-    missing = [name.replace("_", "-") for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    missing = [name.replace("_", "-") for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise SettingsError(f"retinue serve needs {', '.join(missing)}: pip install 'retinue[serve]'")
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from retinue.serving.serve.served_model import ServedModel
+from retinue.serving.serve.answers import Answering
 
 METRICS_TYPE = CONTENT_TYPE_LATEST
 """Media type of what `ServiceMetrics.text` gives."""
@@ -60,9 +60,9 @@ class ServiceMetrics:
         """Counts a model that was loaded, or refused."""
         self._reloads.labels("taken" if is_taken else "refused").inc()
 
-    def name_model(self, model: ServedModel) -> None:
+    def name_model(self, model: Answering) -> None:
         """Says which model answers from now on."""
-        self._model.info({"name": model.name, "weights": model.digest, "classes": str(len(model.bundle.classes))})
+        self._model.info({"name": model.name, "weights": model.digest, "classes": str(len(model.classes))})
 
     def text(self) -> bytes:
         """All of it in Prometheus's text format."""

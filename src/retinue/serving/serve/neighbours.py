@@ -1,7 +1,6 @@
 """The training images that a served model sees as it sees an image."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,23 +9,7 @@ from retinue.bundle import Bundle
 from retinue.explainers.by_example import LabelledStore
 from retinue.explainers.nearest import nearest_rows
 from retinue.explainers.similar_index import check_same_data, image_vectors, training_index
-
-MOST_NEIGHBOURS = 32
-"""Training images that are found for each image."""
-
-
-class ServedNeighbour(NamedTuple):
-    """A training image near an image. Its id is not told: it is a path of whoever trained.
-
-    Attributes:
-        label: class name.
-        distance: of the inputs of the head, 1 - cosine, in [0, 2].
-        pixels: uint8 (image_size, image_size, channels).
-    """
-
-    label: str
-    distance: float
-    pixels: np.ndarray
+from retinue.serving.serve.answers import MOST_NEIGHBOURS, ServedNeighbour
 
 
 class NearestTraining:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -13,33 +12,8 @@ from retinue.explainers.several import explainer_named
 from retinue.images.preprocessing import Preprocessing
 from retinue.serving.models import tensors_digest
 from retinue.serving.overlays import decided_overlays, located_in
-from retinue.serving.serve.neighbours import NearestTraining, ServedNeighbour
-
-Wanted = Literal["decision", "overlay", "neighbours"]
-"""What is asked of a model for an image: its decision, and besides that a map or the nearest training images."""
-
-
-class ServedAnswer(NamedTuple):
-    """What a model says of one image.
-
-    Attributes:
-        predicted: name of the class that is decided for.
-        probability: of that class, in [0, 1].
-        abstained: whether it is less probable than the model decides for.
-        probs: class name -> calibrated probability.
-        usual_share: the share of images like those of the validation split that would be as far from the training
-            images, in (0, 1]; None where the model does not know these.
-        overlay: uint8 (S, S, 3), the image under the map of that class; None where none was asked for.
-        neighbours: the nearest training images, the nearest first; empty where none were asked for.
-    """
-
-    predicted: str
-    probability: float
-    abstained: bool
-    probs: dict[str, float]
-    usual_share: float | None
-    overlay: np.ndarray | None = None
-    neighbours: tuple[ServedNeighbour, ...] = ()
+from retinue.serving.serve.answers import ServedAnswer, Wanted, served_answers
+from retinue.serving.serve.neighbours import NearestTraining
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,33 +74,32 @@ class ServedModel:
         """What the architecture is called."""
         return str(self.bundle.model.get("name", type(self.bundle.network).__name__))
 
-    def answers(self, images: np.ndarray, wanted: Wanted) -> list[ServedAnswer]:
-        """What the model says of a batch; the decisions are those of `Bundle.predict`.
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names."""
+        return self.bundle.classes
 
-        Args:
-            images: uint8 (N, image_size, image_size, channels), N >= 1, as `Preprocessing.load` makes them.
-            wanted: a map takes an explainer, neighbours the training images.
-        """
-        batch, classes = torch.from_numpy(images), self.bundle.classes
+    @property
+    def why_not(self) -> dict[Wanted, str]:
+        """As `Answering` has it."""
+        found: dict[Wanted, str] = {}
+        if self.explainer is None:
+            found["overlay"] = self.why_no_maps
+        if self.training_images is None:
+            found["neighbours"] = "The service was started without the training images (--training-images)."
+        return found
+
+    def answers(self, images: np.ndarray, wanted: Wanted) -> list[ServedAnswer]:
+        """As `Answering` has it."""
+        batch = torch.from_numpy(images)
         found = self.bundle.predict_decoded(batch)
-        pictures: list[np.ndarray] | list[None] = [None] * len(images)
-        neighbours: list[list[ServedNeighbour]] = [[]] * len(images)
-        if wanted == "neighbours":
-            assert self.training_images is not None
-            neighbours = self.training_images.nearest(images)
+        answers = served_answers(found, self.classes, knows=self.bundle.unusualness is not None)
         if wanted == "overlay":
             assert self.explainer is not None
             pictures = decided_overlays(self.bundle, self.explainer, batch, found.predicted)
-        knows = self.bundle.unusualness is not None
-        return [
-            ServedAnswer(
-                found.names[place],
-                float(probs[found.predicted[place]]),
-                bool(found.abstained[place]),
-                dict(zip(classes, probs.tolist(), strict=True)),
-                float(found.usual_shares[place]) if knows else None,
-                pictures[place],
-                tuple(neighbours[place]),
-            )
-            for place, probs in enumerate(found.probs)
-        ]
+            return [each._replace(overlay=picture) for each, picture in zip(answers, pictures, strict=True)]
+        if wanted == "neighbours":
+            assert self.training_images is not None
+            near = self.training_images.nearest(images)
+            return [each._replace(neighbours=tuple(of)) for each, of in zip(answers, near, strict=True)]
+        return answers

@@ -4,23 +4,22 @@ import asyncio
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
-from pathlib import Path
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 from retinue.pipeline.errors import DataError, RetinueError
 from retinue.pipeline.names import escaped
+from retinue.serving.serve.answers import Answering, ServedAnswer, Wanted
 from retinue.serving.serve.batching import Batcher
 from retinue.serving.serve.decoders import DecoderPool
 from retinue.serving.serve.monitoring import ServiceMetrics
 from retinue.serving.serve.options import ServeOptions
-from retinue.serving.serve.served_model import ServedAnswer, ServedModel, Wanted
 
 
 class ModelService:
     """A model that answers.
 
     Args:
-        found: gives the folder of the bundle for as long as it is loaded; is called again for each reload.
+        load: gives the model, ready to answer; is called again for each reload.
         options: see `ServeOptions`.
 
     Attributes:
@@ -32,14 +31,14 @@ class ModelService:
         RetinueError: the model cannot be loaded or used.
     """
 
-    def __init__(self, found: Callable[[], AbstractContextManager[Path]], options: ServeOptions):
-        self._found, self._options = found, options
+    def __init__(self, load: Callable[[], Answering], options: ServeOptions):
+        self._load, self._options = load, options
         self._in_hand = 0
         self._of_client: Counter[str] = Counter()
         self.is_ending = False
         self.metrics = ServiceMetrics(lambda: self._in_hand)
         self._decoders = DecoderPool(options.decoders, self.metrics.count_restart)
-        self.model = self._prepared()
+        self.model = load()
         self._decoders.wait_for_start()
         self.metrics.name_model(self.model)
         self._batcher: Batcher
@@ -78,7 +77,7 @@ class ModelService:
         self._batcher.hurry()
 
     async def answers(
-        self, model: ServedModel, images: Sequence[bytes], *, client: str, wanted: Wanted = "decision"
+        self, model: Answering, images: Sequence[bytes], *, client: str, wanted: Wanted = "decision"
     ) -> list[ServedAnswer | DataError]:
         """What `model` says of each image, or why it could not be read.
 
@@ -101,7 +100,7 @@ class ModelService:
         """
         async with self._reloading:
             try:
-                model = await asyncio.to_thread(self._prepared)
+                model = await asyncio.to_thread(self._load)
             except (RetinueError, OSError) as error:
                 self.metrics.count_reload(is_taken=False)
                 _tell_reload(f"reload refused, {self.model.name} {self.model.digest} stays: {error}")
@@ -112,16 +111,7 @@ class ModelService:
             _tell_reload(f"reloaded: {model.name} {model.digest} answers from now on")
             return True
 
-    def _prepared(self) -> ServedModel:
-        with self._found() as folder:
-            return ServedModel.prepared(
-                folder,
-                device=self._options.device,
-                explainer=self._options.explainer,
-                training_images=self._options.training_images,
-            )
-
-    async def _answer(self, model: ServedModel, data: bytes, wanted: Wanted) -> ServedAnswer | DataError:
+    async def _answer(self, model: Answering, data: bytes, wanted: Wanted) -> ServedAnswer | DataError:
         try:
             image = await self._decoders.decode(model.preprocessing, data)
         except DataError as error:
