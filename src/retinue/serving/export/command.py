@@ -108,7 +108,7 @@ def run(
     with replacing(target) as partial:
         path = partial / KINDS[kind].file
         KINDS[kind].write(traced(bundle), metadata.outputs, metadata.texts(), path)
-        exported = _loaded(path)
+        exported = _written_file(path)
         parity = compare_with_bundle(bundle, exported, ComparedImages.choose(bundle, images))
         if not parity.holds:
             raise ModelError(refusal(kind, parity))
@@ -124,7 +124,7 @@ def run(
     print("\n".join(record_lines(target, record)))
 
 
-def _loaded(path: Path) -> ExportedModel:
+def _written_file(path: Path) -> ExportedModel:
     """A file that this command has written, with as many threads as the bundle has."""
     return ExportedModel.load(path, trusted=True, num_threads=torch.get_num_threads())
 
@@ -135,7 +135,7 @@ def _any_size(kind: str, bundle: Bundle, metadata: ExportMetadata, folder: Path,
     Raises:
         ModelError: it is not kept.
     """
-    exported = _loaded(write_any_size(kind, bundle, metadata, folder))
+    exported = _written_file(write_any_size(kind, bundle, metadata, folder))
     found = compare_any_size(bundle, exported, images)
     if not found.holds:
         raise ModelError(
@@ -153,7 +153,7 @@ def _int8(model: Path, bundle: Bundle, metadata: ExportMetadata, images: Path | 
     """
     calibrated_on = write_int8(model, bundle, images, replace(metadata, precision=PRECISIONS[1]).texts())
     path = model.with_name(FILE)
-    exported = _loaded(path)
+    exported = _written_file(path)
     found = compare_int8(bundle, exported, images, calibrated_on)
     if not found.holds:
         raise ModelError(int8_refusal(found))

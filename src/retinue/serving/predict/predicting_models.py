@@ -31,7 +31,7 @@ class PredictingModel(Protocol):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """Of its images."""
+        """What its images go through."""
 
     @property
     def tells_unusual(self) -> bool:
@@ -83,27 +83,27 @@ class BundlePredicts:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """As `PredictingModel` has it."""
+        """See `PredictingModel`."""
         return self.bundle.classes
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """As `PredictingModel` has it."""
+        """See `PredictingModel`."""
         return self.bundle.preprocessing
 
     @property
     def tells_unusual(self) -> bool:
-        """As `PredictingModel` has it."""
+        """See `PredictingModel`."""
         return self.bundle.unusualness is not None
 
     @property
     def has_overlays(self) -> bool:
-        """As `PredictingModel` has it."""
+        """See `PredictingModel`."""
         return self.explainer is not None
 
     @property
     def made_with(self) -> Mapping[str, str]:
-        """As `PredictingModel` has it."""
+        """See `PredictingModel`."""
         bundle = self.bundle
         return {
             "model": fingerprint([tensors_digest(bundle.network), asdict(bundle.dataset), dict(bundle.model)]),
@@ -112,11 +112,11 @@ class BundlePredicts:
         }
 
     def predict_decoded(self, images: torch.Tensor) -> Predictions:
-        """As `PredictingModel` has it."""
+        """See `PredictingModel`."""
         return self.bundle.predict_decoded(images)
 
     def overlays(self, images: torch.Tensor, found: Predictions) -> list[np.ndarray]:
-        """As `PredictingModel` has it."""
+        """See `PredictingModel`."""
         assert self.explainer is not None
         return decided_overlays(self.bundle, self.explainer, images, found.predicted)
 
@@ -151,30 +151,30 @@ class ExportPredicts:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """As `PredictingModel` has it."""
+        """See `PredictingModel`."""
         return self.exported.metadata.classes
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
-        """As `PredictingModel` has it."""
+        """See `PredictingModel`."""
         return self.exported.metadata.preprocessing
 
     @cached_property
     def tells_unusual(self) -> bool:
-        """As `PredictingModel` has it."""
+        """See `PredictingModel`."""
         side, channels = self.preprocessing.image_size, self.preprocessing.channels
         found = self.exported.predict(np.zeros((1, side, side, channels), np.uint8))
         return not np.isnan(found.distances).any()
 
     @property
     def made_with(self) -> Mapping[str, str]:
-        """As `PredictingModel` has it."""
+        """See `PredictingModel`."""
         return {"exported file": sha256(self.path)}
 
     def predict_decoded(self, images: torch.Tensor) -> Predictions:
-        """As `PredictingModel` has it."""
+        """See `PredictingModel`."""
         return self.exported.predict(images.numpy(), batch_size=len(images))
 
     def overlays(self, images: torch.Tensor, found: Predictions) -> list[np.ndarray]:
-        """As `PredictingModel` has it; there are none."""
+        """See `PredictingModel`; there are none."""
         return []

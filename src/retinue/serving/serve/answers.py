@@ -69,7 +69,7 @@ class Answering(Protocol):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """Of its images."""
+        """What its images go through."""
 
     @property
     def why_not(self) -> dict[Wanted, str]:

@@ -39,7 +39,7 @@ def run_bundle(found: Callable[[], AbstractContextManager[Path]], options: Serve
                 training_images=options.training_images,
             )
 
-    _run(load, options, _PACKAGES)
+    _serve_loaded(load, options, _PACKAGES)
 
 
 def run_exported(path: Path, options: ServeOptions) -> None:
@@ -56,10 +56,10 @@ def run_exported(path: Path, options: ServeOptions) -> None:
 
         return ServedExport.prepared(path)
 
-    _run(load, options, (*_PACKAGES, "onnxruntime"))
+    _serve_loaded(load, options, (*_PACKAGES, "onnxruntime"))
 
 
-def _run(load: "Callable[[], Answering]", options: ServeOptions, packages: tuple[str, ...]) -> None:
+def _serve_loaded(load: "Callable[[], Answering]", options: ServeOptions, packages: tuple[str, ...]) -> None:
     check_packages(packages)
     options.check()
     # Only now, for they need these packages.

@@ -48,7 +48,7 @@ class ServedExport:
 
     @property
     def digest(self) -> str:
-        """Of the weights that the file was made of."""
+        """The weights that the file was made of, by their hash."""
         return self.exported.metadata.weights_sha256[:12]
 
     @property
@@ -58,18 +58,18 @@ class ServedExport:
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
-        """Of its images."""
+        """What its images go through."""
         return self.exported.metadata.preprocessing
 
     @property
     def why_not(self) -> dict[Wanted, str]:
-        """As `Answering` has it."""
+        """See `Answering`."""
         return {
             "overlay": _NOT_IN_THE_FILE.format("gradients for a map"),
             "neighbours": _NOT_IN_THE_FILE.format("training images"),
         }
 
     def answers(self, images: np.ndarray, wanted: Wanted) -> list[ServedAnswer]:
-        """As `Answering` has it; `wanted` is a decision."""
+        """See `Answering`; `wanted` is a decision."""
         found = self.exported.predict(images, batch_size=len(images))
         return served_answers(found, self.classes, knows=not np.isnan(found.distances).any())

@@ -81,7 +81,7 @@ class ServedModel:
 
     @property
     def why_not(self) -> dict[Wanted, str]:
-        """As `Answering` has it."""
+        """See `Answering`."""
         found: dict[Wanted, str] = {}
         if self.explainer is None:
             found["overlay"] = self.why_no_maps
@@ -90,7 +90,7 @@ class ServedModel:
         return found
 
     def answers(self, images: np.ndarray, wanted: Wanted) -> list[ServedAnswer]:
-        """As `Answering` has it."""
+        """See `Answering`."""
         batch = torch.from_numpy(images)
         found = self.bundle.predict_decoded(batch)
         answers = served_answers(found, self.classes, knows=self.bundle.unusualness is not None)
