@@ -73,7 +73,7 @@ def data_stages(project: Project, *overrides: str) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("devices", [3])
 def test_shards_of_photographs_with_files_that_cannot_be_used(devices: int, photos: Project) -> None:
     """72 files are three batches: one rank has more than another, or one has none."""
     alone = data_stages(photos)
@@ -167,11 +167,8 @@ def trained(project: Project, *overrides: str) -> tuple[np.ndarray, dict[str, np
             ),
             1e-9,
         ),
-        # In float32 every sum is rounded, in another order. Adam divides the rounding of a gradient near 0 by itself,
-        # which makes steps of it on some processors; SGD leaves it as small as it is.
-        (("optimizer=sgd",), 1e-3),
     ],
-    ids=["float64", "three ranks", "float32"],
+    ids=["float64", "three ranks"],
 )
 def test_two_processes_train_as_one(
     overrides: tuple[str, ...], tolerance: float, finished: Project, tmp_path: Path
@@ -217,7 +214,9 @@ def test_a_step_needs_an_image_for_each_process(finished: Project, tmp_path: Pat
 def test_the_pipeline_on_two_processes(project: Project, tmp_path: Path) -> None:
     """`dvc repro` as a user runs it: the data to the byte, the training to rounding, the rest to the byte again."""
     alone = project.copy(tmp_path / "alone")
-    steady = ("optimizer=sgd",)  # as above, in float32
+    # In float32 every sum is rounded, in another order. Adam divides the rounding of a gradient near 0 by itself, which
+    # makes steps of it on some processors; SGD leaves it as small as it is.
+    steady = ("optimizer=sgd",)
     alone.compose(*SHORT, *steady)
     alone.repro()
     project.compose(*SHORT, *steady, "trainer=ddp")

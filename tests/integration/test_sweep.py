@@ -21,6 +21,7 @@ QUICK = (
     *("explain.images_per_outcome=1", "explain.measured_images=0", "explain.nearest_images=0"),
 )
 GRID = ("model=mlp", "optimizer.lr=0.003,0.01,0.03", "sweep.workers=2", "sweep.name=grid", *QUICK)
+TWO = tuple(each.removesuffix(",0.03") for each in GRID)
 
 
 def sweep(project: Project, *overrides: str, check: bool = True) -> str:
@@ -72,6 +73,14 @@ def running_trials(sweep: int) -> list[psutil.Process]:
         return []
 
 
+@pytest.fixture(scope="module")
+def swept(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A checkout in which the first two trials of `GRID` have run; what a sweep gives where nothing happens to it."""
+    project = finished.copy(tmp_path_factory.mktemp("swept") / "project")
+    sweep(project, *TWO)
+    return project
+
+
 @pytest.fixture
 def done(finished: Project, tmp_path: Path) -> Project:
     """A copy of a checkout in which the pipeline has run."""
@@ -121,27 +130,25 @@ def test_trials_are_experiments_of_their_own_checkouts(done: Project) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victims", ["sweep", "one trial", "two trials"])
+@pytest.mark.parametrize("victims", ["sweep", "two trials"])
 def test_what_is_killed_is_taken_up_and_nothing_is_run_twice(done: Project, victims: str) -> None:
     before = state(done)
     process = done.start(sys.executable, "-m", "retinue.cli", "sweep", *GRID)
     assert process.stdout is not None
-    number = {"sweep": 0, "one trial": 1, "two trials": 2}[victims]
-    if number < 2:  # of three trials, two run at a time for certain only as long as none has finished
-        assert any(line.startswith("[1/3]") for line in process.stdout), "it ended before its first trial"
     if victims == "sweep":
+        assert any(line.startswith("[1/3]") for line in process.stdout), "it ended before its first trial"
         process.kill()
         rest = process.stdout.read()
         assert process.wait() == -signal.SIGKILL, rest
     else:
         trials: list[psutil.Process] = []
-        while len(trials) < number:
+        while len(trials) < 2:  # of three trials, two run at a time for certain only as long as none has finished
             assert process.poll() is None, "it ended with fewer trials at a time"
-            trials = running_trials(process.pid)[:number]
+            trials = running_trials(process.pid)
         for trial in trials:
             trial.kill()
         rest = process.stdout.read()
-        assert rest.count("killed by signal 9 (SIGKILL)") >= number
+        assert rest.count("killed by signal 9 (SIGKILL)") >= 2
         assert "started again" in rest
         assert process.wait() == 0, rest
     psutil.wait_procs(left_running(done), timeout=30)
@@ -178,11 +185,8 @@ def test_a_training_that_was_killed_goes_on_at_its_last_epoch(done: Project) -> 
 
 
 @pytest.mark.slow
-def test_the_table_of_a_killed_sweep_is_that_of_an_uninterrupted_one(done: Project, tmp_path: Path) -> None:
-    other = done.copy(tmp_path / "other")
-    two = [each.removesuffix(",0.03") for each in GRID]
-    sweep(other, *two)
-    process = done.start(sys.executable, "-m", "retinue.cli", "sweep", *two)
+def test_the_table_of_a_killed_sweep_is_that_of_an_uninterrupted_one(done: Project, swept: Project) -> None:
+    process = done.start(sys.executable, "-m", "retinue.cli", "sweep", *TWO)
     assert process.stdout is not None
     next(line for line in process.stdout if "log_loss" in line)
     process.send_signal(signal.SIGINT)
@@ -190,8 +194,8 @@ def test_the_table_of_a_killed_sweep_is_that_of_an_uninterrupted_one(done: Proje
     assert said.endswith("error: sweep: interrupted. The same command goes on where it was.\n"), said
     assert process.wait() == 130
     assert left_running(done) == []
-    sweep(done, *two)
-    assert table(done) == table(other)
+    sweep(done, *TWO)
+    assert table(done) == table(swept)
 
 
 @pytest.mark.slow
@@ -209,17 +213,15 @@ def test_seeds_are_one_trial_with_an_interval(done: Project) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["sweep.warm=false", "sweep.cluster={executor:local,timeout_min:10}"])
-def test_other_places_give_the_same_experiments(done: Project, tmp_path: Path, place: str) -> None:
-    other = done.copy(tmp_path / "other")
-    overrides = ("model=mlp", "optimizer.lr=0.01,0.03", "sweep.workers=2", "sweep.name=grid", *QUICK)
-    sweep(done, *overrides)
-    sweep(other, *overrides, place)
-    assert table(done) == table(other)
-    for name in experiments(done):
-        assert done.run("git", "show", f"refs/exps/{reference(done, name)}:dvc.lock").stdout == (
-            other.run("git", "show", f"refs/exps/{reference(other, name)}:dvc.lock").stdout
+def test_other_places_give_the_same_experiments(done: Project, swept: Project, place: str) -> None:
+    sweep(done, *TWO, place)
+    assert table(done) == table(swept)
+    assert len(experiments(swept)) == 2
+    for name in experiments(swept):
+        assert swept.run("git", "show", f"refs/exps/{reference(swept, name)}:dvc.lock").stdout == (
+            done.run("git", "show", f"refs/exps/{reference(done, name)}:dvc.lock").stdout
         )
-    assert left_running(other) == []
+    assert left_running(done) == []
 
 
 @pytest.mark.slow
@@ -230,7 +232,7 @@ def test_a_trial_that_falls_behind_is_ended(done: Project) -> None:
             done,
             "model=mlp",
             "optimizer.lr=0.01,0.012,0.014,0.016,0.00001",
-            "train.max_epochs=10",
+            "train.max_epochs=4",
             "sweep.prune=median",
         ),
         *("sweep.name=pruned", *longer),
