@@ -64,6 +64,10 @@ DIGITS = tuple("0123456789")
 INSECTS = ("ants", "bees")
 
 
+JUDGES = 50
+"""Images of the validation split, as `CalibrationFit` below has it."""
+
+
 @dataclass(frozen=True)
 class Scene:
     """What is made up.
@@ -87,6 +91,7 @@ class Scene:
         shortcut: features from which the label can be told; "" is none.
         decision: of the bundle.
         dark_is_wrong: whether the misclassified test images are the darkest.
+        strange: the first test images, so many, that are as unlike the training images as an image can be.
         wrong_labels: validation images whose logits speak for another class than their label.
         sections: what differs from params.yaml, section -> key -> value.
     """
@@ -112,6 +117,7 @@ class Scene:
     shortcut: str = ""
     decision: DecisionRule = UNCALIBRATED
     dark_is_wrong: bool = False
+    strange: int = 0
     wrong_labels: int = 0
     sections: Mapping[str, Any] | None = None
 
@@ -390,6 +396,9 @@ def _known_images(labels: np.ndarray, logits: np.ndarray, scene: Scene) -> None:
     rows = zip(samples, found.predicted.tolist(), confidence.tolist(), strict=True)
     table = (Prediction(sample.image_id, sample.label, *said, sample.unit) for sample, *said in rows)
     write_table(artifacts.PREDICTIONS / "predictions.csv", Prediction, table)
+    ranks = np.arange(len(labels)) % (JUDGES + 1)  # uniform, as those of usual images are
+    ranks[: scene.strange] = 0
+    np.save(artifacts.USUAL_SHARES, ((1 + ranks) / (JUDGES + 1)).astype(np.float32)[:, np.newaxis])
     measures = (
         ImageMeasures(sample.image_id, light, *[0.5] * 10, 0, "", 1)
         for sample, light in zip(samples, brightness.tolist(), strict=True)

@@ -87,6 +87,9 @@ METHODS = BASELINES / "methods.json"
 PREDICTIONS = Path("evaluation/predictions")
 PREDICTED = PREDICTIONS / "predictions.csv"
 LOGITS = PREDICTIONS / "logits.npy"
+USUAL_SHARES = PREDICTIONS / "usual_shares.npy"
+"""float32 (N, 1); row i is of row i of predictions.csv: how usual the image is (`metrics/unusualness.py`). It is not there
+where the bundle does not know its training images."""
 CURVES = Path("evaluation/curves")
 ROC = CURVES / "roc.csv"
 PRECISION_RECALL = CURVES / "precision_recall.csv"

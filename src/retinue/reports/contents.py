@@ -6,7 +6,17 @@ from typing import Any
 
 from retinue.pipeline import artifacts
 from retinue.pipeline.numbers import figure
-from retinue.reports import corrections, data_tables, doubtful_labels, leaks, near_copies, plots, slices, tables
+from retinue.reports import (
+    corrections,
+    data_tables,
+    doubtful_labels,
+    leaks,
+    near_copies,
+    plots,
+    slices,
+    tables,
+    unusual,
+)
 from retinue.reports.architecture import architecture
 from retinue.reports.baselines import baselines_section
 from retinue.reports.cells import confusion_cells
@@ -36,7 +46,12 @@ def content(sections: Mapping[str, Any], fingerprint: str, inputs: ReportInputs)
     found = slices.slices_of_test(fewest, level)
     doubts = doubtful_labels.doubts_of_val(inputs.dataset.classes, inputs.decision)
     first = verdict(inputs, level)
-    first["points"] += [*slices.slice_points(found, level), *doubtful_labels.doubt_points(doubts)]
+    strange = unusual.unusual_of_test(min(inputs.fit.images, sections["calibrate"]["known_images"]))
+    first["points"] += [
+        *slices.slice_points(found, level),
+        *doubtful_labels.doubt_points(doubts),
+        *unusual.unusual_points(strange),
+    ]
     return {
         "title": sections["report"]["title"],
         "run": {
@@ -51,6 +66,7 @@ def content(sections: Mapping[str, Any], fingerprint: str, inputs: ReportInputs)
         "model_card": model_card(sections, fingerprint, inputs, found, first["points"]),
         "results": _results(sections, inputs),
         "slices": slices.slices_section(found, fewest, level),
+        "unusual": unusual.unusual_section(strange, inputs.dataset),
         "doubtful": doubtful_labels.doubtful_section(doubts, doubtful_labels.pictures_of_val(doubts)),
         "baselines": baselines_section(inputs.against_baselines, inputs.methods),
         "explanations": explanations(inputs, columns=sections["report"]["gallery_columns"]),

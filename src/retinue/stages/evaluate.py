@@ -64,11 +64,21 @@ class Evaluate(L.LightningModule):
     def __init__(self, bundle: Bundle):
         super().__init__()
         self.network, self._preprocessing = bundle.network, bundle.preprocessing
+        self._unusualness = bundle.unusualness
 
     def test_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> dict[str, Any]:
-        """Logits float32 (N, number of outputs) of `batch["images"]` uint8 (N, H, W, C)."""
-        logits = self.network(self._preprocessing.normalise(batch["images"])).float()
-        return {"logits": (batch["index"], logits)}
+        """What is found for `batch["images"]` uint8 (N, H, W, C).
+
+        Returns:
+            logits float32 (N, number of outputs) and, where the bundle can tell it, usual_shares float32 (N, 1), each
+            with the rows that it is of.
+        """
+        logits, head_inputs = self.network.with_head_inputs(self._preprocessing.normalise(batch["images"]))
+        found = {"logits": (batch["index"], logits.float())}
+        if self._unusualness is not None:
+            shares = self._unusualness(head_inputs).usual_shares
+            found["usual_shares"] = (batch["index"], shares[:, None])
+        return found
 
 
 @dataclass(frozen=True)
@@ -94,16 +104,20 @@ def run(settings: Settings, tracker: Tracker) -> None:
     is_leaked = np.array([sample.image_id in leaked for sample in samples], bool)
     trainer = make_trainer(plan.trainer, seed=plan.seed, logger=tracker.lightning_logger())
     with replacing(artifacts.PREDICTIONS, leader=trainer.is_global_zero) as folder:
-        file = folder / artifacts.LOGITS.name
+        widths = {"logits": num_logits(len(bundle.classes))}
+        if bundle.unusualness is not None:
+            widths["usual_shares"] = 1
+        files = {name: folder / f"{name}.npy" for name in widths}
         if trainer.is_global_zero:
-            RowFile.create(file, (len(samples), num_logits(len(bundle.classes))), np.float32).close()
+            for name, width in widths.items():
+                RowFile.create(files[name], (len(samples), width), np.float32).close()
         images = StoredImages([store], labels)
         batches = Batches(images, batch_size=plan.evaluate.batch_size, num_workers=plan.trainer.train_workers)
-        with writing(trainer, {"logits": lambda: RowFile(file, writable=True)}):
+        with writing(trainer, {name: partial(RowFile, file, writable=True) for name, file in files.items()}):
             trainer.test(Evaluate(bundle), batches, verbose=False)
         if not trainer.is_global_zero:
             return
-        logits = np.load(file, allow_pickle=False)
+        logits = np.load(folder / artifacts.LOGITS.name, allow_pickle=False)
         check_logits(logits, [sample.image_id for sample in samples], of="test")
         scored = Predicted.from_logits(logits, bundle.decision)
         score = partial(
