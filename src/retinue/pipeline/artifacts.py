@@ -88,7 +88,7 @@ PREDICTIONS = Path("evaluation/predictions")
 PREDICTED = PREDICTIONS / "predictions.csv"
 LOGITS = PREDICTIONS / "logits.npy"
 USUAL_SHARES = PREDICTIONS / "usual_shares.npy"
-"""float32 (N, 1); row i is of row i of predictions.csv: how usual the image is (`metrics/unusualness.py`). It is not there
+"""float32 (N, 1); row i is of row i of predictions.csv: how usual the image is (`metrics/unusualness.py`). There is none
 where the bundle does not know its training images."""
 CURVES = Path("evaluation/curves")
 ROC = CURVES / "roc.csv"
