@@ -88,8 +88,8 @@ PREDICTIONS = Path("evaluation/predictions")
 PREDICTED = PREDICTIONS / "predictions.csv"
 LOGITS = PREDICTIONS / "logits.npy"
 USUAL_SHARES = PREDICTIONS / "usual_shares.npy"
-"""float32 (N, 1); row i is of row i of predictions.csv: how usual the image is (`metrics/unusualness.py`). There is none
-where the bundle does not know its training images."""
+"""float32 (N, 1); row i is of row i of predictions.csv: the share of usual images that are as unlike the training images
+(`metrics/unusualness.py`). There is none where the bundle does not know these."""
 CURVES = Path("evaluation/curves")
 ROC = CURVES / "roc.csv"
 PRECISION_RECALL = CURVES / "precision_recall.csv"
