@@ -45,7 +45,7 @@ def _compare(model: str, photos: Sequence[bytes], requests: int, pairs: int) -> 
     durations: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         bundle.save(Path(folder) / "models")
-        with _running(Path(folder) / "models") as address:
+        with running(Path(folder) / "models") as address:
             served = partial(timed, partial(ask_all, address, photos, requests, durations))
             ours, peer = in_turn(served, partial(timed, partial(_bare, bundle, photos, requests)), pairs)
     each = [sorted(durations[at : at + requests]) for at in range(requests, len(durations), requests)]  # one uncounted
@@ -104,9 +104,10 @@ def ask_all(address: str, photos: Sequence[bytes], requests: int, durations: lis
 
 
 @contextmanager
-def _running(models: Path) -> Iterator[str]:
-    """The address of a service of the bundle in `models`."""
-    command = [sys.executable, "-m", "retinue.cli", "serve", "--bundle", str(models), "--port", "0"]
+def running(model: Path) -> Iterator[str]:
+    """The address of a service of a bundle, or of an exported file."""
+    named = ("--exported" if model.suffix == ".onnx" else "--bundle", str(model))
+    command = [sys.executable, "-m", "retinue.cli", "serve", *named, "--port", "0"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # as many as the bare passes have
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout

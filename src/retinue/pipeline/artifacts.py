@@ -88,7 +88,7 @@ PREDICTIONS = Path("evaluation/predictions")
 PREDICTED = PREDICTIONS / "predictions.csv"
 LOGITS = PREDICTIONS / "logits.npy"
 USUAL_SHARES = PREDICTIONS / "usual_shares.npy"
-"""float32 (N, 1); row i is of row i of predictions.csv: the share of usual images that are as unlike the training images
+"""float32 (N, 1); row i is of row i of predictions.csv: the share of usual images that are as far from those of train
 (`metrics/unusualness.py`). There is none where the bundle does not know these."""
 CURVES = Path("evaluation/curves")
 ROC = CURVES / "roc.csv"
