@@ -5,8 +5,10 @@ import math
 import re
 import shlex
 import shutil
+import signal
 import sys
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 import torch
@@ -126,6 +128,26 @@ def test_the_export_command(finished: Project, tmp_path: Path) -> None:
     assert (project.path / "exported/onnx/model.onnx").is_file()
 
 
+def test_the_serve_command(finished: Project, tmp_path: Path) -> None:
+    (command,) = {c for c in COMMANDS if c.startswith("retinue serve ")}
+    project = finished.copy(tmp_path / "project")
+    photo = tmp_path / "photo.png"
+    Image.new("L", (90, 60), 120).save(photo)
+    process = project.start(sys.executable, "-m", "retinue.cli", *substituted(command)[1:], "--port", "0")
+    assert process.stdout is not None
+    announced = process.stdout.readline()
+    assert "://127.0.0.1:" in announced, announced + process.stdout.read()
+    address = announced.split()[-1]
+    answers = []
+    for route in ("predict", "explain", "similar"):
+        request = Request(f"{address}{route}", photo.read_bytes(), {"Content-Type": "image/png"})
+        with urlopen(request) as answer:
+            answers.append((answer.status, answer.headers["Content-Type"]))
+    assert answers == [(200, "application/json"), (200, "image/png"), (200, "application/json")]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(120) == 0
+
+
 @pytest.mark.slow
 def test_retinue_compose_alone_changes_nothing(project: Project) -> None:
     project.compose()
@@ -180,6 +202,7 @@ def test_every_command_is_accounted_for() -> None:
         "retinue compose",
         "retinue describe",
         "retinue export ",
+        "retinue serve ",
         "retinue sliding ",
         "retinue predict ",
         "dvc exp",
