@@ -528,6 +528,22 @@ def lineage(name: str, online: bool, as_json: bool) -> None:
         run(name, online=online, as_json=as_json)
 
 
+@main.command(section="Team", short_help="Put the logged model into W&B's registry")
+@click.argument("collection")
+@click.option("--registry", default="model", show_default=True, help="Name of the registry.")
+@click.option("--alias", "aliases", multiple=True, help="A further name of this version, as production; several times.")
+def register(collection: str, registry: str, aliases: tuple[str, ...]) -> None:
+    """Link the model of this checkout, as W&B has it, to COLLECTION of W&B's registry (docs/model_card.md).
+
+    The model has to have been logged with its card: by a run of the pipeline with tracking=online, or by `wandb sync`.
+    """
+    with explained("register"):
+        from retinue.tracking.registry import run
+
+        with chdir(project_root()):
+            run(collection, registry=registry, aliases=aliases)
+
+
 @main.command(section="Run", short_help="Compute a recorded result again and compare the two")
 @click.argument("name")
 @click.option("--tolerance", type=float, default=0.0, show_default=True, help="Largest difference that is none.")

@@ -95,6 +95,7 @@ class Server:
         views: id -> workspace or report.
         unknown: names of operations, or paths, that were asked for and are not known.
         refused: names of operations to answer with an error.
+        links: (artifact, collection of a registry, aliases there) of all that was linked.
     """
 
     def __init__(self, url: str):
@@ -103,6 +104,7 @@ class Server:
         self.views: dict[str, View] = {}
         self.unknown: list[str] = []
         self.refused: set[str] = set()
+        self.links: list[tuple[str, str, list[str]]] = []
         self._artifacts: dict[str, Artifact] = {}
         self._projects: set[str] = set()
         self._lock = threading.Lock()
@@ -279,6 +281,38 @@ class Server:
         described = {"id": given["id"], "artifactSequence": sequence, "artifactType": {"name": artifact.type}}
         fixed = {"digest": "", "createdAt": "2000-01-01T00:00:00Z", "ttlIsInherited": False, "tags": [], "aliases": []}
         return {"artifact": {**absent, **sizes, **described, **fixed, "state": "COMMITTED"}}
+
+    def _ArtifactMembershipByName(self, given: dict[str, Any]) -> dict[str, Any]:
+        name, _, alias = given["name"].partition(":")
+        found = [
+            each for each, artifact in self._artifacts.items() if artifact.name == name and alias in artifact.aliases
+        ]
+        member = self._member(found[-1], name, given["project"], ENTITY) if found else None
+        return {"project": {"artifactCollectionMembership": member}}
+
+    def _FetchOrgInfoFromEntity(self, given: dict[str, Any]) -> dict[str, Any]:
+        return {"entity": {"organization": {"name": "org", "orgEntity": {"name": "org-entity"}}, "user": None}}
+
+    def _LinkArtifact(self, given: dict[str, Any]) -> dict[str, Any]:
+        to = given["input"]
+        collection = f"{to['entityName']}/{to['projectName']}/{to['artifactPortfolioName']}"
+        self.links.append((to["artifactID"], collection, [each["alias"] for each in to["aliases"]]))
+        member = self._member(to["artifactID"], to["artifactPortfolioName"], to["projectName"], to["entityName"])
+        return {"result": {"versionIndex": 0, "artifactMembership": member}}
+
+    def _member(self, artifact_id: str, collection: str, project: str, entity: str) -> dict[str, Any]:
+        """An artifact in a collection."""
+        described = {"id": "project", "internalId": "UHJvamVjdDox", "name": project, "entity": {"name": entity}}
+        artifact = self._ArtifactByID({"id": artifact_id})["artifact"]
+        return {
+            "__typename": "ArtifactCollectionMembership",
+            "id": "membership",
+            "versionIndex": 0,
+            "createdAt": "2000-01-01T00:00:00Z",
+            "aliases": [],
+            "artifactCollection": {"__typename": "ArtifactPortfolio", "name": collection, "project": described},
+            "artifact": {**artifact, "metadata": json.dumps(self._artifacts[artifact_id].metadata)},
+        }
 
 
 def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
