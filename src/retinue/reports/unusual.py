@@ -92,10 +92,10 @@ def unusual_section(found: UnusualImages | None, dataset: Dataset) -> dict[str, 
     """
     if found is None:
         return {"sentence": "The bundle does not know its training images, so nothing is said of this.", "cards": []}
-    return {"sentence": _sentence(found), "cards": _cards(found, dataset)}
+    return {"sentence": _unusual_sentence(found), "cards": _cards(found, dataset)}
 
 
-def _sentence(found: UnusualImages) -> str:
+def _unusual_sentence(found: UnusualImages) -> str:
     told = f"{figure(found.num_unusual)} of {figure(len(found.shares))} test images"
     if not found.expected:
         return (

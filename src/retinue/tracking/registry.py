@@ -39,12 +39,12 @@ def run(collection: str, *, registry: str, aliases: Sequence[str]) -> None:
                 "`wandb sync`."
             )
         artifact = api.artifact(logged, type=KIND)
-        _check_same(artifact, logged)
+        _check_same_model(artifact, logged)
         linked = artifact.link(f"wandb-registry-{registry}/{collection}", aliases=[*aliases])
         print(f"{logged}: registered as {linked.qualified_name}")
 
 
-def _check_same(artifact: Any, logged: str) -> None:
+def _check_same_model(artifact: Any, logged: str) -> None:
     """Refuses a model that is not the one in this checkout."""
     ours, theirs = dvc_md5(MODEL), (artifact.metadata or {}).get("dvc_md5")
     if ours != theirs:
