@@ -122,7 +122,10 @@ def _cards(found: UnusualImages, dataset: Dataset) -> list[Mapping[str, Any]]:
     if samples.keys() != chosen or any(samples[row].image_id != decided[row].image_id for row in rows):
         raise DataError(f"{artifacts.USUAL_SHARES}: of another run than the test split. Run `dvc repro`.")
     store = ImageStore(artifacts.PROCESSED / "test")
-    return [_unusual_card(found, row, samples[row], decided[row], picture(store[row], longest=SIDE), dataset) for row in rows]
+    return [
+        _unusual_card(found, row, samples[row], decided[row], picture(store[row], longest=SIDE), dataset)
+        for row in rows
+    ]
 
 
 def _samples() -> Any:
