@@ -123,7 +123,7 @@ class Explainer(ABC):
             explained = explainer.maps(bundle.network, inputs)
             heat = explained.maps.cpu().numpy()
             pairs = zip(batch.numpy(), heat, strict=True)
-            overlays += [overlay(i, h, opacity=opacity if h.any() else 0.0) for i, h in pairs]
+            overlays += [overlay(i, h, opacity=opacity) for i, h in pairs]
             maps.append(heat)
             targets += explained.targets.tolist()
         names = [bundle.classes[target] for target in targets]

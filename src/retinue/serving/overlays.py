@@ -43,5 +43,5 @@ def decided_overlays(
     pictures = []
     for image, heat in zip(images.numpy(), maps, strict=True):
         size = max(SMALLEST_OVERLAY, image.shape[0])
-        pictures.append(overlay(image, heat, size=size, opacity=0.45 if heat.any() else 0.0))
+        pictures.append(overlay(image, heat, size=size))
     return pictures

@@ -138,10 +138,10 @@ class Explain(L.LightningModule):
         return results
 
     def _shown(self, batch: dict[str, torch.Tensor], maps: torch.Tensor) -> list[np.ndarray]:
-        """The overlays; under a map that is zero everywhere the image is as it is."""
+        """The overlays."""
         pairs = zip(batch["images"].cpu().numpy(), maps.cpu().numpy(), strict=True)
         size, opacity = self._settings.overlay_size, self._settings.opacity
-        shown = [overlay(image, heat, size=size, opacity=opacity if heat.any() else 0.0) for image, heat in pairs]
+        shown = [overlay(image, heat, size=size, opacity=opacity) for image, heat in pairs]
         if "masks" in batch:
             shown = [outlined(picture, mask) for picture, mask in zip(shown, batch["masks"].cpu().numpy(), strict=True)]
         return shown
