@@ -487,6 +487,36 @@ def similar(
             run(retrieval, paths, count=count, score=score, output=target, as_json=as_json)
 
 
+@main.command(section="Look", short_help="Measure the network on classes that it does not know")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--ways", type=click.IntRange(2, 1000), default=5, show_default=True, help="Classes of an episode.")
+@click.option(
+    "--shots",
+    type=click.IntRange(1, 1000),
+    multiple=True,
+    default=(1, 5),
+    show_default=True,
+    help="Known images of each class; several times.",
+)
+@click.option("--queries", type=click.IntRange(1, 1000), default=15, show_default=True, help="To be told, of each.")
+@click.option("--episodes", type=click.IntRange(2, 100_000), default=600, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the draws.")
+@click.option("--bundle", default=artifacts.MODEL, show_default=True, type=click.Path(path_type=Path))
+@click.option("--device", default="cpu", show_default=True, help="torch's name of what computes.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def fewshot(folder: Path, bundle: Path, device: str, as_json: bool, **options: Any) -> None:
+    """Measure n-way k-shot accuracy on the classes in FOLDER, a folder of images each (docs/fewshot.md).
+
+    They have to be classes that the network was not trained on. A class is the mean of what the network's last layer is
+    given for a few of its images; colours are measured beside that.
+    """
+    with explained("fewshot"):
+        from retinue.bundle import Bundle
+        from retinue.serving.fewshot.command import Episodes, run
+
+        run(Bundle.load(bundle), folder, Episodes(**options), device=device, as_json=as_json)
+
+
 @main.command(section="Settings", short_help="Find a learning rate before training")
 @click.argument("overrides", nargs=-1)
 @click.option("--from", "low", type=float, default=1e-6, show_default=True, help="First optimizer.lr.")

@@ -1,0 +1,1 @@
+"""`retinue fewshot`: how well the features of a trained network tell classes that it does not know."""
