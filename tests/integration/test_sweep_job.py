@@ -37,3 +37,25 @@ def test_data_stages_that_failed_are_run_by_the_next_and_then_no_more(project: P
     assert trial(3, 0, 1).state == FAILED
     assert trial(4, 1).state == FAILED
     assert asked == ["probe-1-data", "probe-2-data", "probe-2-data", "probe-3-data", "probe-3", "probe-4"]
+
+
+LOST = (
+    b"ERROR: failed to reproduce 'train': [Errno 2] No such file or directory: "
+    b"'/checkout/.dvc/cache/runs/20/206d4d07/.SjqY_l0fdJb5o657lB1JjA.tmp'\n"
+)
+
+
+@pytest.mark.slow
+def test_a_record_that_another_dvc_deleted_is_no_failure_of_the_trial(project: Project, tmp_path: Path) -> None:
+    """DVC deletes records of its cache of runs that are not whole, also those that another one is writing."""
+    snapshot = Snapshot.take(project.path)
+
+    def state_after(said: bytes, folder: str) -> str:
+        def dvc(arguments: list[str], folder: Path, environment: Mapping[str, str], output: BinaryIO) -> int:
+            os.write(output.fileno(), said)
+            return 1
+
+        return job.run(Job(snapshot, "probe", "probe-1", tmp_path / folder, ["optimizer.lr=0.1"]), dvc).state
+
+    assert state_after(LOST, "lost") == INTERRUPTED
+    assert state_after(LOST.replace(b"/cache/runs/", b"/cache/files/"), "other") == FAILED

@@ -355,6 +355,14 @@ print(sorted({"wandb", "torch", "pytorch_lightning"} & set(sys.modules)))
     assert files_below(checkout) == before
 
 
+def test_an_out_that_is_taken_away_costs_its_artifact_alone(capfd: pytest.CaptureFixture[str]):
+    with track("train", settings("offline")) as tracker:
+        tracker.artifact(Path("models"), "model")
+        tracker.summary({"epochs": 3})
+    assert "warning: W&B gets no artifact models: it is not there, or cannot be read" in capfd.readouterr().err
+    assert offline_run().summary["epochs"] == 3
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 def test_failed_stage_is_a_failed_run(error: type[BaseException]):
     with pytest.raises(error), track("train", settings("offline")) as tracker:

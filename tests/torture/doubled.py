@@ -122,6 +122,8 @@ def run(
 def _end(case: Pair, verdict: Verdict, place: Place) -> None:
     """What is there has to be that of the settings that are there, after the command has run again."""
     again = COMMAND if case.stage == SWEEP else repro_command(case.stage)
+    if needs_other(case):  # the results of the stages that this one does not read are of the settings before
+        again = repro_command(*STAGES[: STAGES.index(case.stage) + 1])
     if verdict.again(*again):
         if case.kind == "sweep and another sweep":
             others = {name: text for name, text in verdict.state().items() if name.startswith("other-")}

@@ -4,6 +4,7 @@ wandb, Lightning and torch are imported no earlier than they are needed.
 """
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Any
 
 from retinue.pipeline import wandb_charts
 from retinue.pipeline.ranges import Checked, allowed
-from retinue.pipeline.record import Declared, declared, dvc_md5, experiment, hashes, revision
+from retinue.pipeline.record import Declared, declared, experiment, hashes, revision
 from retinue.pipeline.settings import Settings
 from retinue.pipeline.wandb_charts import Curve
 from retinue.pipeline.wandb_client import OpenRun, open_run
@@ -152,7 +153,11 @@ class Tracker:
         """
         if self._run is None:
             return
-        run, record = self._run.wandb_run, {"dvc_md5": dvc_md5(path), "path": path.as_posix()}
+        found = hashes([path.as_posix()])
+        if not found:  # a DVC that was started beside this stage has taken it away
+            print(f"warning: W&B gets no artifact {path}: it is not there, or cannot be read", file=sys.stderr)
+            return
+        run, record = self._run.wandb_run, {"dvc_md5": found[path.as_posix()], "path": path.as_posix()}
 
         def log() -> None:
             from wandb import Artifact

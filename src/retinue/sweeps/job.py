@@ -36,6 +36,10 @@ COMPLETE, FAILED, INTERRUPTED, PRUNED = "complete", "failed", "interrupted", "pr
 _INTERRUPTED_STATUSES = (252, 128 + signal.SIGINT)
 """Exit status of a DVC that Ctrl-C ends while it works (dvc.cli), and of one that it ends before."""
 
+_LOST_TO_ANOTHER = re.compile(r"^ERROR: .*No such file or directory: '.*/cache/runs/.*\.tmp'", re.MULTILINE)
+"""What DVC says where another one, which runs the same stage with the same settings, has taken the record that it was
+writing for a broken one and deleted it (dvc.stage.cache)."""
+
 Run = Callable[[list[str], Path, Mapping[str, str], BinaryIO], int]
 """Runs `python -m dvc ARGUMENTS` in a folder with an environment and an output: a `runners.Runner.dvc`."""
 
@@ -175,6 +179,8 @@ def _ended_early(job: Job, status: int, seconds: float) -> JobOutcome:
         number = -status if status < 0 else abs(int(killed[-1])) % 128
         reason = f"killed by signal {number} ({signal.Signals(number).name})"
         return JobOutcome(INTERRUPTED, reason, "", seconds, {})
+    if _LOST_TO_ANOTHER.search(log):
+        return JobOutcome(INTERRUPTED, "DVC lost a file of its cache of runs to another process", "", seconds, {})
     if (job.folder / "prune").exists() and "pruned" in log:
         return JobOutcome(PRUNED, "behind the others", "", seconds, {})
     said = re.findall(r"^error: (.*)|^ERROR: (.*)", log, re.MULTILINE)

@@ -23,7 +23,7 @@ REASON, ATTEMPTS, RETRY_OF = "reason", "attempts", "retry_of"
 _LOCKED_S = 30
 """How long another process may be writing to the study."""
 MAX_ATTEMPTS = 3
-"""How often a trial that was killed is started; then it counts as failed."""
+"""How often a trial that was killed, or lost a file to another, is started; then it counts as failed."""
 
 
 class Study:
@@ -103,7 +103,7 @@ class Study:
         self._study.tell(trial, state=TrialState.FAIL)
 
     def interrupted(self, trial: Trial, reason: str) -> bool:
-        """The trial was killed. It will be asked for again, and the answer is True, or it has failed `MAX_ATTEMPTS`."""
+        """Others ended the trial. It will be asked for again, and the answer is True, or it failed `MAX_ATTEMPTS`."""
         attempts = trial.user_attrs.get(ATTEMPTS, 1)
         if attempts >= MAX_ATTEMPTS:
             self.failed(trial, reason)

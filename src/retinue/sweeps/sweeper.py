@@ -158,7 +158,7 @@ class Search:
             self._study.failed(trial, by_state[FAILED].reason)
         elif INTERRUPTED in by_state:
             again = self._study.interrupted(trial, by_state[INTERRUPTED].reason)
-            print(f"trial {trial.number} was killed: {'started again' if again else 'given up'}", flush=True)
+            print(f"trial {trial.number} is {'started again' if again else 'given up'}", flush=True)
         elif PRUNED in by_state:
             self._study.pruned(trial, by_state[PRUNED].reason)
         else:
