@@ -92,7 +92,7 @@ def _make_folders(folder: Path) -> Any:
                     os.close(os.open(path, os.O_CREAT, 0o600))
         records = source.records()
         for record in records:
-            assert record.label or record.problem, "neither label nor problem"
+            assert record.label or record.problem or record.is_stray, "neither label nor problem"
             control = [sign for sign in record.label if unicodedata.category(sign) == "Cc"]
             assert not control or record.problem, f"label {record.label!r}"
             if not record.problem:

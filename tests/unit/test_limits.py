@@ -1,6 +1,7 @@
 """Limits: what one file may cost is told from its header, and one bad file is one quarantined file."""
 
 import errno
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from PIL import Image
 from compositions import compose
 from retinue.images.decoding import decode, examine
 from retinue.images.limits import USUAL_LIMITS, Limits
-from retinue.images.structure import structure_of
+from retinue.images.structure import structure_of, webp_canvas
 from retinue.pipeline.errors import DataError, SettingsError
 from retinue.pipeline.settings import strict
 from retinue.sources.image_folder import ImageFolder
@@ -76,6 +77,26 @@ def test_pictures_are_counted_without_decoding_them() -> None:
     assert structure_of(saved(COLOUR, "PNG")) == (1, 1, 0, 0)
     chunks = [(b"tEXt", b"Comment\0" + b"x" * 92)] * 3
     assert structure_of(png(4, 4, 8, 0, *chunks, pixels=b"")).metadata_bytes == 300
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"lossless": True}, {"save_all": True, "append_images": [COLOUR]}, {"exif": b"Exif"}]
+)
+def test_the_canvas_of_a_webp_is_told_before_it_is_opened(options: dict[str, Any]) -> None:
+    data = saved(COLOUR, "WEBP", **options)
+    assert webp_canvas(data) == Image.open(io.BytesIO(data)).size
+    assert webp_canvas(data[:25]) is None
+    assert webp_canvas(saved(COLOUR, "PNG")) is None
+
+
+def test_a_webp_that_says_to_be_huge_is_refused_before_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fuzzing found: Pillow has memory for two canvases before it can be asked for their size."""
+    data = bytearray(saved(COLOUR, "WEBP"))
+    assert data[12:16] == b"VP8 "
+    data[26:30] = (16128).to_bytes(2, "little") + (11007).to_bytes(2, "little")
+    monkeypatch.setattr(Image, "open", None)
+    with pytest.raises(DataError, match=r"177\.5 megapixels \(16128 x 11007\)"):
+        decode(bytes(data), channels=3)
 
 
 def test_scans_and_metadata_of_a_jpeg_are_read_from_its_markers() -> None:

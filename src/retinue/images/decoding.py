@@ -23,7 +23,7 @@ from retinue.images.levels import Levels, check_declared_depth, largest_value, l
 from retinue.images.limits import USUAL_LIMITS, Limits
 from retinue.images.native_messages import native_messages
 from retinue.images.strips import check_strips, largest_strip_bytes
-from retinue.images.structure import Structure, structure_of
+from retinue.images.structure import Structure, structure_of, webp_canvas
 from retinue.pipeline.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "AVIF", "GIF", "PPM", "JPEG2000")
@@ -57,6 +57,7 @@ _JPEGS = ("JPEG", "MPO")
 _COUNTED = ("WEBP", "AVIF")  # whose number of pictures Pillow knows from the header
 _NOT_TAKEN = ("Could not determine", "nsupported", "not implemented", "not compiled in")
 _DECODER_BYTES_PER_PX = {"WEBP": 12, "AVIF": 10, "JPEG2000": 40, "PPM": 4}  # measured, beside the picture itself
+_WEBP_BYTES_PER_PX = 3 + 4 + _DECODER_BYTES_PER_PX["WEBP"]  # as `_pillow_bytes` has it
 _STORED_BYTES_PER_PX = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}  # Pillow's; others 4
 
 
@@ -254,6 +255,9 @@ def _open(data: bytes, limits: Limits) -> Image.Image:
     limits.check_file(len(data))
     structure = structure_of(data)
     limits.check_structure(structure)
+    if (canvas := webp_canvas(data)) is not None:
+        limits.check_pixels(canvas)
+        limits.check_memory(canvas, len(data) + _WEBP_BYTES_PER_PX * canvas[0] * canvas[1])
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:  # its message holds a memory address

@@ -36,6 +36,7 @@ _TIFF_TYPE_BYTES = {
     18: 8,
 }
 _MOST_DIRECTORIES = 1_000_000
+_WEBP_HEADER, _WEBP_SIDE = 30, 0x3FFF
 _GIF_EXTENSION, _GIF_PICTURE = 0x21, 0x2C
 
 
@@ -71,6 +72,25 @@ def structure_of(data: bytes) -> Structure:
     if data[:4] in _TIFF_STARTS:
         return _tiff(data)
     return Structure()
+
+
+def webp_canvas(data: bytes) -> tuple[int, int] | None:
+    """Width and height that the header of a WebP states, px; None of another file, or one that is cut off there.
+
+    Pillow has memory for two pictures of that size before it can be asked (RFC 9649, sections 2.4 to 2.7).
+    """
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < _WEBP_HEADER:
+        return None
+    kind, payload = data[12:16], data[20:]
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(payload[4:7], "little"), 1 + int.from_bytes(payload[7:10], "little")
+    if kind == b"VP8 ":
+        sides = int.from_bytes(payload[6:8], "little"), int.from_bytes(payload[8:10], "little")
+        return sides[0] & _WEBP_SIDE, sides[1] & _WEBP_SIDE
+    if kind == b"VP8L":
+        packed = int.from_bytes(payload[1:5], "little")
+        return 1 + (packed & _WEBP_SIDE), 1 + ((packed >> 14) & _WEBP_SIDE)
+    return None
 
 
 def _png(data: bytes) -> Structure:

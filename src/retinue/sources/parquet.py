@@ -20,6 +20,7 @@ from retinue.pipeline.documents import parse_json
 from retinue.pipeline.errors import DataError
 from retinue.pipeline.numbers import figure, short
 from retinue.pipeline.ranges import shown
+from retinue.sources.parquet_footer import column_chunks, names_read, pages_of
 from retinue.sources.sheets import SheetRow, cell_text, check_width
 
 _MAGIC = b"PAR1"
@@ -211,17 +212,35 @@ def _opened_parquet(path: Path, texts: Sequence[str] = (), columns: Sequence[str
     metadata = file.metadata
     if metadata.num_rows > _MOST_ROWS:
         raise DataError(f"{path}: {figure(metadata.num_rows)} rows; expected at most {figure(_MOST_ROWS)}.")
-    for group in range(metadata.num_row_groups if columns else 0):
-        for index in range(metadata.num_columns):
-            chunk = metadata.row_group(group).column(index)
-            packed, unpacked = chunk.total_compressed_size, chunk.total_uncompressed_size
-            is_read = chunk.path_in_schema.split(".")[0] in columns or chunk.path_in_schema in columns
-            if is_read and unpacked > _SWELLING * packed + _SWELLING_FREE:
-                raise DataError(
-                    f"{path}: {short(packed, 'B')} of the column {shown(chunk.path_in_schema)} unpack to "
-                    f"{short(unpacked, 'B')}, which no images and no names do."
-                )
+    if columns:
+        _check_columns(path, columns)
     return file
+
+
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    """Refuses a file in which what is read of `columns` is not there, or unpacks to more than images and names do.
+
+    Raises:
+        DataError: the message says which.
+    """
+    with path.open("rb") as file:
+        for chunk in column_chunks(path):
+            if not names_read(columns, chunk):
+                continue
+            _check_swelling(path, chunk.column, chunk.packed_bytes, chunk.unpacked_bytes)
+            try:
+                for page in pages_of(file, chunk):
+                    _check_swelling(path, chunk.column, *page)
+            except DataError as error:
+                raise DataError(f"{path}: damaged: {error}.") from error
+
+
+def _check_swelling(path: Path, column: str, packed: int, unpacked: int) -> None:
+    if unpacked > _SWELLING * packed + _SWELLING_FREE:
+        raise DataError(
+            f"{path}: {short(packed, 'B')} of the column {shown(column)} unpack to {short(unpacked, 'B')}, which no "
+            "images and no names do."
+        )
 
 
 def _check_footer(path: Path) -> None:
