@@ -67,7 +67,7 @@ def column_chunks(path: Path) -> list[ColumnChunk]:
         file.seek(size - 8 - length)
         footer = file.read(length)
     try:
-        found, _ = _structure(footer, 0, _FOOTER, 0)
+        found, _ = _thrift_structure(footer, 0, _FOOTER, 0)
         return [_chunk_of(column[3], size) for group in found.get(4, []) for column in group.get(1, [])]
     except (LookupError, ValueError, TypeError) as error:
         raise DataError(f"{path}: damaged: its footer states no columns that could be read.") from error
@@ -92,7 +92,7 @@ def pages_of(file: BinaryIO, chunk: ColumnChunk) -> Iterator[Page]:
         file.seek(at)
         data = file.read(min(_LONGEST_PAGE_HEADER, end - at))
         try:
-            found, length = _structure(data, 0, _PAGE, 0)
+            found, length = _thrift_structure(data, 0, _PAGE, 0)
             page = Page(found[3], found[2])
         except (LookupError, ValueError) as error:
             raise DataError(f"the header of a page of the column {chunk.column} cannot be read") from error
@@ -102,7 +102,7 @@ def pages_of(file: BinaryIO, chunk: ColumnChunk) -> Iterator[Page]:
         yield page
 
 
-def _structure(data: bytes, at: int, wanted: Wanted, depth: int) -> tuple[dict[int, Any], int]:
+def _thrift_structure(data: bytes, at: int, wanted: Wanted, depth: int) -> tuple[dict[int, Any], int]:
     """The wanted fields of the structure that begins at `at`, and where it ends.
 
     Raises:
@@ -122,17 +122,17 @@ def _structure(data: bytes, at: int, wanted: Wanted, depth: int) -> tuple[dict[i
             number += head >> 4
         else:
             zigzag, at = _varint(data, at)
-            number = _signed(zigzag)
+            number = _unzigzagged(zigzag)
         if number in wanted:
-            found[number], at = _value(data, at, kind, wanted[number], depth + 1)
+            found[number], at = _thrift_value(data, at, kind, wanted[number], depth + 1)
         else:
-            _, at = _value(data, at, kind, _PASSED_OVER, depth + 1)
+            _, at = _thrift_value(data, at, kind, _PASSED_OVER, depth + 1)
 
 
 _PASSED_OVER: Wanted = {}
 
 
-def _value(data: bytes, at: int, kind: int, wanted: Any, depth: int) -> tuple[Any, int]:
+def _thrift_value(data: bytes, at: int, kind: int, wanted: Any, depth: int) -> tuple[Any, int]:
     """A value of a kind, None where it is passed over, and where it ends."""
     if kind in (_TRUE, _FALSE):
         return kind == _TRUE, at
@@ -140,7 +140,7 @@ def _value(data: bytes, at: int, kind: int, wanted: Any, depth: int) -> tuple[An
         return None, _within(data, at + _FIXED[kind])
     if kind in (_I16, _I32, _I64):
         zigzag, at = _varint(data, at)
-        return _signed(zigzag), at
+        return _unzigzagged(zigzag), at
     if kind == _BINARY:
         length, at = _varint(data, at)
         end = _within(data, at + length)
@@ -148,7 +148,7 @@ def _value(data: bytes, at: int, kind: int, wanted: Any, depth: int) -> tuple[An
     if kind in (_LIST, _SET):
         return _listed_values(data, at, wanted, depth)
     if kind == _STRUCT:
-        return _structure(data, at, wanted or _PASSED_OVER, depth)
+        return _thrift_structure(data, at, wanted or _PASSED_OVER, depth)
     if kind == _MAP:
         return None, _after_map(data, at, depth)
     raise ValueError(f"no kind {kind}")
@@ -163,17 +163,17 @@ def _listed_values(data: bytes, at: int, wanted: Any, depth: int) -> tuple[list[
         count, at = _varint(data, at)
     kept: list[Any] | None = None if wanted is _PASSED_OVER else []
     for _ in range(_possible(data, at, count)):
-        value, at = _entry(data, at, kind, wanted, depth)
+        value, at = _thrift_entry(data, at, kind, wanted, depth)
         if kept is not None:
             kept.append(value)
     return kept, at
 
 
-def _entry(data: bytes, at: int, kind: int, wanted: Any, depth: int) -> tuple[Any, int]:
+def _thrift_entry(data: bytes, at: int, kind: int, wanted: Any, depth: int) -> tuple[Any, int]:
     """A value in a list or map, where a truth value takes a byte."""
     if kind in (_TRUE, _FALSE):
         return None, _within(data, at + 1)
-    return _value(data, at, kind, wanted, depth + 1)
+    return _thrift_value(data, at, kind, wanted, depth + 1)
 
 
 def _after_map(data: bytes, at: int, depth: int) -> int:
@@ -183,7 +183,7 @@ def _after_map(data: bytes, at: int, depth: int) -> int:
     kinds, at = (data[at] >> 4, data[at] & 15), at + 1
     for _ in range(_possible(data, at, count)):
         for kind in kinds:
-            _, at = _entry(data, at, kind, _PASSED_OVER, depth)
+            _, at = _thrift_entry(data, at, kind, _PASSED_OVER, depth)
     return at
 
 
@@ -197,7 +197,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     raise ValueError("a number of too many bytes")
 
 
-def _signed(zigzag: int) -> int:
+def _unzigzagged(zigzag: int) -> int:
     return (zigzag >> 1) ^ -(zigzag & 1)
 
 
