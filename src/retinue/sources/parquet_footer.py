@@ -69,13 +69,14 @@ def column_chunks(path: Path) -> list[ColumnChunk]:
     try:
         found, _ = _thrift_structure(footer, 0, _FOOTER, 0)
         return [_chunk_of(column[3], size) for group in found.get(4, []) for column in group.get(1, [])]
-    except (LookupError, ValueError, TypeError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: damaged: its footer states no columns that could be read.") from error
 
 
 def _chunk_of(stated: dict[int, Any], size: int) -> ColumnChunk:
-    starts = [stated[key] for key in (9, 11) if stated.get(key, 0) > 0]
-    chunk = ColumnChunk(".".join(part.decode("utf-8") for part in stated[3]), min(starts), stated[7], stated[6])
+    starts = [start for key in (9, 11) if (start := _number(stated.get(key, 0))) > 0]
+    name = ".".join(part.decode("utf-8") for part in stated[3])
+    chunk = ColumnChunk(name, min(starts), _number(stated[7]), _number(stated[6]))
     if min(chunk[1:]) < 0 or chunk.start + chunk.packed_bytes > size:
         raise ValueError("outside of the file")
     return chunk
@@ -93,7 +94,7 @@ def pages_of(file: BinaryIO, chunk: ColumnChunk) -> Iterator[Page]:
         data = file.read(min(_LONGEST_PAGE_HEADER, end - at))
         try:
             found, length = _thrift_structure(data, 0, _PAGE, 0)
-            page = Page(found[3], found[2])
+            page = Page(_number(found[3]), _number(found[2]))
         except (LookupError, ValueError) as error:
             raise DataError(f"the header of a page of the column {chunk.column} cannot be read") from error
         at += length + page.packed_bytes
@@ -195,6 +196,12 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 128:
             return value, at + place + 1
     raise ValueError("a number of too many bytes")
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int:  # a truth value is none
+        raise ValueError(f"{value!r}: no number")
+    return value
 
 
 def _unzigzagged(zigzag: int) -> int:
