@@ -74,9 +74,9 @@ def column_chunks(path: Path) -> list[ColumnChunk]:
 
 
 def _chunk_of(stated: dict[int, Any], size: int) -> ColumnChunk:
-    starts = [start for key in (9, 11) if (start := _number(stated.get(key, 0))) > 0]
+    starts = [start for key in (9, 11) if (start := _integer_of(stated.get(key, 0))) > 0]
     name = ".".join(part.decode("utf-8") for part in stated[3])
-    chunk = ColumnChunk(name, min(starts), _number(stated[7]), _number(stated[6]))
+    chunk = ColumnChunk(name, min(starts), _integer_of(stated[7]), _integer_of(stated[6]))
     if min(chunk[1:]) < 0 or chunk.start + chunk.packed_bytes > size:
         raise ValueError("outside of the file")
     return chunk
@@ -94,7 +94,7 @@ def pages_of(file: BinaryIO, chunk: ColumnChunk) -> Iterator[Page]:
         data = file.read(min(_LONGEST_PAGE_HEADER, end - at))
         try:
             found, length = _thrift_structure(data, 0, _PAGE, 0)
-            page = Page(_number(found[3]), _number(found[2]))
+            page = Page(_integer_of(found[3]), _integer_of(found[2]))
         except (LookupError, ValueError) as error:
             raise DataError(f"the header of a page of the column {chunk.column} cannot be read") from error
         at += length + page.packed_bytes
@@ -198,7 +198,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     raise ValueError("a number of too many bytes")
 
 
-def _number(value: Any) -> int:
+def _integer_of(value: Any) -> int:
     if type(value) is not int:  # a truth value is none
         raise ValueError(f"{value!r}: no number")
     return value
