@@ -14,7 +14,11 @@ from retinue.cli import main
 
 DEPLOY = RUN_TIME.parent
 ROOT = DEPLOY.parent
-DOCKERFILE = (DEPLOY / "Dockerfile").read_text("utf-8")
+
+
+def dockerfile() -> str:
+    """The text of deploy/Dockerfile."""
+    return (DEPLOY / "Dockerfile").read_text("utf-8")
 
 
 def compose() -> dict[str, Any]:
@@ -32,27 +36,27 @@ def test_what_is_installed_is_pinned_and_trains_nothing() -> None:
 def test_what_is_copied_is_there_and_let_through() -> None:
     ignore = (DEPLOY / "Dockerfile.dockerignore").read_text("utf-8").splitlines()
     let_through = [line.removeprefix("!") for line in ignore if line.startswith("!")]
-    copied = re.findall(r"^COPY (?!--)(.+) \S+$", DOCKERFILE, re.MULTILINE)
+    copied = re.findall(r"^COPY (?!--)(.+) \S+$", dockerfile(), re.MULTILINE)
     sources = [source for line in copied for source in line.split()]
     assert {*sources} == {"requirements.lock", "deploy/requirements.txt", "src/retinue"}
     for source in sources:
         assert (ROOT / source).exists(), source
         assert source in let_through
-    (model,) = re.findall(r"^ARG MODEL=(.+)$", DOCKERFILE, re.MULTILINE)
+    (model,) = re.findall(r"^ARG MODEL=(.+)$", dockerfile(), re.MULTILINE)
     assert Path(model).parts[0] in let_through
 
 
 def test_it_starts_with_options_that_there_are() -> None:
-    (entry,) = re.findall(r"^ENTRYPOINT (\[.*\])$", DOCKERFILE, re.MULTILINE)
+    (entry,) = re.findall(r"^ENTRYPOINT (\[.*\])$", dockerfile(), re.MULTILINE)
     python, dash_m, module, name, *options = [*json.loads(entry), *compose()["model"]["command"]]
     assert (python, dash_m, module) == ("python", "-m", "retinue")
     found = main.commands[name].make_context(name, options).params
     assert found["host"] == "0.0.0.0"
-    assert re.findall(r"^COPY --chmod=444 \$\{MODEL\} (\S+)$", DOCKERFILE, re.MULTILINE) == [str(found["exported"])]
-    assert f"EXPOSE {found['port']}\n" in DOCKERFILE
-    assert f"127.0.0.1:{found['port']}/ready" in DOCKERFILE
+    assert re.findall(r"^COPY --chmod=444 \$\{MODEL\} (\S+)$", dockerfile(), re.MULTILINE) == [str(found["exported"])]
+    assert f"EXPOSE {found['port']}\n" in dockerfile()
+    assert f"127.0.0.1:{found['port']}/ready" in dockerfile()
     assert str(found["api_key_file"]) == "/run/secrets/api_key"
-    assert "\nUSER 10001\n" in DOCKERFILE
+    assert "\nUSER 10001\n" in dockerfile()
 
 
 def test_prometheus_asks_the_service_with_the_key_and_nothing_is_open_to_others() -> None:
