@@ -675,7 +675,10 @@ def where() -> None:
 
         lock = Workspace().lock()
         for path, (name, place) in places.items():
-            why_not = "not made yet; `dvc repro` makes it" if path in missing else lock.why_not(path)
+            # a model is one without its card, which the last stage adds
+            parts = (artifacts.WEIGHTS, artifacts.DECISION, artifacts.KNOWN) if path == artifacts.MODEL else (path,)
+            stale = next((reason for part in parts if (reason := lock.why_not(part))), None)
+            why_not = "not made yet; `dvc repro` makes it" if path in missing else stale
             print(f"{name}  {why_not or place}")
         if artifacts.METRICS not in missing and lock.why_not(artifacts.METRICS) is None:
             from retinue.dashboard.compare import against_committed
