@@ -45,8 +45,9 @@ def main(photos: Path, models: tuple[str, ...]) -> None:
     Each is MODEL=FILE, with initial weights, or MODEL.
     """
     torch.set_num_threads(2)
+    photos = photos.resolve()
     with explained("runtimes_photographs"):
-        pipeline = Pipeline(("experiment=hymenoptera", f"source.path={photos.resolve()}", "transfer=scratch"))
+        pipeline = Pipeline(("experiment=hymenoptera", f"source.path={photos}", "transfer=scratch"))
         rows: list[Sequence[str]] = []
         for model, _, path in (given.partition("=") for given in models):
             weights = ("weights=none", "transfer=scratch")
@@ -55,7 +56,7 @@ def main(photos: Path, models: tuple[str, ...]) -> None:
             pipeline.trained(f"model={model}", *weights, *BUDGET)
             pipeline.run(calibrate, pipeline.settings(f"model={model}", *weights, *BUDGET))
             with pipeline.inside():
-                rows += _runtimes(model, photos.resolve())
+                rows += _runtimes(model, photos)
         text = experiments.markdown(COLUMNS, rows)
         experiments.write_section(project_root() / "docs/export.md", "runtimes", text)
 
