@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -22,6 +23,7 @@ from retinue.metrics.predictions import Predictions
 from retinue.pipeline import artifacts
 from retinue.pipeline.artifacts import MODEL, Prediction
 from retinue.pipeline.composition import project_root
+from retinue.pipeline.errors import ModelError
 from retinue.pipeline.files import read_table
 from retinue.pipeline.numbers import figure, significant
 from retinue.pipeline.stage import explained
@@ -70,7 +72,7 @@ def _runtimes(model: str, photos: Path) -> Iterator[Sequence[str]]:
     exported = {}
     for kind in ("onnx", "pt2"):
         with redirect_stdout(StringIO()):
-            export(kind, MODEL, Path("exported"), images=None, licence=None, int8=kind == "onnx")
+            export(kind, MODEL, Path("exported"), images=None, licence=None)
         exported[kind] = ExportedModel.load(f"exported/{kind}/model.{kind}", trusted=True)
     images = np.stack([bundle.preprocessing.load(file) for file in files])
     answers: dict[str, tuple[np.ndarray | None, np.ndarray, Sequence[str]]] = {
@@ -80,8 +82,16 @@ def _runtimes(model: str, photos: Path) -> Iterator[Sequence[str]]:
         "torch.export": _said(exported["pt2"].predict(images)),
         "`retinue serve`": _served(Path(MODEL), files),
         "`retinue serve --exported`": _served(Path("exported/onnx/model.onnx"), files),
-        "ONNX in 8 bits": _said(ExportedModel.load("exported/onnx/model_int8.onnx").predict(images)),
     }
+    try:
+        with redirect_stdout(StringIO()):
+            export("onnx", MODEL, Path("exported"), images=None, licence=None, int8=True)
+    except ModelError as error:
+        lost = re.search(r"([\d.]+ %) of accuracy is lost", str(error))
+        refused = None if lost is None else f"not kept: {lost[1]} of accuracy would be lost"
+    else:
+        refused = None
+        answers["ONNX in 8 bits"] = _said(ExportedModel.load("exported/onnx/model_int8.onnx").predict(images))
     for runtime, (found, probs, names) in answers.items():
         row = (
             *(model, runtime, figure(len(files))),
@@ -91,6 +101,8 @@ def _runtimes(model: str, photos: Path) -> Iterator[Sequence[str]]:
         )
         print(" | ".join(row), flush=True)
         yield row
+    if refused:
+        yield model, "ONNX in 8 bits", figure(len(files)), "", "", refused
 
 
 def _said(found: Predictions) -> tuple[np.ndarray, np.ndarray, Sequence[str]]:
