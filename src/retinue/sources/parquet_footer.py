@@ -16,7 +16,7 @@ _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _ST
 _FIXED = {_BYTE: 1, _DOUBLE: 8}
 _DEEPEST = 32
 _LONGEST_VARINT = 10
-_LONGEST_PAGE_HEADER = 2**20
+_USUAL_PAGE_HEADER, _LONGEST_PAGE_HEADER = 2**12, 2**20
 """Bytes; the smallest and largest value of a page stand in it."""
 
 Wanted = dict[int, Any]
@@ -90,10 +90,8 @@ def pages_of(file: BinaryIO, chunk: ColumnChunk) -> Iterator[Page]:
     """
     at, end = chunk.start, chunk.start + chunk.packed_bytes
     while at < end:
-        file.seek(at)
-        data = file.read(min(_LONGEST_PAGE_HEADER, end - at))
         try:
-            found, length = _thrift_structure(data, 0, _PAGE, 0)
+            found, length = _page_header(file, at, end)
             page = Page(_integer_of(found[3]), _integer_of(found[2]))
         except (LookupError, ValueError) as error:
             raise DataError(f"the header of a page of the column {chunk.column} cannot be read") from error
@@ -101,6 +99,23 @@ def pages_of(file: BinaryIO, chunk: ColumnChunk) -> Iterator[Page]:
         if min(page) < 0 or at > end:
             raise DataError(f"a page of the column {chunk.column} is {page.packed_bytes} bytes, more than are there")
         yield page
+
+
+def _page_header(file: BinaryIO, at: int, end: int) -> tuple[dict[int, Any], int]:
+    """The header of the page at `at`, and its length; of the page itself little is read.
+
+    Raises:
+        ValueError, LookupError: it is none, or is cut off by `end` or too long.
+    """
+    for most in (_USUAL_PAGE_HEADER, _LONGEST_PAGE_HEADER):
+        file.seek(at)
+        data = file.read(min(most, end - at))
+        try:
+            return _thrift_structure(data, 0, _PAGE, 0)
+        except (LookupError, ValueError):
+            if most == _LONGEST_PAGE_HEADER or len(data) < most:
+                raise
+    raise AssertionError("the last of them returns or raises")
 
 
 def _thrift_structure(data: bytes, at: int, wanted: Wanted, depth: int) -> tuple[dict[int, Any], int]:
