@@ -153,6 +153,16 @@ def make_app(service: ModelService, options: ServeOptions) -> ASGIApp:
             raise _unreadable(answers[0])
         return JSONResponse({"images": [_entry(each) for each in answers]})
 
+    async def answer_for_one(request: Request, wanted: Wanted) -> ServedAnswer:
+        model = service.model
+        _check_offered(model, wanted)
+        async with bodies.images(request, 1) as images:
+            client = _check_room(service, request, 1)
+            (answer,) = await service.answers(model, images, client=client, wanted=wanted)
+        if isinstance(answer, DataError):
+            raise _unreadable(answer)
+        return answer
+
     @app.post(
         "/explain",
         dependencies=guarded,
@@ -162,13 +172,7 @@ def make_app(service: ModelService, options: ServeOptions) -> ASGIApp:
     )
     async def explain(request: Request) -> Response:
         """Shows where in one image the evidence for its class lies: a PNG, or JSON where `Accept` asks for that."""
-        model = service.model
-        _check_offered(model, "overlay")
-        async with bodies.images(request, 1) as images:
-            client = _check_room(service, request, 1)
-            (answer,) = await service.answers(model, images, client=client, wanted="overlay")
-        if isinstance(answer, DataError):
-            raise _unreadable(answer)
+        answer = await answer_for_one(request, "overlay")
         assert answer.overlay is not None
         png = await asyncio.to_thread(_png_of, answer.overlay)
         if JSON in request.headers.get("accept", ""):
@@ -184,13 +188,7 @@ def make_app(service: ModelService, options: ServeOptions) -> ASGIApp:
     )
     async def similar(request: Request, k: Annotated[int, Query(ge=1, le=MOST_NEIGHBOURS)] = 8) -> Response:
         """Finds the `k` training images nearest to one image."""
-        model = service.model
-        _check_offered(model, "neighbours")
-        async with bodies.images(request, 1) as images:
-            client = _check_room(service, request, 1)
-            (answer,) = await service.answers(model, images, client=client, wanted="neighbours")
-        if isinstance(answer, DataError):
-            raise _unreadable(answer)
+        answer = await answer_for_one(request, "neighbours")
         near = await asyncio.to_thread(lambda: [_near_image(each) for each in answer.neighbours[:k]])
         return JSONResponse(_entry(answer) | {"similar": near})
 
