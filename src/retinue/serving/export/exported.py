@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from retinue.images.preprocessing import Preprocessing
 from retinue.metrics.predictions import Predictions
 from retinue.pipeline.errors import DataError, ModelError
 from retinue.serving.export.metadata import ExportMetadata
@@ -60,6 +62,23 @@ class ExportedModel:
                 "Export the bundle again."
             )
         return cls(metadata, run)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; a prediction is an index into them."""
+        return self.metadata.classes
+
+    @cached_property
+    def preprocessing(self) -> Preprocessing:
+        """What turns a file or array into an image that the graph takes."""
+        return self.metadata.preprocessing
+
+    @cached_property
+    def tells_unusual(self) -> bool:
+        """Whether it tells how unusual an image is, by what it says of a black one."""
+        data = self.metadata.dataset
+        black = np.zeros((1, data.image_size, data.image_size, data.channels), np.uint8)
+        return not np.isnan(self.predict(black).distances).any()
 
     def predict(self, images: np.ndarray, *, batch_size: int = 64) -> Predictions:
         """What the file says of images that are as its graph takes them.

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -152,19 +151,17 @@ class ExportPredicts:
     @property
     def classes(self) -> tuple[str, ...]:
         """See `PredictingModel`."""
-        return self.exported.metadata.classes
+        return self.exported.classes
 
-    @cached_property
+    @property
     def preprocessing(self) -> Preprocessing:
         """See `PredictingModel`."""
-        return self.exported.metadata.preprocessing
+        return self.exported.preprocessing
 
-    @cached_property
+    @property
     def tells_unusual(self) -> bool:
         """See `PredictingModel`."""
-        side, channels = self.preprocessing.image_size, self.preprocessing.channels
-        found = self.exported.predict(np.zeros((1, side, side, channels), np.uint8))
-        return not np.isnan(found.distances).any()
+        return self.exported.tells_unusual
 
     @property
     def made_with(self) -> Mapping[str, str]:

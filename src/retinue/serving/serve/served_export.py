@@ -1,7 +1,6 @@
 """An exported ONNX file as it is served: onnxruntime computes, and nothing of torch is there."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +19,11 @@ class ServedExport:
 
     Attributes:
         exported: the file.
+        tells_unusual: whether it tells how unusual an image is.
     """
 
     exported: ExportedModel
+    tells_unusual: bool
 
     @classmethod
     def prepared(cls, path: Path) -> "ServedExport":
@@ -32,12 +33,10 @@ class ServedExport:
             ModelError: it is no ONNX file of `retinue export`, or one that takes images of any size.
             SettingsError: onnxruntime is not installed.
         """
-        model = cls(ExportedModel.load(path))
-        if model.exported.metadata.any_size:
+        exported = ExportedModel.load(path)
+        if exported.metadata.any_size:
             raise ModelError(f"{path}: takes images of any size, all of a batch of one. Serve model.onnx beside it.")
-        side, channels = model.preprocessing.image_size, model.preprocessing.channels
-        model.answers(np.zeros((1, side, side, channels), np.uint8), "decision")
-        return model
+        return cls(exported, exported.tells_unusual)  # which computes once
 
     @property
     def name(self) -> str:
@@ -54,12 +53,12 @@ class ServedExport:
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names."""
-        return self.exported.metadata.classes
+        return self.exported.classes
 
-    @cached_property
+    @property
     def preprocessing(self) -> Preprocessing:
         """What its images go through."""
-        return self.exported.metadata.preprocessing
+        return self.exported.preprocessing
 
     @property
     def why_not(self) -> dict[Wanted, str]:
@@ -72,4 +71,4 @@ class ServedExport:
     def answers(self, images: np.ndarray, wanted: Wanted) -> list[ServedAnswer]:
         """See `Answering`; `wanted` is a decision."""
         found = self.exported.predict(images, batch_size=len(images))
-        return served_answers(found, self.classes, knows=not np.isnan(found.distances).any())
+        return served_answers(found, self.classes, knows=self.tells_unusual)
